@@ -1,0 +1,125 @@
+//! One row of the `phases` table in memory.
+
+use serde::{Deserialize, Serialize};
+
+use crate::schema::{EnergySource, Phase};
+
+/// What one phase of one run cost, and on what it ran. Optional facts are `None` where the source does not say;
+/// nothing is imputed here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// Where the row stands in its file, from 1 (the header is not counted): what messages name.
+    pub line: usize,
+    /// Identifier of the run.
+    pub run_id: String,
+    /// What the energy covers.
+    pub phase: Phase,
+    /// Model name.
+    pub model: String,
+    /// Architecture label as given.
+    pub architecture: Option<String>,
+    /// Inference engine.
+    pub engine: Option<String>,
+    /// Numeric format of the weights.
+    pub precision: Option<String>,
+    /// GPU model name.
+    pub gpu_model: String,
+    /// GPUs of the run.
+    pub num_gpus: u32,
+    /// Tensor-parallel degree.
+    pub tensor_parallel: u32,
+    /// Pipeline-parallel degree.
+    pub pipeline_parallel: u32,
+    /// Data-parallel degree.
+    pub data_parallel: u32,
+    /// Expert-parallel degree.
+    pub expert_parallel: u32,
+    /// Sequences in flight over all replicas.
+    pub batch_size: f64,
+    /// Input tokens per sequence; the law needs them.
+    pub input_tokens: Option<f64>,
+    /// Output tokens per sequence.
+    pub output_tokens: f64,
+    /// Energy of one batch, all GPUs, J. `None` in configurations that are to be predicted.
+    pub energy_j: Option<f64>,
+    /// Standard uncertainty of `energy_j`, J.
+    pub energy_j_std: Option<f64>,
+    /// Duration of one batch of the phase, s.
+    pub duration_s: Option<f64>,
+    /// Mean time to first token, s.
+    pub mean_ttft_s: Option<f64>,
+    /// Mean time per output token after the first, s.
+    pub mean_tpot_s: Option<f64>,
+    /// Tokens that the KV cache of one replica holds.
+    pub kv_capacity_tokens: Option<f64>,
+    /// All parameters.
+    pub params: Option<f64>,
+    /// Parameters that take part in one token.
+    pub active_params: Option<f64>,
+    /// Layers.
+    pub n_layers: Option<f64>,
+    /// Width of the residual stream.
+    pub hidden_size: Option<f64>,
+    /// KV-cache bytes of one token.
+    pub kv_bytes_per_token: Option<f64>,
+    /// Routed experts per MoE layer.
+    pub num_experts: Option<f64>,
+    /// Routed experts that one token visits.
+    pub experts_per_token: Option<f64>,
+    /// Bytes of one weight.
+    pub bytes_per_weight: Option<f64>,
+    /// Memory of one GPU, bytes.
+    pub gpu_memory_bytes: Option<f64>,
+    /// Reasons to doubt the row; empty is good.
+    pub quality: Vec<String>,
+    /// Where the energy comes from.
+    pub source: EnergySource,
+}
+
+impl Row {
+    /// Everything that makes two rows the same workload: what is asked, apart from how it is deployed.
+    ///
+    /// Groups of this key are split between training and held-out rows, never a group itself.
+    pub fn workload_key(&self) -> String {
+        format!(
+            "{}|{}|{}|{}|{}|{}",
+            self.scenario_key(),
+            self.phase,
+            self.batch_size,
+            self.input_tokens.unwrap_or(f64::NAN),
+            self.output_tokens,
+            self.data_parallel
+        )
+    }
+
+    /// Model, hardware, engine and precision: one law per scenario unless models are pooled.
+    pub fn scenario_key(&self) -> String {
+        format!("{} / {}", self.model, self.platform_key())
+    }
+
+    /// Hardware, engine and precision: one law per platform when models are pooled.
+    pub fn platform_key(&self) -> String {
+        let or = |s: &Option<String>| s.clone().unwrap_or_else(|| "-".to_owned());
+        format!("{} / {} / {}", self.gpu_model, or(&self.engine), or(&self.precision))
+    }
+}
+
+/// Rows that may be used, and what was refused on the way, so that nothing disappears quietly.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Dataset {
+    /// Good rows, in file order.
+    pub rows: Vec<Row>,
+    /// Rows that were refused, each with its reason.
+    pub rejected: Vec<RejectedRow>,
+}
+
+/// A row that could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RejectedRow {
+    /// Where it stands in its file, from 1.
+    pub line: usize,
+    /// Column at fault, where there is one.
+    pub column: Option<String>,
+    /// What was expected, what was found, and the likely fix.
+    pub reason: String,
+}

@@ -1,0 +1,1 @@
+//! Which law explains the data, and how well?

@@ -1,0 +1,338 @@
+//! Every table and column that energylens writes, with type, unit and one sentence, and the values that label rows.
+//!
+//! This file is the contract with analysts: the same names are the Lua axes, the CSV headers and the report's headings.
+//! Files carry [`FORMAT_VERSION`]; a column may be added, never renamed or given another meaning within a version.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+/// Version of the on-disk tables; stands in every file's metadata as `energylens.format_version`.
+pub const FORMAT_VERSION: &str = "1";
+
+/// Physical type of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// 64-bit float.
+    F64,
+    /// Signed 64-bit integer.
+    I64,
+    /// Unsigned 64-bit integer.
+    U64,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// UTF-8 text, few distinct values: dictionary-encoded.
+    Label,
+    /// UTF-8 text, mostly distinct values.
+    Text,
+    /// A list of labels.
+    Labels,
+}
+
+/// One column of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Column {
+    /// Column name; the unit is its last part.
+    pub name: &'static str,
+    /// Physical type.
+    pub column_type: ColumnType,
+    /// Whether a value may be missing.
+    pub nullable: bool,
+    /// Unit (`J`, `s`, `ns`, ...), or empty for counts, ratios and labels.
+    pub unit: &'static str,
+    /// One sentence on what the value says.
+    pub doc: &'static str,
+}
+
+/// One table of a campaign directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    /// Name; the first part of its files' names.
+    pub name: &'static str,
+    /// What a row is.
+    pub doc: &'static str,
+    /// Columns, in file order.
+    pub columns: &'static [Column],
+}
+
+impl Column {
+    /// The Arrow field, with unit and documentation in its metadata.
+    pub fn field(&self) -> Field {
+        let data_type = match self.column_type {
+            ColumnType::F64 => DataType::Float64,
+            ColumnType::I64 => DataType::Int64,
+            ColumnType::U64 => DataType::UInt64,
+            ColumnType::U32 => DataType::UInt32,
+            ColumnType::Label => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
+            ColumnType::Text => DataType::Utf8,
+            ColumnType::Labels => DataType::List(Arc::new(Field::new("item", DataType::Utf8, false))),
+        };
+        let mut metadata = HashMap::from([("doc".to_owned(), self.doc.to_owned())]);
+        if !self.unit.is_empty() {
+            metadata.insert("unit".to_owned(), self.unit.to_owned());
+        }
+        Field::new(self.name, data_type, self.nullable).with_metadata(metadata)
+    }
+}
+
+impl Table {
+    /// The Arrow schema of the table.
+    pub fn arrow_schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
+    }
+
+    /// The column called `name`.
+    pub fn column(&self, name: &str) -> Option<&'static Column> {
+        self.columns.iter().find(|c| c.name == name)
+    }
+}
+
+const fn col(name: &'static str, column_type: ColumnType, unit: &'static str, doc: &'static str) -> Column {
+    Column { name, column_type, nullable: false, unit, doc }
+}
+
+const fn opt(name: &'static str, column_type: ColumnType, unit: &'static str, doc: &'static str) -> Column {
+    Column { name, column_type, nullable: true, unit, doc }
+}
+
+use ColumnType::{F64, I64, Label, Labels, Text, U32, U64};
+
+/// Counter readings that moved, and a heartbeat a second. What the machine said; nothing derived.
+pub const SAMPLES: Table = Table {
+    name: "samples",
+    doc: "One row per observed change of an energy counter, and a heartbeat row at least once a second.",
+    columns: &[
+        col("device", Label, "", "Device the counter belongs to, as in the file's device table."),
+        col("t_mono_ns", I64, "ns", "Monotonic instant of the poll that first saw this value."),
+        col(
+            "t_prev_poll_ns",
+            I64,
+            "ns",
+            "Monotonic instant of the last poll that still saw the value before: the counter moved in between.",
+        ),
+        col(
+            "energy_counter_uj",
+            U64,
+            "uJ",
+            "The cumulative counter as the driver gave it, converted exactly to microjoules.",
+        ),
+        opt("power_w", F64, "W", "Power as the driver reported it at the same poll."),
+        opt("t_device_ns", I64, "ns", "The device's own timestamp of the reading, on the device's own time base."),
+        col("source", Label, "", "Where the reading came from: counter, power or simulated."),
+    ],
+};
+
+/// Begin and end of phases, as the workload marked them.
+pub const MARKS: Table = Table {
+    name: "marks",
+    doc: "One row per phase mark.",
+    columns: &[
+        col("t_mono_ns", I64, "ns", "Monotonic instant of the mark."),
+        col("run_id", Label, "", "Run that the mark belongs to."),
+        col("phase", Label, "", "Phase that begins or ends: idle, warmup, prefill, decode or total."),
+        col("event", Label, "", "begin or end."),
+        col("source", Label, "", "measured or simulated."),
+    ],
+};
+
+/// Columns that describe a configuration and what it ran on; shared by `runs` and `phases`, and by the CSV contract.
+macro_rules! configuration_columns {
+    ($($extra:expr),* $(,)?) => {
+        &[
+            $($extra,)*
+            col("model", Label, "", "Model name, in Hugging Face spelling where it has one."),
+            opt("architecture", Label, "", "dense, moe, ssm, hybrid or vlm."),
+            opt("engine", Label, "", "Inference engine."),
+            opt("precision", Label, "", "Numeric format of the weights."),
+            col("gpu_model", Label, "", "GPU model name."),
+            col("num_gpus", U32, "", "GPUs of the run."),
+            col("tensor_parallel", U32, "", "Tensor-parallel degree."),
+            col("pipeline_parallel", U32, "", "Pipeline-parallel degree."),
+            col("data_parallel", U32, "", "Data-parallel degree: replicas that share the batch."),
+            col("expert_parallel", U32, "", "Expert-parallel degree; it reuses the tensor- and data-parallel ranks."),
+            col("batch_size", F64, "", "Sequences in flight over all replicas; a mean where the engine batched by itself."),
+            opt("input_tokens", F64, "", "Input tokens per sequence, vision tokens included."),
+            col("output_tokens", F64, "", "Output tokens per sequence."),
+            opt("kv_capacity_tokens", F64, "", "Tokens that the KV cache of one replica holds at this configuration."),
+            opt("params", F64, "", "Parameters of the model."),
+            opt("active_params", F64, "", "Parameters that take part in one token."),
+            opt("n_layers", F64, "", "Layers of the model."),
+            opt("hidden_size", F64, "", "Width of the residual stream."),
+            opt("kv_bytes_per_token", F64, "B", "KV-cache bytes of one token over all attention layers."),
+            opt("num_experts", F64, "", "Routed experts per MoE layer."),
+            opt("experts_per_token", F64, "", "Routed experts that one token visits."),
+            opt("bytes_per_weight", F64, "B", "Bytes of one weight as stored on the GPU."),
+            opt("gpu_memory_bytes", F64, "B", "Memory of one GPU."),
+        ]
+    };
+}
+
+/// One row per run: what was asked, what came of it.
+pub const RUNS: Table = Table {
+    name: "runs",
+    doc: "One row per run of the campaign.",
+    columns: configuration_columns![
+        col("run_id", Text, "", "Identifier of the run: the point's hash and the repeat."),
+        col("point_id", Label, "", "Identifier of the point, shared by its repeats."),
+        col("repeat", U32, "", "Which repeat of the point, from 0."),
+        col("status", Label, "", "done or failed."),
+        opt("error", Text, "", "Why a failed run failed."),
+        col("host", Label, "", "Node that ran it."),
+        col("source", Label, "", "measured or simulated."),
+        col("devices", Labels, "", "Devices whose energy belongs to the run."),
+        col("t_begin_mono_ns", I64, "ns", "Monotonic instant at which the run began."),
+        col("t_end_mono_ns", I64, "ns", "Monotonic instant at which the run ended."),
+        col("prefill_batches", U32, "", "Batches with one output token inside the run's prefill window."),
+        col("total_batches", U32, "", "Whole batches inside the run's total window."),
+        opt("prefill_duration_s", F64, "s", "Mean duration of one prefill-only batch."),
+        opt("total_duration_s", F64, "s", "Mean duration of one whole batch."),
+        opt("mean_ttft_s", F64, "s", "Mean time from request to first output token."),
+        opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
+    ],
+};
+
+/// One row per run and phase: what `fit` reads, and what `import` writes.
+pub const PHASES: Table = Table {
+    name: "phases",
+    doc: "One row per run and phase: joules with their uncertainty.",
+    columns: configuration_columns![
+        col("run_id", Text, "", "Identifier of the run."),
+        col("phase", Label, "", "prefill (one output token), decode (the rest) or total."),
+        col("energy_j", F64, "J", "Energy of one batch of the phase, all GPUs of the run."),
+        opt("energy_j_std", F64, "J", "Standard uncertainty of energy_j from the counters' edges and repeats."),
+        opt("duration_s", F64, "s", "Duration of one batch of the phase."),
+        opt("mean_power_w", F64, "W", "energy_j / duration_s, all GPUs of the run."),
+        opt("mean_ttft_s", F64, "s", "Mean time from request to first output token."),
+        opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
+        col("quality", Labels, "", "Reasons to doubt the row; empty is good."),
+        col("source", Label, "", "counter, power, simulated or imported."),
+    ],
+};
+
+/// All tables, in the order in which they are written.
+pub const TABLES: [&Table; 4] = [&SAMPLES, &MARKS, &RUNS, &PHASES];
+
+/// A set of words of which one labels a row, each with its spelling in files.
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The spelling in files.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownLabel;
+            fn from_str(s: &str) -> Result<Self, UnknownLabel> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == s).ok_or_else(|| {
+                    let known: Vec<_> = Self::ALL.iter().map(|v| v.as_str()).collect();
+                    UnknownLabel { what: $what, found: s.to_owned(), known: known.join(", ") }
+                })
+            }
+        }
+    };
+}
+
+/// A word that is none of the known ones.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} `{found}` is unknown; expected one of {known}")]
+pub struct UnknownLabel {
+    what: &'static str,
+    found: String,
+    known: String,
+}
+
+labels! {
+    /// What part of a request's life an energy covers.
+    Phase, "phase" {
+        /// Input processing up to and including the first output token: a batch run with one output token.
+        Prefill = "prefill",
+        /// The output tokens after the first.
+        Decode = "decode",
+        /// The whole batch.
+        Total = "total",
+    }
+}
+
+labels! {
+    /// Where an energy comes from. Simulated rows are never mixed unnoticed with measured ones.
+    EnergySource, "source" {
+        /// Differences of an energy counter.
+        Counter = "counter",
+        /// Integrated power readings: the fallback.
+        Power = "power",
+        /// The built-in simulated node.
+        Simulated = "simulated",
+        /// Rows that somebody else measured.
+        Imported = "imported",
+    }
+}
+
+/// The nearest of `known` to a misspelt `word`, if any is near enough to be a likely slip.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(&word.to_lowercase(), k), k))
+        .filter(|(distance, k)| *distance <= k.len().max(word.len()) / 3 + 1)
+        .min()
+        .map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_is_documented_and_named_with_its_unit_last() {
+        for table in TABLES {
+            for (i, column) in table.columns.iter().enumerate() {
+                assert!(column.doc.ends_with('.'), "{}.{}", table.name, column.name);
+                assert!(table.columns[..i].iter().all(|c| c.name != column.name), "{} twice", column.name);
+                let suffix = match column.unit {
+                    "J" => "_j",
+                    "s" => "_s",
+                    "ns" => "_ns",
+                    "W" => "_w",
+                    "uJ" => "_uj",
+                    _ => "",
+                };
+                let stem = column.name.trim_end_matches("_std");
+                assert!(stem.ends_with(suffix), "{}.{} lacks {suffix}", table.name, column.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_misspelt_column_finds_its_neighbour_and_a_strange_one_none() {
+        let names = || PHASES.columns.iter().map(|c| c.name);
+        assert_eq!(nearest("tensor_paralel", names()), Some("tensor_parallel"));
+        assert_eq!(nearest("energy_J", names()), Some("energy_j"));
+        assert_eq!(nearest("zebra", names()), None);
+    }
+
+    #[test]
+    fn labels_parse_what_they_print() {
+        for phase in Phase::ALL {
+            assert_eq!(phase.as_str().parse::<Phase>().as_ref(), Ok(phase));
+        }
+        assert!("prefil".parse::<Phase>().unwrap_err().to_string().contains("prefill, decode, total"));
+    }
+}
