@@ -77,19 +77,12 @@ pub struct Row {
 }
 
 impl Row {
-    /// Everything that makes two rows the same workload: what is asked, apart from how it is deployed.
+    /// What is asked, apart from how it is deployed and which part of it the row covers.
     ///
-    /// Groups of this key are split between training and held-out rows, never a group itself.
+    /// Rows of one key are split between training and held-out rows together, never apart.
     pub fn workload_key(&self) -> String {
-        format!(
-            "{}|{}|{}|{}|{}|{}",
-            self.scenario_key(),
-            self.phase,
-            self.batch_size,
-            self.input_tokens.unwrap_or(f64::NAN),
-            self.output_tokens,
-            self.data_parallel
-        )
+        let input = self.input_tokens.unwrap_or(f64::NAN);
+        format!("{}|{}|{input}|{}", self.scenario_key(), self.batch_size, self.output_tokens)
     }
 
     /// Model, hardware, engine and precision: one law per scenario unless models are pooled.

@@ -1,1 +1,25 @@
 //! What is the closed form?
+//!
+//! Start at [`Skeleton`] (a named list of terms, read from a file: data, not code) and [`Law`] (a skeleton with fitted
+//! numbers); a [`Model`] is the file that carries laws, the cards they need, and how far to trust them.
+//!
+//! A term is a product of symbols ([`Symbol`]) times one coefficient >= 0, optionally scaled by powers of `t` and `p`
+//! whose exponents are fitted too. Given the exponents, a law is linear in its coefficients; `fit` lives on that.
+//!
+//! Limits: the energylens law is steady-state. It knows nothing of clocks, thermal drift, or a co-tenant on the GPU,
+//! and outside the measured range of a symbol it extrapolates, which [`Prediction::outside`] says.
+
+mod case;
+mod formula;
+mod model;
+mod resolve;
+mod skeleton;
+
+pub use case::{Case, Symbol};
+pub use formula::{formula_latex, formula_text, legend};
+pub use model::{
+    Coefficient, Domain, Error, Exponent, HeldOut, Law, MODEL_FORMAT, Model, Pool, Prediction, Scenario, Training,
+    Verdict,
+};
+pub use resolve::{Descriptors, ResolveError, memory_kv_capacity};
+pub use skeleton::{ExponentSpec, Factor, Skeleton, SkeletonError, Target, Term, TermGroup};

@@ -1,0 +1,95 @@
+//! A law written out for people: plain text and LaTeX.
+
+use super::case::Symbol;
+use super::skeleton::{Skeleton, Term};
+
+/// The formula with its parameters by name, one term per line.
+pub fn formula_text(skeleton: &Skeleton) -> String {
+    let mut text = format!("{} =", skeleton.target);
+    for (i, term) in skeleton.terms.iter().enumerate() {
+        let sign = if i == 0 { ' ' } else { '+' };
+        let mut product = term.name.clone();
+        for factor in &term.product {
+            product.push('·');
+            product.push_str(factor.symbol.display());
+            if factor.power != 1.0 {
+                product.push_str(&format!("^{}", factor.power));
+            }
+        }
+        for (symbol, exponent) in &term.scaling {
+            product.push_str(&format!("·{symbol}^{exponent}"));
+        }
+        text.push_str(&format!("\n  {sign} {product:<34} {}", term.title));
+    }
+    text
+}
+
+/// The formula as a LaTeX expression.
+pub fn formula_latex(skeleton: &Skeleton) -> String {
+    let term = |term: &Term| {
+        let mut parts = vec![indexed(&term.name)];
+        for factor in &term.product {
+            let symbol = factor.symbol.latex();
+            parts.push(if factor.power == 1.0 { symbol.to_owned() } else { format!("{symbol}^{{{}}}", factor.power) });
+        }
+        for (symbol, exponent) in &term.scaling {
+            parts.push(format!("{symbol}^{{{}}}", indexed(exponent)));
+        }
+        parts.join(r"\,")
+    };
+    let terms: Vec<_> = skeleton.terms.iter().map(term).collect();
+    format!("E = {}", terms.join(" + "))
+}
+
+/// `k3` as `k_{3}`.
+fn indexed(name: &str) -> String {
+    let digits = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
+    let (stem, index) = name.split_at(digits);
+    if index.is_empty() { stem.to_owned() } else { format!("{stem}_{{{index}}}") }
+}
+
+/// One line per symbol that the formula uses.
+pub fn legend(skeleton: &Skeleton) -> Vec<(&'static str, &'static str)> {
+    Symbol::ALL
+        .iter()
+        .filter(|s| skeleton.terms.iter().any(|t| t.product.iter().any(|f| f.symbol == **s)))
+        .map(|s| (s.display(), meaning(*s)))
+        .collect()
+}
+
+fn meaning(symbol: Symbol) -> &'static str {
+    match symbol {
+        Symbol::TensorParallel => "tensor_parallel",
+        Symbol::TensorParallelLessOne => "tensor_parallel - 1",
+        Symbol::PipelineParallel => "pipeline_parallel",
+        Symbol::PipelineParallelLessOne => "pipeline_parallel - 1",
+        Symbol::Batch => "batch_size per replica",
+        Symbol::Input => "input_tokens, vision tokens included",
+        Symbol::Output => "output_tokens",
+        Symbol::MeanContext => "mean context of a decode step",
+        Symbol::Sequence => "tokens of a sequence",
+        Symbol::Layers => "n_layers",
+        Symbol::ActiveParams => "active_params",
+        Symbol::WeightBytes => "weight bytes: params x bytes_per_weight",
+        Symbol::Hidden => "hidden_size",
+        Symbol::KvBytes => "kv_bytes_per_token",
+        Symbol::Coverage => "expert coverage 1-(1-k/E)^B; 1 for models that do not route",
+        Symbol::Waves => "waves max(1, B(S+m)/kv_capacity)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::skeleton::Target;
+    use super::*;
+
+    #[test]
+    fn the_law_reads_as_in_the_documentation() {
+        let text = formula_text(&Skeleton::default_for(Target::EnergyJ));
+        assert!(text.contains("k2·L·h·B·S^2·p^a2·t^a1"), "{text}");
+        assert!(text.contains("k6·L·h·B·(S+m)·(t-1)"), "{text}");
+        assert_eq!(text.lines().count(), 9);
+        let latex = formula_latex(&Skeleton::default_for(Target::EnergyJ));
+        assert!(latex.contains(r"k_{3}\,W\,c(B)\,w\,m\,p^{a_{4}}\,t^{a_{3}}"), "{latex}");
+    }
+}

@@ -1,0 +1,426 @@
+//! A skeleton: the structure of a law before any number is fitted, read from TOML.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::case::{Case, Symbol};
+use crate::schema::{Phase, nearest};
+
+/// What a law predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Energy of one batch, all GPUs, J.
+    EnergyJ,
+    /// Duration of one batch, s.
+    DurationS,
+    /// Mean time to first token, s.
+    MeanTtftS,
+    /// Mean time per output token after the first, s.
+    MeanTpotS,
+}
+
+impl Target {
+    /// Every target.
+    pub const ALL: &'static [Target] = &[Self::EnergyJ, Self::DurationS, Self::MeanTtftS, Self::MeanTpotS];
+
+    /// The column of that name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EnergyJ => "energy_j",
+            Self::DurationS => "duration_s",
+            Self::MeanTtftS => "mean_ttft_s",
+            Self::MeanTpotS => "mean_tpot_s",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// What a term stands for when its share of the energy is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TermGroup {
+    /// Power that flows whatever is computed.
+    Static,
+    /// Input processing.
+    Prefill,
+    /// Token generation.
+    Decode,
+    /// GPU to GPU.
+    Communication,
+    /// Launches, host, scheduler.
+    Overhead,
+}
+
+impl TermGroup {
+    /// The spelling in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+            Self::Communication => "communication",
+            Self::Overhead => "overhead",
+        }
+    }
+}
+
+/// A symbol to a fixed power.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Factor {
+    /// Which quantity.
+    pub symbol: Symbol,
+    /// Its power.
+    pub power: f64,
+}
+
+/// One term: coefficient times product, times fitted powers of `t` and `p`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Term {
+    /// Name of the coefficient.
+    pub name: String,
+    /// What it stands for, in words.
+    pub title: String,
+    /// Which part of the energy it belongs to.
+    pub group: TermGroup,
+    /// Known factors, as a product.
+    #[serde(with = "product")]
+    pub product: Vec<Factor>,
+    /// Fitted powers: symbol (`t` or `p`) to the name of the exponent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scaling: BTreeMap<String, String>,
+    /// Unit of the coefficient.
+    pub unit: String,
+}
+
+/// One fitted exponent: its box, and the weak prior that decides where the data is silent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExponentSpec {
+    /// Name.
+    pub name: String,
+    /// What it stands for, in words.
+    pub title: String,
+    /// Smallest value.
+    pub low: f64,
+    /// Largest value.
+    pub high: f64,
+    /// Prior mean.
+    pub prior: f64,
+    /// Prior standard deviation.
+    pub prior_sd: f64,
+}
+
+/// A named list of terms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skeleton {
+    /// Name.
+    pub name: String,
+    /// What it predicts.
+    pub target: Target,
+    /// One line on its idea.
+    pub about: String,
+    /// Terms.
+    #[serde(rename = "term")]
+    pub terms: Vec<Term>,
+    /// Exponents.
+    #[serde(rename = "exponent", default)]
+    pub exponents: Vec<ExponentSpec>,
+}
+
+/// What is wrong with a skeleton.
+#[derive(Debug, thiserror::Error)]
+pub enum SkeletonError {
+    /// Not TOML, or a key missing or unknown.
+    #[error("skeleton is not readable: {0}")]
+    Toml(#[from] toml::de::Error),
+    /// A reference that leads nowhere, a box that is empty.
+    #[error("skeleton `{skeleton}`: {problem}")]
+    Invalid {
+        /// Its name.
+        skeleton: String,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+impl Skeleton {
+    /// Reads and checks a skeleton file.
+    pub fn from_toml(text: &str) -> Result<Self, SkeletonError> {
+        let skeleton: Self = toml::from_str(text)?;
+        skeleton.check()?;
+        Ok(skeleton)
+    }
+
+    /// The skeletons that come with the program.
+    pub fn builtin() -> Vec<Self> {
+        [include_str!("skeletons/energylens.toml"), include_str!("skeletons/energylens-latency.toml")]
+            .into_iter()
+            .filter_map(|text| Self::from_toml(text).ok())
+            .collect()
+    }
+
+    /// The built-in skeleton for `target`: the energylens law, or its sibling for times.
+    pub fn default_for(target: Target) -> Self {
+        let name = if target == Target::EnergyJ { "energylens" } else { "energylens-latency" };
+        let mut found = Self::builtin().into_iter().find(|s| s.name == name);
+        if let Some(skeleton) = &mut found {
+            skeleton.target = target;
+        }
+        // The files are part of the binary and parsed by a test, so the default is never taken.
+        found.unwrap_or_else(|| Self {
+            name: name.to_owned(),
+            target,
+            about: String::new(),
+            terms: Vec::new(),
+            exponents: Vec::new(),
+        })
+    }
+
+    /// Number of fitted numbers: coefficients and exponents.
+    pub fn parameter_count(&self) -> usize {
+        self.terms.len() + self.exponents.len()
+    }
+
+    /// Checks references, boxes and names; everything that a hand-edited file may get wrong.
+    pub fn check(&self) -> Result<(), SkeletonError> {
+        let invalid = |problem: String| SkeletonError::Invalid { skeleton: self.name.clone(), problem };
+        if self.terms.is_empty() {
+            return Err(invalid("has no [[term]]".to_owned()));
+        }
+        for (i, term) in self.terms.iter().enumerate() {
+            if self.terms[..i].iter().any(|other| other.name == term.name) {
+                return Err(invalid(format!("two terms are called `{}`", term.name)));
+            }
+            for (symbol, exponent) in &term.scaling {
+                if symbol != "t" && symbol != "p" {
+                    return Err(invalid(format!("term `{}` scales `{symbol}`; expected t or p", term.name)));
+                }
+                if !self.exponents.iter().any(|e| e.name == *exponent) {
+                    return Err(invalid(format!(
+                        "term `{}` uses exponent `{exponent}`, which is not listed",
+                        term.name
+                    )));
+                }
+            }
+        }
+        for (i, e) in self.exponents.iter().enumerate() {
+            if self.exponents[..i].iter().any(|other| other.name == e.name) {
+                return Err(invalid(format!("two exponents are called `{}`", e.name)));
+            }
+            let finite = [e.low, e.high, e.prior, e.prior_sd].iter().all(|v| v.is_finite());
+            if !finite || e.low >= e.high || e.prior < e.low || e.prior > e.high || e.prior_sd <= 0.0 {
+                return Err(invalid(format!(
+                    "exponent `{}` needs low < high, a prior between them and prior_sd > 0; found low {}, high {}, prior {}, prior_sd {}",
+                    e.name, e.low, e.high, e.prior, e.prior_sd
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Index of the exponent of `symbol` in `term`, if the term scales with it.
+    pub fn exponent_index(&self, term: &Term, symbol: Symbol) -> Option<usize> {
+        let name = term.scaling.get(symbol.as_str())?;
+        self.exponents.iter().position(|e| e.name == *name)
+    }
+
+    /// The known part of every term for `case`: products without coefficients and fitted powers, length
+    /// `terms.len()`. What a phase or a target covers is a difference of whole batches:
+    /// prefill is the batch with one output token, decode is the rest, and a time per output token is a decode's
+    /// share of one step. Energies add up over replicas; times do not.
+    pub fn products(&self, case: &Case) -> Vec<f64> {
+        let at = |m: f64| -> Vec<f64> {
+            let case = case.with_output(m);
+            self.terms.iter().map(|term| term.product_value(&case)).collect()
+        };
+        let m = case.output_tokens;
+        let decode =
+            || -> Vec<f64> { at(m).into_iter().zip(at(1.0)).map(|(all, first)| (all - first).max(0.0)).collect() };
+        let mut products = match (self.target, case.phase) {
+            (Target::MeanTtftS, _) => at(1.0),
+            (Target::MeanTpotS, _) => {
+                let steps = (m - 1.0).max(1.0);
+                decode().into_iter().map(|v| v / steps).collect()
+            }
+            (_, Phase::Total) => at(m),
+            (_, Phase::Prefill) => at(1.0),
+            (_, Phase::Decode) => decode(),
+        };
+        if self.target == Target::EnergyJ {
+            products.iter_mut().for_each(|v| *v *= case.data_parallel);
+        }
+        products
+    }
+
+    /// What each term contributes for `case`, given the fitted numbers; the prediction is their sum.
+    pub fn contributions(&self, coefficients: &[f64], exponents: &[f64], case: &Case) -> Vec<f64> {
+        self.products(case)
+            .into_iter()
+            .zip(&self.terms)
+            .zip(coefficients)
+            .map(|((product, term), k)| k * product * self.scale(term, exponents, case))
+            .collect()
+    }
+
+    /// The fitted powers of `t` and `p` of one term.
+    pub fn scale(&self, term: &Term, exponents: &[f64], case: &Case) -> f64 {
+        [Symbol::TensorParallel, Symbol::PipelineParallel]
+            .into_iter()
+            .filter_map(|s| Some(case.value(s).powf(*exponents.get(self.exponent_index(term, s)?)?)))
+            .product()
+    }
+}
+
+impl Term {
+    /// The product of the known factors.
+    fn product_value(&self, case: &Case) -> f64 {
+        self.product
+            .iter()
+            .map(|f| {
+                let v = case.value(f.symbol);
+                if f.power == 1.0 { v } else { v.powf(f.power) }
+            })
+            .product()
+    }
+}
+
+/// Products as text: `L*h*B*S^2`.
+mod product {
+    use serde::{Deserializer, Serializer, de};
+
+    use super::{Factor, Symbol, nearest};
+
+    pub(super) fn parse(text: &str) -> Result<Vec<Factor>, String> {
+        text.split('*')
+            .map(|part| {
+                let (name, power) = match part.split_once('^') {
+                    Some((name, power)) => {
+                        let parsed = power.trim().parse::<f64>().ok().filter(|p| p.is_finite());
+                        (name.trim(), parsed.ok_or(format!("`{}` in `{text}` is no power", power.trim()))?)
+                    }
+                    None => (part.trim(), 1.0),
+                };
+                let known = Symbol::ALL.iter().map(|s| s.as_str());
+                let symbol = Symbol::ALL.iter().copied().find(|s| s.as_str() == name).ok_or_else(|| {
+                    match nearest(name, known.clone()) {
+                        Some(near) => format!("symbol `{name}` in `{text}` is unknown; did you mean `{near}`?"),
+                        None => format!(
+                            "symbol `{name}` in `{text}` is unknown; expected some of {}",
+                            known.collect::<Vec<_>>().join(" ")
+                        ),
+                    }
+                })?;
+                Ok(Factor { symbol, power })
+            })
+            .collect()
+    }
+
+    pub(super) fn print(factors: &[Factor]) -> String {
+        let part = |f: &Factor| match f.power {
+            1.0 => f.symbol.to_string(),
+            power => format!("{}^{power}", f.symbol),
+        };
+        factors.iter().map(part).collect::<Vec<_>>().join("*")
+    }
+
+    pub(super) fn serialize<S: Serializer>(factors: &[Factor], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&print(factors))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Factor>, D::Error> {
+        let text: String = de::Deserialize::deserialize(d)?;
+        parse(&text).map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::case::tests::llama_70b;
+    use super::*;
+
+    #[test]
+    fn the_energylens_law_has_twelve_parameters_and_its_sibling_predicts_times() {
+        let energy = Skeleton::default_for(Target::EnergyJ);
+        assert_eq!((energy.terms.len(), energy.exponents.len()), (8, 4));
+        assert_eq!(energy.parameter_count(), 12);
+        assert_eq!(Skeleton::builtin().len(), 2);
+        assert_eq!(Skeleton::default_for(Target::MeanTpotS).target, Target::MeanTpotS);
+    }
+
+    #[test]
+    fn contributions_are_the_formula_worked_by_hand() {
+        let law = Skeleton::default_for(Target::EnergyJ);
+        let case = llama_70b(4.0, 2.0, 100.0, 10.0);
+        let (k, a) = ([1e-3, 1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-3], [0.5, 0.0, -0.5, 0.0]);
+        let got = law.contributions(&k, &a, &case);
+        let want = [
+            1e-3 * 80.0 * 4.0 * 10.0,
+            1e-12 * 69e9 * 2.0 * 100.0 * 2.0,
+            1e-12 * 80.0 * 8192.0 * 2.0 * 1e4 * 2.0,
+            1e-12 * 138e9 * 10.0 * 0.5,
+            1e-12 * 69e9 * 2.0 * 10.0 * 0.5,
+            1e-12 * 327_680.0 * 2.0 * 105.0 * 10.0 * 0.5,
+            1e-12 * 80.0 * 8192.0 * 2.0 * 110.0 * 3.0,
+            1e-3 * 80.0 * 10.0,
+        ];
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
+            assert!((g - w).abs() <= 1e-12 * w, "k{i}: {g} is not {w}");
+        }
+    }
+
+    #[test]
+    fn prefill_and_decode_add_up_to_the_batch() {
+        let law = Skeleton::default_for(Target::EnergyJ);
+        let whole = llama_70b(4.0, 300.0, 2000.0, 500.0);
+        let part = |phase| law.products(&Case { phase, ..whole });
+        for ((all, prefill), decode) in
+            part(Phase::Total).into_iter().zip(part(Phase::Prefill)).zip(part(Phase::Decode))
+        {
+            assert!((all - prefill - decode).abs() <= 1e-9 * all);
+        }
+    }
+
+    #[test]
+    fn replicas_multiply_energy_and_leave_times_alone() {
+        let one = llama_70b(4.0, 8.0, 500.0, 50.0);
+        let two = Case { data_parallel: 2.0, ..one };
+        let energy = Skeleton::default_for(Target::EnergyJ);
+        let time = Skeleton::default_for(Target::DurationS);
+        assert_eq!(energy.products(&two)[1], 2.0 * energy.products(&one)[1]);
+        assert_eq!(time.products(&two), time.products(&one));
+    }
+
+    #[test]
+    fn a_wrong_skeleton_says_what_is_wrong() {
+        let good = include_str!("skeletons/energylens.toml");
+        for (from, to, expected) in [
+            ("L*h*B*S^2", "L*h*B*S^x", "is no power"),
+            ("W*c*w*m", "W*cx*w*m", "did you mean `ctx`"),
+            ("{ t = \"a1\", p = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
+            ("{ t = \"a1\", p = \"a2\" }", "{ B = \"a1\" }", "expected t or p"),
+            ("name = \"k1\"", "name = \"k0\"", "two terms are called `k0`"),
+            ("low = -1.0", "low = 2.0", "needs low < high"),
+            ("about =", "abuot =", "abuot"),
+        ] {
+            let message = Skeleton::from_toml(&good.replace(from, to)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message:?} should contain {expected:?}");
+        }
+    }
+
+    #[test]
+    fn products_print_what_they_parse() {
+        for text in ["L*t*p*m*w", "L*h*B*S^2", "L*m*w*t1*t^-1", "B^0.5"] {
+            assert_eq!(product::print(&product::parse(text).unwrap()), text);
+        }
+    }
+}
