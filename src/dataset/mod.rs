@@ -6,4 +6,4 @@
 
 pub mod row;
 
-pub use row::{Dataset, Row};
+pub use row::{Dataset, RejectedRow, Row};

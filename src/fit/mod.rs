@@ -1,1 +1,229 @@
 //! Which law explains the data, and how well?
+//!
+//! Start at [`fit_model`]: rows in, a [`Model`](crate::law::Model) out, one law per scenario and target (or per platform,
+//! with [`Pool::Models`]). Inside: [`problem`] is the objective, [`search`] the bounded minimisation over the exponents
+//! with the coefficients projected out, [`inference`] what may be believed of the result.
+//!
+//! Limits: intervals are first order (delta method) and assume that rows err independently; a law fitted on one scenario
+//! says nothing of another; and a training error is never an accuracy figure, which is why `validate` exists.
+
+mod group;
+mod inference;
+mod nnls;
+mod problem;
+mod search;
+#[cfg(test)]
+mod synthetic;
+
+use sha2::{Digest, Sha256};
+
+use crate::dataset::{Dataset, RejectedRow};
+use crate::law::{Domain, Law, MODEL_FORMAT, Model, Pool, Skeleton, Symbol, Target, Training, Verdict};
+use group::Group;
+use problem::{Observation, Problem};
+use search::{Found, search};
+
+/// Median absolute deviations at which a residual starts to count linearly.
+const KNEE: f64 = 3.0;
+/// Residuals below this (log units) are never treated as outliers: measurements repeat to a few per cent at best.
+const SMALLEST_KNEE: f64 = 0.06;
+/// Range of the scatter that weighs the priors: a perfect fit of few rows is luck, a terrible one no licence.
+const SMALLEST_SIGMA: f64 = 0.005;
+/// See [`SMALLEST_SIGMA`].
+const LARGEST_SIGMA: f64 = 0.2;
+/// A median absolute deviation times this is a standard deviation, for normal errors.
+const MAD_TO_SIGMA: f64 = 1.4826;
+/// Fewest rows from which anything is fitted.
+pub const MIN_ROWS: usize = 4;
+
+/// What to fit, and how.
+#[derive(Debug, Clone)]
+pub struct FitOptions {
+    /// One law per scenario, or one for all models of a platform.
+    pub pool: Pool,
+    /// Seed of the search's starts.
+    pub seed: u64,
+    /// Quantities to fit; those that the rows do not carry are left out, energy excepted.
+    pub targets: Vec<Target>,
+    /// The structure for energy; `None` for the energylens law.
+    pub skeleton: Option<Skeleton>,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self { pool: Pool::None, seed: 0, targets: Target::ALL.to_vec(), skeleton: None }
+    }
+}
+
+/// A model, and the rows that could not be used for it.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// The model.
+    pub model: Model,
+    /// Rows refused by the fit, beside those that the dataset had refused already.
+    pub refused: Vec<RejectedRow>,
+}
+
+/// Why nothing could be fitted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not enough usable rows in any scenario.
+    #[error("no scenario has the {MIN_ROWS} usable rows that a fit needs at least; {found}")]
+    TooFewRows {
+        /// What was found, in words.
+        found: String,
+    },
+    /// Measured and simulated rows in one scenario.
+    #[error("{scope} has both measured and simulated rows; fit them apart, or remove one kind")]
+    MixedSources {
+        /// Where.
+        scope: String,
+    },
+}
+
+/// Fits laws to the rows of `dataset`.
+///
+/// Rows of the phase `decode` are left out where the run's `total` row is there: they are a difference of rows already
+/// in use. Rows with quality reasons, without energy, or of models of which too little is known (pooled) are refused and
+/// listed.
+pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Error> {
+    let (groups, refused) = group::groups(dataset, options.pool)?;
+    let mut laws = Vec::new();
+    for group in &groups {
+        for target in Target::ALL.iter().filter(|t| options.targets.contains(t)) {
+            let skeleton = match (&options.skeleton, target) {
+                (Some(skeleton), Target::EnergyJ) => skeleton.clone(),
+                _ => Skeleton::default_for(*target),
+            };
+            laws.extend(fit_law(group, skeleton, options.seed));
+        }
+    }
+    if laws.is_empty() {
+        let rows: usize = groups.iter().map(|g| g.rows.len()).sum();
+        let found = format!("found {rows} usable rows in {} scenario(s), {} refused", groups.len(), refused.len());
+        return Err(Error::TooFewRows { found });
+    }
+    let model = Model {
+        format: MODEL_FORMAT.to_owned(),
+        energylens_version: env!("CARGO_PKG_VERSION").to_owned(),
+        pool: options.pool,
+        training: Training {
+            rows: groups.iter().map(|g| g.rows.len()).sum(),
+            rejected: refused.len() + dataset.rejected.len(),
+            sha256: digest(dataset),
+            seed: options.seed,
+        },
+        laws,
+        scenarios: groups.into_iter().flat_map(|g| g.scenarios).collect(),
+    };
+    Ok(Fitted { model, refused })
+}
+
+/// Fits one law to one group; `None` when the group has too few rows that carry the target.
+fn fit_law(group: &Group, skeleton: Skeleton, seed: u64) -> Option<Law> {
+    let (observations, lines): (Vec<Observation>, Vec<usize>) = group.observations(skeleton.target).into_iter().unzip();
+    if observations.len() < MIN_ROWS {
+        return None;
+    }
+    let core = fit_core(&skeleton, &observations, &lines, seed, None);
+    let mut verdicts = core.inference.verdicts;
+    verdicts.extend(inference::residual_structure(&observations, &core.residuals));
+    verdicts.extend(group.without_card().map(|model| Verdict::NoCard { model }));
+    let sigma_model_log =
+        if group.model.is_none() { group::between_models(&skeleton, group, seed, &core.exponents) } else { 0.0 };
+    let mape = core.residuals.iter().map(|r| (r.exp() - 1.0).abs()).sum::<f64>() / observations.len() as f64;
+    Some(Law {
+        model: group.model.clone(),
+        gpu_model: group.gpu_model.clone(),
+        engine: group.engine.clone(),
+        precision: group.precision.clone(),
+        simulated: group.simulated,
+        coefficients: core.inference.coefficients,
+        exponents: core.inference.exponents,
+        covariance: core.inference.covariance,
+        sigma_log: core.inference.sigma_log,
+        sigma_model_log,
+        degrees_of_freedom: core.inference.degrees_of_freedom,
+        rows: observations.len(),
+        training_mape: mape,
+        domain: domain(&observations),
+        fitted_models: group.models(),
+        verdicts,
+        held_out: None,
+        skeleton,
+    })
+}
+
+/// What the search and the inference leave behind.
+struct Core {
+    exponents: Vec<f64>,
+    coefficients: Vec<f64>,
+    residuals: Vec<f64>,
+    inference: inference::Inference,
+}
+
+/// Plain least squares from several starts first; then the knee and the weight of the priors are set from the spread of
+/// the residuals and the best minimum is refined with them, so that a few bad rows cannot bend the law and priors speak
+/// only where the rows are silent.
+fn fit_core(
+    skeleton: &Skeleton,
+    observations: &[Observation],
+    lines: &[usize],
+    seed: u64,
+    hint: Option<&[f64]>,
+) -> Core {
+    let mut problem = Problem::new(skeleton, observations);
+    let free: Vec<usize> = (0..skeleton.exponents.len()).filter(|j| problem.exponent_is_observable(*j)).collect();
+    let mut found = search(&problem, &free, seed, hint);
+    problem.cold();
+    let spread = MAD_TO_SIGMA * median_abs(&problem.inner(&found.exponents).residuals);
+    problem.knee = (KNEE * spread).max(SMALLEST_KNEE);
+    problem.sigma = spread.clamp(SMALLEST_SIGMA, LARGEST_SIGMA);
+    let refined = search(&problem, &free, seed, Some(&found.exponents));
+    found = Found { agreeing_starts: found.agreeing_starts, starts: found.starts, ..refined };
+    problem.cold();
+    let inner = problem.inner(&found.exponents);
+    let inference = inference::infer(&problem, &found, &inner, &free, lines);
+    Core {
+        exponents: found.exponents,
+        coefficients: inner.coefficients.iter().copied().collect(),
+        residuals: inner.residuals,
+        inference,
+    }
+}
+
+fn median_abs(values: &[f64]) -> f64 {
+    let mut sorted: Vec<f64> = values.iter().map(|v| v.abs()).collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn domain(observations: &[Observation]) -> std::collections::BTreeMap<String, Domain> {
+    let range = |s: Symbol| {
+        let values = observations.iter().map(|o| o.case.value(s));
+        let fold = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        Domain { low: fold.0, high: fold.1 }
+    };
+    let asked = [
+        Symbol::TensorParallel,
+        Symbol::PipelineParallel,
+        Symbol::Batch,
+        Symbol::Input,
+        Symbol::Output,
+        Symbol::Waves,
+        Symbol::ActiveParams,
+    ];
+    asked.into_iter().map(|s| (s.as_str().to_owned(), range(s))).collect()
+}
+
+/// SHA-256 over the rows as JSON: two models with one digest were fitted to the same numbers.
+fn digest(dataset: &Dataset) -> String {
+    let mut hasher = Sha256::new();
+    for row in &dataset.rows {
+        hasher.update(serde_json::to_vec(row).unwrap_or_default());
+    }
+    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod skeleton;
 
 pub use case::{Case, Symbol};
 pub use formula::{formula_latex, formula_text, legend};
+pub(crate) use model::quantile;
 pub use model::{
     Coefficient, Domain, Error, Exponent, HeldOut, Law, MODEL_FORMAT, Model, Pool, Prediction, Scenario, Training,
     Verdict,

@@ -405,7 +405,7 @@ mod tests {
         let good = include_str!("skeletons/energylens.toml");
         for (from, to, expected) in [
             ("L*h*B*S^2", "L*h*B*S^x", "is no power"),
-            ("W*c*w*m", "W*cx*w*m", "did you mean `ctx`"),
+            ("W*c*w*m", "W*ctxx*w*m", "did you mean `ctx`"),
             ("{ t = \"a1\", p = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
             ("{ t = \"a1\", p = \"a2\" }", "{ B = \"a1\" }", "expected t or p"),
             ("name = \"k1\"", "name = \"k0\"", "two terms are called `k0`"),

@@ -1,0 +1,292 @@
+//! The fit as numbers: products per row and term, observations, weights; and the objective as a function of the
+//! exponents alone.
+//!
+//! For exponents `a`, row `i` and term `j`, the design matrix is `A_ij = P_ij t_i^a p_i^b`. The objective is
+//!
+//! ```text
+//! F(a) = min over k >= 0 of  sum_i w_i rho(ln(sum_j k_j A_ij) - ln y_i)  +  sum over a of (sigma (a - prior)/sd)^2
+//! ```
+//!
+//! with `rho` the Huber function (quadratic up to a knee). The inner minimum is found by Gauss-Newton steps, each a
+//! non-negative least-squares problem in `k`; at the minimum the derivative by `a` needs no derivative of `k` (envelope
+//! theorem; variable projection, Golub and Pereyra 1973), so the gradient is exact and cheap.
+
+use std::cell::RefCell;
+
+use nalgebra::{DMatrix, DVector};
+
+use super::nnls::nnls;
+use crate::law::{Case, Skeleton, Symbol};
+
+/// Scatter of rows about a law, in log units, before it is known: 5 %.
+pub(crate) const SIGMA0: f64 = 0.05;
+/// Gauss-Newton steps of the inner problem.
+const INNER_STEPS: usize = 40;
+
+/// One observation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Observation {
+    pub(crate) case: Case,
+    /// Measured value, > 0.
+    pub(crate) value: f64,
+    /// Relative standard uncertainty of the measurement, where known.
+    pub(crate) relative_std: Option<f64>,
+}
+
+/// A fit's data, ready for the search.
+pub(crate) struct Problem<'a> {
+    pub(crate) skeleton: &'a Skeleton,
+    /// Rows x terms, without fitted powers.
+    products: DMatrix<f64>,
+    ln_t: Vec<f64>,
+    ln_p: Vec<f64>,
+    ln_y: Vec<f64>,
+    weights: Vec<f64>,
+    /// Exponents of `t` and `p` per term.
+    exponent_of: Vec<(Option<usize>, Option<usize>)>,
+    /// Huber knee in log units; infinite for plain least squares.
+    pub(crate) knee: f64,
+    /// Log residual that a prior of one standard deviation is worth: what the rows scatter by, once that is known.
+    pub(crate) sigma: f64,
+    /// Coefficients of the last evaluation: the warm start of the next.
+    warm: RefCell<Option<DVector<f64>>>,
+}
+
+/// The inner minimum at one set of exponents.
+#[derive(Debug, Clone)]
+pub(crate) struct Inner {
+    pub(crate) coefficients: DVector<f64>,
+    /// Design matrix at these exponents.
+    pub(crate) design: DMatrix<f64>,
+    /// Predictions.
+    pub(crate) fitted: Vec<f64>,
+    /// `ln fitted - ln y`.
+    pub(crate) residuals: Vec<f64>,
+    /// `w_i` times the Huber weight.
+    pub(crate) weights: Vec<f64>,
+    /// Objective without the prior.
+    pub(crate) loss: f64,
+}
+
+impl<'a> Problem<'a> {
+    pub(crate) fn new(skeleton: &'a Skeleton, observations: &[Observation]) -> Self {
+        let n = observations.len();
+        let mut products = DMatrix::zeros(n, skeleton.terms.len());
+        for (i, o) in observations.iter().enumerate() {
+            for (j, v) in skeleton.products(&o.case).into_iter().enumerate() {
+                products[(i, j)] = v;
+            }
+        }
+        // A measurement known to 5 % weighs half of a perfect one: the law itself is not better than that.
+        let weight = |o: &Observation| o.relative_std.map_or(1.0, |s| 1.0 / (1.0 + (s / SIGMA0).powi(2)));
+        let exponent_of = skeleton
+            .terms
+            .iter()
+            .map(|t| {
+                (
+                    skeleton.exponent_index(t, Symbol::TensorParallel),
+                    skeleton.exponent_index(t, Symbol::PipelineParallel),
+                )
+            })
+            .collect();
+        Self {
+            skeleton,
+            products,
+            ln_t: observations.iter().map(|o| o.case.tensor_parallel.ln()).collect(),
+            ln_p: observations.iter().map(|o| o.case.pipeline_parallel.ln()).collect(),
+            ln_y: observations.iter().map(|o| o.value.ln()).collect(),
+            weights: observations.iter().map(weight).collect(),
+            exponent_of,
+            knee: f64::INFINITY,
+            sigma: SIGMA0,
+            warm: RefCell::new(None),
+        }
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.ln_y.len()
+    }
+
+    /// Whether the data says anything about exponent `j`: some term that uses it is non-zero on rows that differ in `t` or `p`.
+    pub(crate) fn exponent_is_observable(&self, j: usize) -> bool {
+        let varies = |logs: &[f64], rows: &[usize]| {
+            let mut values = rows.iter().filter_map(|i| logs.get(*i));
+            values.next().is_some_and(|first| values.any(|v| (v - first).abs() > 1e-12))
+        };
+        self.exponent_of.iter().enumerate().any(|(term, (t, p))| {
+            let rows: Vec<usize> = (0..self.rows()).filter(|i| self.products[(*i, term)] > 0.0).collect();
+            (*t == Some(j) && varies(&self.ln_t, &rows)) || (*p == Some(j) && varies(&self.ln_p, &rows))
+        })
+    }
+
+    /// Whether term `j` is non-zero on any row.
+    pub(crate) fn term_is_observable(&self, j: usize) -> bool {
+        self.products.column(j).iter().any(|v| *v > 0.0)
+    }
+
+    fn design(&self, exponents: &[f64]) -> DMatrix<f64> {
+        let power = |index: Option<usize>, log: f64| index.map_or(0.0, |j| exponents[j] * log);
+        DMatrix::from_fn(self.rows(), self.skeleton.terms.len(), |i, j| {
+            let (t, p) = self.exponent_of[j];
+            let log = power(t, self.ln_t[i]) + power(p, self.ln_p[i]);
+            self.products[(i, j)] * if log == 0.0 { 1.0 } else { log.exp() }
+        })
+    }
+
+    fn huber_weight(&self, r: f64) -> f64 {
+        if r.abs() <= self.knee { 1.0 } else { self.knee / r.abs() }
+    }
+
+    fn rho(&self, r: f64) -> f64 {
+        if r.abs() <= self.knee { r * r } else { self.knee * (2.0 * r.abs() - self.knee) }
+    }
+
+    fn residuals(&self, design: &DMatrix<f64>, k: &DVector<f64>) -> (Vec<f64>, Vec<f64>, f64) {
+        let fitted: Vec<f64> = (design * k).iter().map(|f| f.max(f64::MIN_POSITIVE)).collect();
+        let residuals: Vec<f64> = fitted.iter().zip(&self.ln_y).map(|(f, y)| f.ln() - y).collect();
+        let loss = residuals.iter().zip(&self.weights).map(|(r, w)| w * self.rho(*r)).sum();
+        (fitted, residuals, loss)
+    }
+
+    /// One weighted non-negative least-squares problem: rows `A_i v_i`, right-hand side `target_i v_i`.
+    fn solve(&self, design: &DMatrix<f64>, rows: impl Fn(usize) -> (f64, f64), start: &[bool]) -> DVector<f64> {
+        let terms = design.ncols();
+        let mut gram = DMatrix::zeros(terms, terms);
+        let mut rhs = DVector::zeros(terms);
+        for i in 0..design.nrows() {
+            let (v, target) = rows(i);
+            let v2 = v * v;
+            for a in 0..terms {
+                let da = design[(i, a)] * v2;
+                rhs[a] += da * target;
+                for b in 0..=a {
+                    gram[(a, b)] += da * design[(i, b)];
+                }
+            }
+        }
+        gram.fill_upper_triangle_with_lower_triangle();
+        nnls(&gram, &rhs, start)
+    }
+
+    /// Minimises over the coefficients at fixed exponents.
+    pub(crate) fn inner(&self, exponents: &[f64]) -> Inner {
+        let design = self.design(exponents);
+        let relative = |start: &[bool]| {
+            self.solve(&design, |i| (self.weights[i].sqrt() / self.ln_y[i].exp(), self.ln_y[i].exp()), start)
+        };
+        let mut k = self.warm.borrow().clone().unwrap_or_else(|| relative(&[]));
+        let (mut fitted, mut residuals, mut loss) = self.residuals(&design, &k);
+        // A warm start from far away can be worse than none.
+        if !loss.is_finite() || residuals.iter().any(|r| r.abs() > 1.0) {
+            k = relative(&[]);
+            (fitted, residuals, loss) = self.residuals(&design, &k);
+        }
+        for _ in 0..INNER_STEPS {
+            let positive: Vec<bool> = k.iter().map(|v| *v > 0.0).collect();
+            // ln f + (A dk)/f: linear in k. Far-off rows are pulled by at most a factor e at a time.
+            let step = self.solve(
+                &design,
+                |i| {
+                    let r = residuals[i];
+                    (
+                        (self.weights[i] * self.huber_weight(r)).sqrt() / fitted[i],
+                        fitted[i] * (1.0 - r.clamp(-1.0, 0.9)),
+                    )
+                },
+                &positive,
+            );
+            let mut length = 1.0;
+            let mut next = (step.clone(), self.residuals(&design, &step));
+            while next.1.2 > loss && length > 1e-3 {
+                length *= 0.5;
+                let shorter = &k + (&step - &k) * length;
+                next = (shorter.clone(), self.residuals(&design, &shorter));
+            }
+            let gain = loss - next.1.2;
+            if !(gain > 0.0) {
+                break;
+            }
+            k = next.0;
+            (fitted, residuals, loss) = next.1;
+            if gain <= 1e-14 * loss {
+                break;
+            }
+        }
+        *self.warm.borrow_mut() = Some(k.clone());
+        let weights = residuals.iter().zip(&self.weights).map(|(r, w)| w * self.huber_weight(*r)).collect();
+        Inner { coefficients: k, design, fitted, residuals, weights, loss }
+    }
+
+    /// Forgets the warm start, so that an evaluation depends on its argument alone.
+    pub(crate) fn cold(&self) {
+        *self.warm.borrow_mut() = None;
+    }
+
+    /// Objective and its gradient by the exponents.
+    pub(crate) fn objective(&self, exponents: &[f64]) -> (f64, Vec<f64>) {
+        let inner = self.inner(exponents);
+        let mut gradient = vec![0.0; exponents.len()];
+        for i in 0..self.rows() {
+            let pull = 2.0 * inner.weights[i] * inner.residuals[i] / inner.fitted[i];
+            for (j, (t, p)) in self.exponent_of.iter().enumerate() {
+                let share = pull * inner.coefficients[j] * inner.design[(i, j)];
+                if let Some(t) = t {
+                    gradient[*t] += share * self.ln_t[i];
+                }
+                if let Some(p) = p {
+                    gradient[*p] += share * self.ln_p[i];
+                }
+            }
+        }
+        let mut value = inner.loss;
+        for ((g, a), spec) in gradient.iter_mut().zip(exponents).zip(&self.skeleton.exponents) {
+            let pull = self.sigma / spec.prior_sd;
+            value += (pull * (a - spec.prior)).powi(2);
+            *g += 2.0 * pull * pull * (a - spec.prior);
+        }
+        (value, gradient)
+    }
+
+    /// `d ln f_i / d exponent_j` at the inner minimum.
+    pub(crate) fn exponent_sensitivity(&self, inner: &Inner, i: usize, j: usize) -> f64 {
+        let terms = self.exponent_of.iter().enumerate();
+        let sum: f64 = terms
+            .map(|(term, (t, p))| {
+                let logs =
+                    if *t == Some(j) { self.ln_t[i] } else { 0.0 } + if *p == Some(j) { self.ln_p[i] } else { 0.0 };
+                inner.coefficients[term] * inner.design[(i, term)] * logs
+            })
+            .sum();
+        sum / inner.fitted[i]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic;
+    use super::*;
+    use crate::law::Target;
+
+    #[test]
+    fn the_gradient_agrees_with_central_differences() {
+        let skeleton = Skeleton::default_for(Target::EnergyJ);
+        let observations = synthetic::observations(&skeleton, 50, 0.1, 7);
+        for knee in [f64::INFINITY, 0.08] {
+            let mut problem = Problem::new(&skeleton, &observations);
+            problem.knee = knee;
+            let at = [0.2, -0.3, 0.4, 0.1];
+            problem.cold();
+            let (_, gradient) = problem.objective(&at);
+            for j in 0..4 {
+                let moved = |h: f64| {
+                    let mut a = at;
+                    a[j] += h;
+                    problem.cold();
+                    problem.objective(&a).0
+                };
+                let numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                assert!((gradient[j] - numeric).abs() < 1e-4 * (1.0 + numeric.abs()), "{j}: {} {numeric}", gradient[j]);
+            }
+        }
+    }
+}
