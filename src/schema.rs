@@ -33,6 +33,20 @@ pub enum ColumnType {
     Labels,
 }
 
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::F64 => "f64",
+            Self::I64 => "i64",
+            Self::U64 => "u64",
+            Self::U32 => "u32",
+            Self::Label => "label",
+            Self::Text => "text",
+            Self::Labels => "labels",
+        })
+    }
+}
+
 /// One column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {

@@ -46,7 +46,8 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
     };
     // Parameters that may move, as columns of the Jacobian; coefficients are taken relative to their value.
     let moving_terms: Vec<usize> = (0..terms).filter(|j| inner.coefficients[*j] > 0.0).collect();
-    let moving_exponents: Vec<usize> = free.iter().copied().filter(|j| at_bound(*j).is_none()).collect();
+    let acts = |j: usize| (0..n).any(|i| problem.exponent_sensitivity(inner, i, j) != 0.0);
+    let moving_exponents: Vec<usize> = free.iter().copied().filter(|j| at_bound(*j).is_none() && acts(*j)).collect();
     let q = moving_terms.len() + moving_exponents.len();
     let jacobian = DMatrix::from_fn(n, q, |i, c| match moving_terms.get(c) {
         Some(j) => inner.coefficients[*j] * inner.design[(i, *j)] / inner.fitted[i],
@@ -91,11 +92,11 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
             Some(_) => {
                 let why =
                     "other terms explain these rows as well; vary batch, lengths and parallelism apart".to_owned();
-                verdicts.push(Verdict::Unidentified { parameter: term.name.clone(), why });
+                verdicts.push(Verdict::Unidentified { parameters: vec![term.name.clone()], why });
                 (None, 0.0, None)
             }
             None if problem.term_is_observable(j) => {
-                verdicts.push(Verdict::AtLimit { parameter: term.name.clone(), limit: "0".to_owned() });
+                verdicts.push(Verdict::AtLimit { parameters: vec![term.name.clone()], limit: "0".to_owned() });
                 // One-sided: the value whose column would stand 95 % clear of the noise.
                 let column: f64 =
                     (0..n).map(|i| inner.weights[i] * (inner.design[(i, j)] / inner.fitted[i]).powi(2)).sum();
@@ -107,7 +108,7 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
             }
             None => {
                 let why = format!("{} is zero on every row; {}", term.title, missing_variation(term));
-                verdicts.push(Verdict::Unidentified { parameter: term.name.clone(), why });
+                verdicts.push(Verdict::Unidentified { parameters: vec![term.name.clone()], why });
                 (None, 0.0, None)
             }
         };
@@ -122,12 +123,17 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
             Some(c) => Some(relative_std(c)),
             None if !free.contains(&j) => {
                 let why = format!("the rows never vary {}; held at its prior {}", scaled_by(problem, j), spec.prior);
-                verdicts.push(Verdict::Unidentified { parameter: spec.name.clone(), why });
+                verdicts.push(Verdict::Unidentified { parameters: vec![spec.name.clone()], why });
+                None
+            }
+            None if !acts(j) => {
+                let why = "every term that it scales came out as zero; held at its prior".to_owned();
+                verdicts.push(Verdict::Unidentified { parameters: vec![spec.name.clone()], why });
                 None
             }
             None => {
                 let limit = at_bound(j).map_or_else(String::new, |l| l.to_string());
-                verdicts.push(Verdict::AtLimit { parameter: spec.name.clone(), limit });
+                verdicts.push(Verdict::AtLimit { parameters: vec![spec.name.clone()], limit });
                 None
             }
         };
@@ -154,7 +160,30 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         }
     }
     verdicts.extend(outliers(inner, problem.knee, lines));
+    let verdicts = gathered(verdicts);
     Inference { coefficients, exponents, covariance, sigma_log, degrees_of_freedom, verdicts }
+}
+
+/// Parameters with the same fate and the same reason share one line.
+fn gathered(verdicts: Vec<Verdict>) -> Vec<Verdict> {
+    let mut out: Vec<Verdict> = Vec::with_capacity(verdicts.len());
+    for verdict in verdicts {
+        let joined = out.iter_mut().any(|earlier| match (earlier, &verdict) {
+            (Verdict::AtLimit { parameters, limit }, Verdict::AtLimit { parameters: more, limit: other })
+            | (
+                Verdict::Unidentified { parameters, why: limit },
+                Verdict::Unidentified { parameters: more, why: other },
+            ) if limit == other => {
+                parameters.extend(more.iter().cloned());
+                true
+            }
+            _ => false,
+        });
+        if !joined {
+            out.push(verdict);
+        }
+    }
+    out
 }
 
 /// Inverse over the directions that the data determines, and which parameters lean on an undetermined one.

@@ -77,17 +77,17 @@ pub enum Verdict {
         /// What the optimiser said.
         reason: String,
     },
-    /// A parameter sits at the end of its box; its interval is one-sided.
+    /// Parameters sit at the end of their box; their intervals are one-sided.
     AtLimit {
         /// Which.
-        parameter: String,
+        parameters: Vec<String>,
         /// The limit, as text.
         limit: String,
     },
-    /// The data does not determine a parameter; it is held at its prior.
+    /// The data does not determine these parameters apart.
     Unidentified {
         /// Which.
-        parameter: String,
+        parameters: Vec<String>,
         /// Why, and what to measure.
         why: String,
     },
@@ -136,10 +136,10 @@ impl std::fmt::Display for Verdict {
                 write!(f, "converged: {agreeing_starts} of {starts} starts end at the same minimum")
             }
             Self::NotConverged { reason } => write!(f, "NOT CONVERGED: {reason}"),
-            Self::AtLimit { parameter, limit } => {
-                write!(f, "AT LIMIT: {parameter} sits at {limit}; its interval is one-sided")
+            Self::AtLimit { parameters, limit } => {
+                write!(f, "AT LIMIT: {} at {limit}; such an interval is one-sided", parameters.join(", "))
             }
-            Self::Unidentified { parameter, why } => write!(f, "UNIDENTIFIED: {parameter}: {why}"),
+            Self::Unidentified { parameters, why } => write!(f, "UNIDENTIFIED: {}: {why}", parameters.join(", ")),
             Self::WeaklyDetermined { parameter } => {
                 write!(f, "weakly determined: {parameter} is smaller than its standard error")
             }

@@ -161,6 +161,11 @@ impl Skeleton {
         Ok(skeleton)
     }
 
+    /// The skeleton as a file that [`from_toml`](Self::from_toml) reads.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+
     /// The skeletons that come with the program.
     pub fn builtin() -> Vec<Self> {
         [include_str!("skeletons/energylens.toml"), include_str!("skeletons/energylens-latency.toml")]

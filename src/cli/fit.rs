@@ -1,0 +1,158 @@
+//! `energylens fit`: the law, its parameters with intervals, its verdicts.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use energylens::dataset;
+use energylens::fit::{FitOptions, fit_model};
+use energylens::law::{Law, Model, Pool, Skeleton, Target, formula_text, legend};
+use serde_json::json;
+
+use super::output::{plus_minus, short};
+use super::{Outcome, output};
+
+/// Fit the energylens law to measured rows.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:  energylens fit rows.csv -o model.json --pool models")]
+pub(crate) struct Arguments {
+    /// A campaign directory, a Parquet file or a CSV file.
+    runs: PathBuf,
+    /// The model file to write.
+    #[arg(short, long)]
+    output: Option<PathBuf>,
+    /// One law per scenario (model, GPU, engine, precision), or one for all models of a GPU, engine and precision.
+    #[arg(long, value_enum, default_value_t = PoolChoice::None)]
+    pool: PoolChoice,
+    /// Seed of the search's starts and of the held-out split.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// A skeleton file to fit for energy instead of the built-in law (see `energylens laws`).
+    #[arg(long)]
+    skeleton: Option<PathBuf>,
+    /// Print the model as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PoolChoice {
+    None,
+    Models,
+}
+
+pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    if let Some(path) = &a.output {
+        output::writable(path)?;
+    }
+    let skeleton = match &a.skeleton {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| anyhow::anyhow!("cannot read the skeleton {}: {e}", path.display()))?;
+            let skeleton = Skeleton::from_toml(&text)?;
+            anyhow::ensure!(
+                skeleton.target == Target::EnergyJ,
+                "the skeleton {} predicts {}; expected energy_j",
+                path.display(),
+                skeleton.target
+            );
+            Some(skeleton)
+        }
+        None => None,
+    };
+    let dataset = dataset::load(&a.runs)?;
+    let pool = match a.pool {
+        PoolChoice::None => Pool::None,
+        PoolChoice::Models => Pool::Models,
+    };
+    let options = FitOptions { pool, seed: a.seed, skeleton, ..FitOptions::default() };
+    let fitted = fit_model(&dataset, &options)?;
+    if let Some(path) = &a.output {
+        fitted.model.save(path)?;
+    }
+    output::remark(&dataset, &fitted.refused);
+    if a.json {
+        let rejected: Vec<_> = dataset.rejected.iter().chain(&fitted.refused).collect();
+        output::print_json(&json!({ "model": fitted.model, "rejected": rejected }))?;
+    } else {
+        output::print(&describe(&fitted.model)?)?;
+        if let Some(path) = &a.output {
+            output::print(&format!("model written to {}", path.display()))?;
+        }
+    }
+    let rejected = dataset.rejected.len() + fitted.refused.len();
+    Ok(if rejected == 0 { Outcome::Done } else { Outcome::SomeRejected })
+}
+
+/// The energy laws in full, the others in a line each.
+pub(crate) fn describe(model: &Model) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let energy: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ).collect();
+    if let Some(first) = energy.first() {
+        writeln!(text, "{}\n", formula_text(&first.skeleton))?;
+        let width = legend(&first.skeleton).iter().map(|(s, _)| s.len()).max().unwrap_or(0);
+        for (symbol, meaning) in legend(&first.skeleton) {
+            writeln!(text, "  {symbol:<width$}  {meaning}")?;
+        }
+    }
+    for law in &energy {
+        writeln!(text, "\n{}", describe_law(law)?)?;
+    }
+    let others: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target != Target::EnergyJ).collect();
+    for law in others {
+        writeln!(
+            text,
+            "also fitted: {} for {}, {} rows, residual {:.1} %",
+            law.skeleton.target,
+            law.scope(),
+            law.rows,
+            100.0 * law.sigma_log
+        )?;
+    }
+    Ok(text)
+}
+
+fn describe_law(law: &Law) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let simulated = if law.simulated { "  [simulated]" } else { "" };
+    writeln!(text, "{}: {} rows{simulated}", law.scope(), law.rows)?;
+    let mut table = output::table(&["", "value ± std", "95 % interval", "unit"], &[1, 2]);
+    for c in &law.coefficients {
+        let high = c.high.map_or_else(|| "?".to_owned(), short);
+        table.add_row([
+            c.name.clone(),
+            plus_minus(c.value, c.std_error),
+            format!("{} to {high}", short(c.low)),
+            c.unit.clone(),
+        ]);
+    }
+    for e in &law.exponents {
+        let title = law.skeleton.exponents.iter().find(|s| s.name == e.name).map(|s| s.title.clone());
+        let interval = format!("{} to {}", short(e.low), short(e.high));
+        table.add_row([
+            e.name.clone(),
+            plus_minus(e.value, e.std_error),
+            interval,
+            format!("exponent: {}", title.unwrap_or_default()),
+        ]);
+    }
+    writeln!(text, "{}", table.trim_fmt())?;
+    writeln!(
+        text,
+        "  residual {:.1} % per row, {} parameters, {:.0} degrees of freedom",
+        100.0 * law.sigma_log,
+        law.skeleton.parameter_count(),
+        law.degrees_of_freedom
+    )?;
+    if law.sigma_model_log > 0.0 {
+        writeln!(
+            text,
+            "  a model that was never fitted differs by {:.0} % (leave-one-model-out)",
+            100.0 * law.sigma_model_log
+        )?;
+    }
+    for verdict in &law.verdicts {
+        writeln!(text, "  - {verdict}")?;
+    }
+    Ok(text.trim_end().to_owned())
+}

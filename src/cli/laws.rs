@@ -1,0 +1,39 @@
+//! `energylens laws`: the skeletons that come with the program.
+
+use clap::Args;
+use energylens::law::{Skeleton, formula_latex, formula_text};
+
+use super::{Outcome, output};
+
+/// List the built-in laws, or print one.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Print this one as a skeleton file, to copy and change.
+    name: Option<String>,
+    /// Print formulas in LaTeX.
+    #[arg(long)]
+    latex: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    let mut skeletons = Skeleton::builtin();
+    if let Some(name) = &a.name {
+        let known: Vec<String> = skeletons.iter().map(|s| s.name.clone()).collect();
+        skeletons.retain(|s| s.name == *name);
+        anyhow::ensure!(!skeletons.is_empty(), "law `{name}` is unknown; expected one of {}", known.join(", "));
+    }
+    match skeletons.as_slice() {
+        all if a.json => output::print_json(&all)?,
+        [one] if a.name.is_some() && !a.latex => output::print(&one.to_toml()?)?,
+        all => {
+            for s in all {
+                let formula = if a.latex { formula_latex(s) } else { formula_text(s) };
+                output::print(&format!("{}: {} ({} parameters)\n{formula}\n", s.name, s.about, s.parameter_count()))?;
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}

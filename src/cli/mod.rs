@@ -1,0 +1,77 @@
+//! One file per verb: each turns arguments into calls of the library and results into text or JSON.
+//!
+//! Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but some rows or
+//! runs were rejected.
+
+mod cards;
+mod fit;
+mod import;
+mod laws;
+mod output;
+mod predict;
+mod tables;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What came of a verb that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Everything was done.
+    Done,
+    /// Done, but rows or runs were left out; stderr says which.
+    SomeRejected,
+    /// The measured command's own exit status.
+    Status(u8),
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::SomeRejected => Self::from(3),
+            Outcome::Status(code) => Self::from(code),
+        }
+    }
+}
+
+/// Measures what LLM inference costs, and finds the configuration that costs least.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Start with:  energylens demo\nExit codes:  0 done, 1 failed, 2 usage, 3 done but some rows or runs were rejected"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Import(import::Arguments),
+    Fit(fit::Arguments),
+    Predict(predict::Arguments),
+    Laws(laws::Arguments),
+    Cards(cards::Arguments),
+    Tables(tables::Arguments),
+}
+
+/// Carries out one verb.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
+    match arguments.verb {
+        Verb::Import(a) => import::run(&a),
+        Verb::Fit(a) => fit::run(&a),
+        Verb::Predict(a) => predict::run(&a),
+        Verb::Laws(a) => laws::run(&a),
+        Verb::Cards(a) => cards::run(&a),
+        Verb::Tables(a) => tables::run(&a),
+    }
+}
+
+/// The error and its causes, one a line, then hints.
+pub(crate) fn print_error(error: &anyhow::Error) {
+    for (depth, cause) in error.chain().enumerate() {
+        eprintln!("{}{cause}", if depth == 0 { "error: " } else { "  caused by: " });
+    }
+}

@@ -1,0 +1,102 @@
+//! How results are written: JSON or tables on stdout, remarks on stderr, files that exist before long work starts.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use comfy_table::presets;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use energylens::dataset::{Dataset, RejectedRow};
+use serde::Serialize;
+
+/// Rejected rows that are listed one by one; the rest is counted.
+const LISTED: usize = 10;
+
+/// Writes a line or more to stdout; a reader that went away (`| head`) is no failure.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") })
+    {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.context("cannot write to stdout"),
+    }
+}
+
+/// One JSON document on stdout.
+pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// A borderless table; the columns in `numeric` are right-aligned.
+pub(crate) fn table(headers: &[&str], numeric: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(headers);
+    for column in numeric {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// Says on stderr what a file as a whole had to remark and which rows were refused.
+pub(crate) fn remark(dataset: &Dataset, refused: &[RejectedRow]) {
+    for note in &dataset.notes {
+        eprintln!("note: {note}");
+    }
+    let all: Vec<&RejectedRow> = dataset.rejected.iter().chain(refused).collect();
+    for row in all.iter().take(LISTED) {
+        match &row.column {
+            Some(column) => eprintln!("rejected: row {}, {column}: {}", row.line, row.reason),
+            None => eprintln!("rejected: row {}: {}", row.line, row.reason),
+        }
+    }
+    if all.len() > LISTED {
+        eprintln!("rejected: {} more rows", all.len() - LISTED);
+    }
+}
+
+/// Fails now, not after hours of work, if `path` cannot be written.
+pub(crate) fn writable(path: &Path) -> anyhow::Result<()> {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let hint = || format!("cannot write {}: is {} there, and yours to write?", path.display(), dir.display());
+    anyhow::ensure!(!path.is_dir(), "cannot write {}: it is a directory; name a file", path.display());
+    tempfile::NamedTempFile::new_in(dir).map(drop).with_context(hint)
+}
+
+/// Four significant digits, in the notation that is shorter to read.
+pub(crate) fn short(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 {
+        "0".to_owned()
+    } else if !(1e-3..1e6).contains(&size) {
+        format!("{value:.3e}")
+    } else {
+        let decimals = (3 - size.log10().floor() as i32).clamp(0, 6) as usize;
+        format!("{value:.decimals$}")
+    }
+}
+
+/// `short(value) ± short(std)`, or what stands in its place.
+pub(crate) fn plus_minus(value: f64, std: Option<f64>) -> String {
+    std.map_or_else(|| format!("{} (held)", short(value)), |s| format!("{} ± {}", short(value), short(s)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_keep_four_digits() {
+        for (value, text) in [
+            (0.0, "0"),
+            (12.3456, "12.35"),
+            (0.012345, "0.01235"),
+            (1234567.0, "1.235e6"),
+            (3.2e-12, "3.200e-12"),
+            (99999.0, "99999"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+}
