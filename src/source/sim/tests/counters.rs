@@ -141,6 +141,11 @@ fn a_wrap_starts_again_at_zero_and_the_device_announces_the_modulus() {
 #[test]
 fn a_reset_counts_from_zero_and_survives_forgetting() {
     let node = node_with(A100, Some(Fault::Reset { t_ns: 103 * S }));
+    let edges = edges(&node, 102 * S, 104 * S);
+    let falls: Vec<_> = edges.windows(2).filter(|w| counter(&w[1].1) < counter(&w[0].1)).map(|w| w[1]).collect();
+    assert_eq!(falls.len(), 1);
+    assert!((103 * S..103 * S + 110 * MS).contains(&falls[0].0), "{}", falls[0].0);
+    assert!(counter(&falls[0].1) < 44_000_000, "0.11 s at 400 W at most");
     let clock = SimClock::starting_at(106 * S);
     let mut source = node.source(clock);
     node.forget();

@@ -125,6 +125,9 @@ fn decode_of_a_state_space_model_does_not_know_the_context() {
 fn the_square_of_the_prompt_counts_for_attention_only() {
     // Eight prompts of 1024 or one of 8192: the same tokens, eight times the attention.
     let time = |model: &ModelCard, prompt| one_pass(A100, model, 1.0, Forward::prefill(8192.0, prompt)).busy_s;
-    assert!(time(&llama_7b(), 8192.0) > 1.1 * time(&llama_7b(), 1024.0));
+    // 32 layers, 4·4096 FLOPs a pair, 8192·(8192 - 1024)/2 pairs more: 15.4 TFLOP at FlashAttention's 25 to 60 % of peak.
+    let more_s = time(&llama_7b(), 8192.0) - time(&llama_7b(), 1024.0);
+    let share_of_peak = 15.39e12 / 312e12 / more_s;
+    assert!((0.25..0.6).contains(&share_of_peak), "{share_of_peak}");
     assert!(time(&mamba(), 8192.0) <= 1.001 * time(&mamba(), 1024.0));
 }
