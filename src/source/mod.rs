@@ -7,7 +7,12 @@
 //! reloads, and wraps where the hardware register is narrow. So a [`Reading`] is stored raw, and only `dataset` draws
 //! conclusions from two of them.
 
+pub mod detect;
+pub mod nvml;
+pub mod rapl;
 pub mod sim;
+
+pub use detect::{Detection, detect};
 
 use serde::{Deserialize, Serialize};
 

@@ -208,7 +208,7 @@ fn read(gpu: &GpuState, t_start_ns: i64, t_ns: i64) -> Result<Reading, ReadError
     let live_j = gpu.timeline.energy_j(live_ns).ok_or_else(forgotten)?;
     let (refresh_ns, energy_j) = frozen.unwrap_or((live_ns, live_j));
 
-    let mut counter_uj = quantise_uj(gpu.hardware.quantum, energy_j).saturating_add(gpu.counter_offset_uj);
+    let mut counter_uj = quantise_uj(gpu.hardware.quantum, gpu.counter_offset_j + energy_j);
     for active in &gpu.faults {
         match active.fault {
             Fault::Reset { t_ns } if refresh_ns >= t_ns => {

@@ -91,13 +91,14 @@ impl Replica<'_> {
         }
     }
 
-    /// Serves one batch; `ripple(i)` is the relative deviation of the power of stretch `i`.
+    /// Serves one batch; `ripple` draws the relative deviation of the next stretch's power.
     pub(super) fn serve(&self, share: Share, mut ripple: impl FnMut() -> f64) -> ReplicaRun {
         let space = self.cache_space(share);
-        // Sequences that fit to their last token; a prefill-only batch never holds them all at once.
-        let fitting = (space.free_bytes / space.bytes_per_sequence.max(1.0)).max(1.0);
         let steps = share.output_tokens - 1.0;
-        let excess = if steps > 0.0 { (share.sequences / fitting).max(1.0) } else { 1.0 };
+        // Sequences that fit to their last token. With prefill alone a cache is freed as soon as it is filled.
+        let fitting =
+            if steps > 0.0 { (space.free_bytes / space.bytes_per_sequence.max(1.0)).max(1.0) } else { share.sequences };
+        let excess = (share.sequences / fitting).max(1.0);
         // Staggered sequences hold half of their output on average, so somewhat more run at once than fit to the end.
         let staggered = 1.0 - 1.0 / excess;
         let half_grown = (share.input_tokens + share.output_tokens) / (share.input_tokens + share.output_tokens / 2.0);

@@ -1,10 +1,11 @@
 //! What a GPU card does not say: how much of its rates a server reaches, and what an operation costs in joules.
 //!
-//! Energies per operation are fitted by hand so that known operating points come out: a large bf16 matrix product runs
-//! an A100, H100 or MI300X into its power limit at some 70 % of peak, and decoding Llama-2-70B on A100s draws what
-//! the Splitwise traces report (about 290 W a GPU on two, 240 W on four, 175 W on eight). They are device totals:
-//! register files, caches and voltage conversion included, which is why a byte of HBM costs 90 to 150 pJ here and not
-//! the 30 to 60 pJ of the memory stack alone.
+//! These constants are set by hand, not measured here. Energies per operation are chosen so that known operating points
+//! come out: a large bf16 matrix product runs an A100, H100 or MI300X near its power limit, and Llama-2-70B at a batch
+//! of one on A100s draws within 3 % of the Splitwise traces (arXiv 2311.18677) on two GPUs, 12 % on four and 24 % on
+//! eight, where that older engine left the GPUs waiting for half of the time. Times to first token agree within 20 % there
+//! from 512 to 2048 tokens. They are device totals: register files, caches and voltage conversion included, which is
+//! why a byte of HBM costs 90 to 140 pJ here and not the 30 to 60 pJ of the memory stack alone.
 
 use crate::card::{GpuCard, Vendor};
 use crate::units::NS_PER_MS;
@@ -44,8 +45,8 @@ pub(super) struct Hardware {
     pub(super) quantum: Quantum,
 }
 
-/// Share of the way from idle power to the limit that a clocked-up but waiting GPU draws: an A100 under a vLLM server
-/// between kernels shows 95 to 110 W at 60 W idle and a 400 W limit.
+/// Share of the way from idle power to the limit that a clocked-up but waiting GPU draws. On eight A100s the Splitwise
+/// traces draw 175 W at 0.4 TB/s a GPU; taking the bytes off leaves some 110 to 125 W of a 400 W limit.
 const WAITING_SHARE: f64 = 0.13;
 
 impl Hardware {
@@ -53,16 +54,17 @@ impl Hardware {
     pub(super) fn of(card: &GpuCard) -> Self {
         let name = card.gpu_model.to_ascii_uppercase();
         let is = |part: &str| name.contains(part);
-        // Refresh periods: no public table per product exists (measuring.md 1.1 in the project's notes gives "20 to
-        // 100 ms" for NVML); these spread over that range so that everything downstream must learn the period.
+        // Refresh periods: no public table per product exists (PETSc's manual gives 20 to 100 ms for NVML); these
+        // spread over that range on purpose, so that everything downstream must learn the period.
         let (gemm, bandwidth, pj_flop, pj_byte, refresh_ms) = match card.vendor {
             Vendor::Nvidia if is("A100") => (0.72, 0.86, 1.35, 125.0, 100),
             Vendor::Nvidia if is("H100") || is("H200") || is("GH200") => (0.68, 0.86, 0.95, 105.0, 50),
             Vendor::Nvidia if is("V100") => (0.65, 0.84, 1.9, 170.0, 20),
-            // MI300X reaches a smaller share of its peaks than its data sheet suggests; public GEMM benchmarks of 2024
-            // saw 45 to 55 % of 1307 TFLOP/s, and about 75 % of 5.3 TB/s.
+            // Smaller shares than NVIDIA's: about half of 1307 TFLOP/s and three quarters of 5.3 TB/s were reported
+            // for 2024's libraries. Recalled, not checked again.
             Vendor::Amd if is("MI300") => (0.50, 0.74, 0.80, 92.0, 20),
-            // Data Center GPU Max 1550: two stacks; about half of both peaks in public oneDNN and BabelStream results.
+            // Data Center GPU Max 1550, both stacks: about half of the peak rate, somewhat more of the bandwidth.
+            // Recalled, not checked again.
             Vendor::Intel if is("PVC") || is("MAX 1550") => (0.46, 0.62, 1.05, 135.0, 40),
             Vendor::Nvidia => (0.68, 0.84, family_pj(card, 0.70), byte_pj(card), 100),
             Vendor::Amd => (0.50, 0.74, family_pj(card, 0.52), byte_pj(card), 20),

@@ -111,7 +111,8 @@ struct GpuState {
     hardware: Arc<Hardware>,
     timeline: Timeline,
     schedule: Schedule,
-    counter_offset_uj: u64,
+    /// What the counter had counted before the node's timeline began, J.
+    counter_offset_j: f64,
     faults: Vec<ActiveFault>,
 }
 
@@ -163,16 +164,15 @@ impl SimNode {
             for _ in 0..*count {
                 let index = states.len();
                 let schedule = Schedule::new(t_start_ns, hardware.refresh_ns, rng.random());
-                // Drivers count since they were loaded, hours to weeks ago: 10 kJ to 1 GJ, in whole steps.
-                let counter_offset_uj =
-                    counter::quantise_uj(hardware.quantum, 10_f64.powf(4.0 + 5.0 * rng.random::<f64>()));
+                // Drivers count since they were loaded, minutes to weeks ago: 10 kJ to 1 GJ.
+                let counter_offset_j = 10_f64.powf(4.0 + 5.0 * rng.random::<f64>());
                 let ailing = options.faults.iter().filter(|(device, _)| *device == index);
                 states.push(GpuState {
                     id: format!("sim:{index}"),
                     hardware: Arc::clone(&hardware),
                     timeline: Timeline::starting_at(t_start_ns),
                     schedule,
-                    counter_offset_uj,
+                    counter_offset_j,
                     faults: ailing.map(|(_, fault)| ActiveFault::new(*fault)).collect(),
                 });
             }

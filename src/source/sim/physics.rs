@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Every kernel takes the p-norm of its compute and memory time: a max whose corner is rounded, because near the ridge
-//! neither resource is used perfectly. All functions are pure; noise comes in as a factor.
+//! neither resource is used perfectly. All functions are pure; noise comes in as a factor. Constants without a source are
+//! engineering estimates, and the tests say what they lead to.
 
 use super::hardware::Hardware;
 use crate::card::ModelCard;
@@ -27,7 +28,8 @@ const ATTENTION_EFFICIENCY: f64 = 0.55;
 /// and norms, bf16), and that the ranks share (projections and MLP).
 const REPEATED_ACTIVATION_BYTES: f64 = 12.0;
 const SHARED_ACTIVATION_BYTES: f64 = 28.0;
-/// CPU time to launch the kernels of one layer, s: ten to fifteen kernels from Python without whole-graph capture.
+/// CPU time to launch the kernels of one layer, s: some fifteen kernels from Python at 12 µs, without whole-graph capture
+/// (the Splitwise traces show twice as much, engines with captured graphs a tenth).
 const LAUNCH_S_PER_LAYER: f64 = 180e-6;
 /// MoE layers launch routing, permutation and grouped products besides.
 const MOE_LAUNCH_FACTOR: f64 = 1.5;

@@ -1,4 +1,8 @@
-//! The node as its users see it.
+//! The node as its users see it: cards with data-sheet numbers, and the facts that must hold on any of them.
+
+mod counters;
+mod passes;
+mod serving;
 
 use super::*;
 use crate::card::{Architecture, ModelCard, Vendor};
@@ -53,39 +57,59 @@ fn request(model: ModelCard, gpu_model: &str, layout: (u32, u32, u32), load: (u3
     }
 }
 
-#[test]
-fn look() {
-    for g in ["A100-SXM4-80GB", "H100-SXM5-80GB", "MI300X", "PVC"] {
-        for (t, p, d) in [(2, 1, 1), (4, 1, 1), (8, 1, 1), (2, 2, 1), (4, 2, 1), (1, 8, 1), (2, 1, 4)] {
-            for (b, s, m) in [
-                (1, 512, 1),
-                (1, 512, 128),
-                (16, 512, 128),
-                (64, 512, 128),
-                (1, 4096, 1),
-                (16, 2048, 1),
-                (256, 1024, 256),
-            ] {
-                let node = SimNode::new(&[(gpu(g), 8)], SimOptions { run_noise: 0.0, ..Default::default() });
-                match node.execute(&request(llama_70b(), g, (t, p, d), (b, s, m))) {
-                    Ok(o) => {
-                        let e: f64 = o
-                            .devices
-                            .iter()
-                            .map(|x| node.true_energy_j(x, o.t_begin_mono_ns, o.t_end_mono_ns).unwrap())
-                            .sum();
-                        let dur = (o.t_end_mono_ns - o.t_begin_mono_ns) as f64 * 1e-9;
-                        println!(
-                            "{g} t{t} p{p} d{d} B{b} S{s} m{m}: ttft {:.3} tpot {:.4} dur {dur:.2} E {e:.0} P/gpu {:.0} cap {:?}",
-                            o.mean_ttft_s,
-                            o.mean_tpot_s.unwrap_or(f64::NAN),
-                            e / dur / (t * p * d) as f64,
-                            o.kv_capacity_tokens
-                        );
-                    }
-                    Err(e) => println!("{g} t{t} p{p} d{d} B{b}: {e}"),
-                }
-            }
-        }
+fn mixtral() -> ModelCard {
+    ModelCard {
+        model: "mistralai/Mixtral-8x7B-v0.1".to_owned(),
+        architecture: Architecture::Moe,
+        params: 46.7e9,
+        active_params: 12.9e9,
+        n_layers: 32.0,
+        hidden_size: 4096.0,
+        kv_bytes_per_token: 131_072.0,
+        num_experts: 8.0,
+        experts_per_token: 2.0,
+        bytes_per_weight: 2.0,
+        ssm_share: 0.0,
     }
+}
+
+fn llama_7b() -> ModelCard {
+    ModelCard {
+        model: "meta-llama/Llama-2-7b-hf".to_owned(),
+        params: 6.74e9,
+        active_params: 6.74e9,
+        n_layers: 32.0,
+        hidden_size: 4096.0,
+        kv_bytes_per_token: 524_288.0,
+        ..llama_70b()
+    }
+}
+
+fn mamba() -> ModelCard {
+    ModelCard {
+        model: "mamba-7b".to_owned(),
+        architecture: Architecture::Ssm,
+        kv_bytes_per_token: 0.0,
+        ssm_share: 1.0,
+        ..llama_7b()
+    }
+}
+
+const A100: &str = "A100-SXM4-80GB";
+const GPUS: [&str; 4] = [A100, "H100-SXM5-80GB", "MI300X", "PVC"];
+
+/// Eight GPUs of one model without noise from run to run.
+fn quiet_node(gpu_model: &str) -> SimNode {
+    SimNode::new(&[(gpu(gpu_model), 8)], SimOptions { run_noise: 0.0, ..SimOptions::default() })
+}
+
+/// Duration and true energy of the GPUs that served.
+fn served(node: &SimNode, request: &BatchRequest) -> (f64, f64, BatchOutcome) {
+    let outcome = node.execute(request).unwrap();
+    let energy_j = outcome
+        .devices
+        .iter()
+        .map(|d| node.true_energy_j(d, outcome.t_begin_mono_ns, outcome.t_end_mono_ns).unwrap())
+        .sum();
+    (crate::units::ns_to_s(outcome.t_end_mono_ns - outcome.t_begin_mono_ns), energy_j, outcome)
 }
