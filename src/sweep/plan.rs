@@ -1,7 +1,18 @@
 //! The plan: points, runs and their identifiers.
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::Path;
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use super::axis::Sweep;
+use super::design::{self, Candidate};
+use super::script::Script;
 use crate::card::{GpuCard, ModelCard};
 
 /// One configuration to be measured. Field names are the Lua axes and the table columns.
@@ -36,10 +47,26 @@ impl Point {
     pub fn num_gpus(&self) -> u32 {
         self.tensor_parallel * self.pipeline_parallel * self.data_parallel
     }
+
+    /// Whether nothing is decoded: the whole batch is the prefill.
+    pub fn is_prefill_only(&self) -> bool {
+        self.output_tokens == 1
+    }
+
+    /// Whether one deployment can serve both points.
+    pub fn shares_deployment(&self, other: &Self) -> bool {
+        self.tensor_parallel == other.tensor_parallel
+            && self.pipeline_parallel == other.pipeline_parallel
+            && self.data_parallel == other.data_parallel
+            && self.engine == other.engine
+            && self.precision == other.precision
+            && self.gpu == other.gpu
+            && self.model == other.model
+    }
 }
 
 /// One repeat of a point.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// `<point_id>-<repeat>`.
     pub run_id: String,
@@ -49,8 +76,58 @@ pub struct Run {
     pub repeat: u32,
 }
 
-/// Everything a sweep will do, before it does any of it.
+/// How each run is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measure {
+    /// Batches are repeated until a phase's window is at least this long: a counter moves every 20 to 100 ms, and its
+    /// edges blur both ends.
+    pub min_window_s: f64,
+    /// Idle time before each run, recorded as a phase of its own.
+    pub idle_s: f64,
+    /// Batches run and not counted before the first window.
+    pub warmup_batches: u32,
+    /// Most batches in one window, however short they are.
+    pub max_batches: u32,
+}
+
+impl Default for Measure {
+    fn default() -> Self {
+        Self { min_window_s: 5.0, idle_s: 1.0, warmup_batches: 1, max_batches: 10_000 }
+    }
+}
+
+/// What the runs run on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum WorkloadSpec {
+    /// The built-in simulated node, with so many GPUs of each model that the sweep names.
+    Simulated {
+        /// GPUs of each model.
+        gpus: u32,
+        /// Standard deviation of power and of time from one deployment to the next, relative.
+        run_noise: f64,
+    },
+}
+
+impl WorkloadSpec {
+    /// What the `engine` column says.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Simulated { .. } => "simulated",
+        }
+    }
+
+    /// GPUs of one model that a point may occupy.
+    pub fn gpus(&self) -> u32 {
+        match self {
+            Self::Simulated { gpus, .. } => *gpus,
+        }
+    }
+}
+
+/// Everything a sweep will do, before it does any of it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// The sweep's name.
     pub name: String,
@@ -58,8 +135,152 @@ pub struct Plan {
     pub script_sha256: String,
     /// Seed of the design, the order and the simulated noise.
     pub seed: u64,
+    /// How often each point runs.
+    pub repeats: u32,
+    /// How each run is measured.
+    pub measure: Measure,
+    /// What the runs run on.
+    pub workload: WorkloadSpec,
     /// Points.
     pub points: Vec<Point>,
     /// Runs, in the order in which they will be carried out.
     pub runs: Vec<Run>,
 }
+
+impl Plan {
+    /// The plan of the script at `path`. What the script prints goes to `log`, line by line.
+    ///
+    /// Model configurations that the script names are looked for beside it; it can read nothing else and write nothing.
+    pub fn from_script(path: &Path, log: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let source = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            verb: "read",
+            source,
+        })?;
+        let name = path.file_name().map_or_else(|| "sweep.lua".into(), |n| n.to_string_lossy());
+        Self::from_source(&name, &source, path.parent().unwrap_or(Path::new(".")), log)
+    }
+
+    /// The plan of a script already in memory; `file_name` is what its messages call it.
+    pub fn from_source(
+        file_name: &str,
+        source: &str,
+        directory: &Path,
+        log: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        let script = Script::evaluate(file_name, source, directory, log)?;
+        let hash = hex(&Sha256::digest(source.as_bytes()), 64);
+        let result = Self::lay_out(script.sweep(), hash, &mut |c| script.accepts(c));
+        script.drain_log(log);
+        result
+    }
+
+    /// Lays out a sweep; `accept` is its `where`.
+    pub fn lay_out(
+        sweep: &Sweep,
+        script_sha256: String,
+        accept: &mut dyn FnMut(&Candidate<'_>) -> Result<bool, Error>,
+    ) -> Result<Self, Error> {
+        let points = design::points(sweep, accept)?;
+        let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(points.len());
+        for (second, point) in points.iter().enumerate() {
+            if let Some(first) = by_id.insert(&point.point_id, second) {
+                return Err(Error::SameIdentifier { point_id: point.point_id.clone(), first, second });
+            }
+        }
+        let runs = ordered_runs(&points, sweep.repeats, sweep.seed);
+        Ok(Self {
+            name: sweep.name.clone(),
+            script_sha256,
+            seed: sweep.seed,
+            repeats: sweep.repeats,
+            measure: sweep.measure,
+            workload: sweep.workload.clone(),
+            points,
+            runs,
+        })
+    }
+
+    /// What is different in `other`, in a few words; `None` if it does the same. The script's text may differ.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, a: String, b: String| {
+            if a != b {
+                found.push(format!("{what} {a} -> {b}"));
+            }
+        };
+        compare("name", self.name.clone(), other.name.clone());
+        compare("seed", self.seed.to_string(), other.seed.to_string());
+        compare("repeats", self.repeats.to_string(), other.repeats.to_string());
+        let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+        compare("measure", json(serde_json::to_string(&self.measure)), json(serde_json::to_string(&other.measure)));
+        compare("workload", json(serde_json::to_string(&self.workload)), json(serde_json::to_string(&other.workload)));
+        let missing = |of: &Self, from: &Self| {
+            let known: std::collections::HashSet<&str> = from.points.iter().map(|p| p.point_id.as_str()).collect();
+            let mut gone = of.points.iter().filter(|p| !known.contains(p.point_id.as_str())).peekable();
+            let example = gone.peek().map(|p| describe(p));
+            (gone.count(), example)
+        };
+        for ((count, example), verb) in [(missing(self, other), "gone"), (missing(other, self), "new")] {
+            if let Some(example) = example {
+                found.push(format!("{count} points are {verb} (such as {example})"));
+            }
+        }
+        if found.is_empty() && self.runs != other.runs {
+            found.push("the order of the runs".to_owned());
+        }
+        (!found.is_empty()).then(|| found.join("; "))
+    }
+}
+
+/// A point in one line.
+fn describe(p: &Point) -> String {
+    format!(
+        "{} on {} {}, tensor_parallel {} pipeline_parallel {} batch_size {} input_tokens {} output_tokens {}",
+        p.model.model,
+        p.num_gpus(),
+        p.gpu.gpu_model,
+        p.tensor_parallel,
+        p.pipeline_parallel,
+        p.batch_size,
+        p.input_tokens,
+        p.output_tokens
+    )
+}
+
+/// Runs in blocks of one repeat each, so that drift over the hours falls on all points alike. Within a block the
+/// deployments come in random order and each serves its points, in random order, before the next is started: a
+/// restart costs minutes on a real server.
+fn ordered_runs(points: &[Point], repeats: u32, seed: u64) -> Vec<Run> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x0072_756e_735f_6f72);
+    // Points are sorted, so those of one deployment are neighbours.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (i, point) in points.iter().enumerate() {
+        match groups.last_mut().and_then(|g| g.last().copied().map(|last| (g, last))) {
+            Some((group, last)) if points.get(last).is_some_and(|p| p.shares_deployment(point)) => group.push(i),
+            _ => groups.push(vec![i]),
+        }
+    }
+    let mut runs = Vec::with_capacity(points.len() * repeats as usize);
+    for repeat in 0..repeats {
+        groups.shuffle(&mut rng);
+        for group in &mut groups {
+            group.shuffle(&mut rng);
+            runs.extend(group.iter().filter_map(|&point| {
+                points.get(point).map(|p| Run { run_id: format!("{}-{repeat}", p.point_id), point, repeat })
+            }));
+        }
+    }
+    runs
+}
+
+/// The first `digits` hexadecimal digits of a hash.
+pub(super) fn hex(hash: &[u8], digits: usize) -> String {
+    let mut text: String = hash.iter().map(|b| format!("{b:02x}")).collect();
+    text.truncate(digits);
+    text
+}
+
+mod file;
+#[cfg(test)]
+mod tests;

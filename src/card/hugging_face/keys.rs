@@ -41,7 +41,7 @@ impl<'a> Keys<'a> {
     pub(super) fn count(&self, names: &[&str]) -> Result<Option<f64>, HuggingFaceError> {
         let Some((key, value)) = self.value(names) else { return Ok(None) };
         match value.as_f64() {
-            Some(n) if n >= 0.0 && n <= LARGEST_COUNT && n.fract() == 0.0 => Ok(Some(n)),
+            Some(n) if (0.0..=LARGEST_COUNT).contains(&n) && n.fract() == 0.0 => Ok(Some(n)),
             _ => Err(bad(key, "a whole number from 0 to 10^9", value)),
         }
     }

@@ -1,0 +1,446 @@
+//! Designs: from axes to points.
+//!
+//! A *deployment* is what a server is started with (model, GPU, precision, degrees); a *candidate* is a deployment and
+//! the sizes of a batch. A candidate is feasible if its GPUs are there, its weights and the KV cache of at least one
+//! whole sequence fit, every replica gets a sequence, and the sweep's `where` says so.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use super::axis::{Axes, Design, Levels, Sweep};
+use super::plan::{Point, hex};
+use crate::card::{GpuCard, ModelCard};
+
+/// Most points, or combinations looked at one by one.
+pub const MOST_POINTS: usize = 1_000_000;
+/// Share of a GPU's memory that engines use for weights and KV cache (vLLM's default).
+const USABLE_MEMORY: f64 = 0.9;
+/// Draws inside a point's own strata, then anywhere on its deployment, before its place is given to another.
+const DRAWS: (usize, usize) = (16, 96);
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// Model, at this precision.
+    pub model: ModelCard,
+    /// GPU.
+    pub gpu: GpuCard,
+    /// Numeric format of the weights.
+    pub precision: String,
+    /// Tensor-parallel degree.
+    pub tensor_parallel: u32,
+    /// Pipeline-parallel degree.
+    pub pipeline_parallel: u32,
+    /// Data-parallel degree.
+    pub data_parallel: u32,
+    /// Tokens of KV cache that one replica has room for; infinite for models without one.
+    pub kv_capacity_tokens: f64,
+}
+
+/// A deployment and the sizes of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// What a server is started with.
+    pub deployment: &'a Deployment,
+    /// Sequences in flight.
+    pub batch_size: u32,
+    /// Input tokens per sequence.
+    pub input_tokens: u32,
+    /// Output tokens per sequence.
+    pub output_tokens: u32,
+}
+
+impl Candidate<'_> {
+    /// Whether it can run at all, whatever `where` says.
+    fn fits(&self) -> bool {
+        self.batch_size >= self.deployment.data_parallel
+            && f64::from(self.input_tokens) + f64::from(self.output_tokens) <= self.deployment.kv_capacity_tokens
+    }
+}
+
+type Accept<'f> = dyn FnMut(&Candidate<'_>) -> Result<bool, Error> + 'f;
+
+/// The points of a sweep, sorted; their order says nothing about the order of the runs.
+pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<Vec<Point>, Error> {
+    let deployments = deployments(&sweep.axes, sweep.workload.gpus())?;
+    let chosen = match sweep.design {
+        Design::Factorial => factorial(&sweep.axes, &deployments, accept)?,
+        Design::LatinHypercube { points, prefill_share } => {
+            Hypercube { axes: &sweep.axes, deployments: &deployments, taken: HashSet::new(), accept }.draw(
+                points,
+                prefill_share,
+                sweep.seed,
+            )?
+        }
+    };
+    // Cards are hashed once per deployment: hashing them for each of 100,000 points would take seconds.
+    let stems: Vec<String> = deployments.iter().map(|d| stem(d, sweep.workload.engine())).collect();
+    let mut chosen: Vec<Choice> = chosen;
+    chosen.sort_unstable();
+    Ok(chosen.iter().filter_map(|c| point(c, &deployments, &stems, sweep.workload.engine())).collect())
+}
+
+/// Deployment number, batch size, input tokens, output tokens. Sorts as points do.
+type Choice = (u32, u32, u32, u32);
+
+fn candidate<'a>(choice: Choice, deployments: &'a [Deployment]) -> Option<Candidate<'a>> {
+    let deployment = deployments.get(choice.0 as usize)?;
+    Some(Candidate { deployment, batch_size: choice.1, input_tokens: choice.2, output_tokens: choice.3 })
+}
+
+/// Everything of a deployment that belongs to a point's identity, as hash.
+fn stem(d: &Deployment, engine: &str) -> String {
+    // Serialising plain numbers and texts cannot fail; an empty text would still be one and the same identity.
+    let cards = serde_json::to_string(&(&d.model, &d.gpu)).unwrap_or_default();
+    let degrees = format!("{}|{}|{}", d.tensor_parallel, d.pipeline_parallel, d.data_parallel);
+    hex(&Sha256::digest(format!("{cards}|{engine}|{}|{degrees}", d.precision)), 32)
+}
+
+fn point(choice: &Choice, deployments: &[Deployment], stems: &[String], engine: &str) -> Option<Point> {
+    let c = candidate(*choice, deployments)?;
+    let d = c.deployment;
+    let identity = format!("{}|{}|{}|{}", stems.get(choice.0 as usize)?, c.batch_size, c.input_tokens, c.output_tokens);
+    Some(Point {
+        point_id: hex(&Sha256::digest(identity), 12),
+        model: d.model.clone(),
+        gpu: d.gpu.clone(),
+        engine: engine.to_owned(),
+        precision: d.precision.clone(),
+        tensor_parallel: d.tensor_parallel,
+        pipeline_parallel: d.pipeline_parallel,
+        data_parallel: d.data_parallel,
+        batch_size: c.batch_size,
+        input_tokens: c.input_tokens,
+        output_tokens: c.output_tokens,
+    })
+}
+
+/// Bytes of one weight in the named format; `None` for a format this program does not know.
+pub fn precision_bytes(precision: &str) -> Option<f64> {
+    Some(match precision {
+        "fp32" | "tf32" => 4.0,
+        "bf16" | "fp16" => 2.0,
+        "fp8" | "int8" => 1.0,
+        // Four bits, and a 16-bit scale and a zero point for every 128 weights.
+        "int4" => 0.5 + 2.5 / 128.0,
+        // Four bits, and an 8-bit scale for every 16 weights.
+        "fp4" => 0.5 + 1.0 / 16.0,
+        _ => return None,
+    })
+}
+
+/// Formats that [`precision_bytes`] knows.
+pub const PRECISIONS: [&str; 8] = ["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "int4", "fp4"];
+
+/// What to call the format of a card whose script names none.
+fn precision_of(card: &ModelCard) -> &'static str {
+    match card.bytes_per_weight {
+        b if b >= 3.0 => "fp32",
+        b if b >= 1.5 => "bf16",
+        b if b >= 0.9 => "fp8",
+        _ => "int4",
+    }
+}
+
+/// All deployments that fit, sorted by model, GPU, precision and degrees.
+fn deployments(axes: &Axes, gpus: u32) -> Result<Vec<Deployment>, Error> {
+    let grid = |levels: &Levels| levels.grid().unwrap_or_default();
+    let (t, p, d) = (grid(&axes.tensor_parallel), grid(&axes.pipeline_parallel), grid(&axes.data_parallel));
+    let precisions = axes.precision.len().max(1);
+    let combinations: f64 = [axes.model.len(), axes.gpu_model.len(), precisions, t.len(), p.len(), d.len()]
+        .iter()
+        .map(|n| *n as f64)
+        .product();
+    if combinations > MOST_POINTS as f64 {
+        return Err(Error::TooMany { found: combinations, limit: MOST_POINTS });
+    }
+    let mut fitting = Vec::new();
+    let mut nearest: Option<(f64, String)> = None;
+    for model in &axes.model {
+        for precision in 0..precisions {
+            let mut model = model.clone();
+            let precision = match axes.precision.get(precision) {
+                Some(name) => {
+                    model.bytes_per_weight = precision_bytes(name).unwrap_or(model.bytes_per_weight);
+                    name.clone()
+                }
+                None => precision_of(&model).to_owned(),
+            };
+            for gpu in &axes.gpu_model {
+                for (t, p, d) in t.iter().flat_map(|t| p.iter().flat_map(|p| d.iter().map(|d| (*t, *p, *d)))) {
+                    let lack = match deployment(&model, gpu, &precision, (t, p, d), gpus) {
+                        Ok(deployment) => {
+                            fitting.push(deployment);
+                            continue;
+                        }
+                        Err(lack) => lack,
+                    };
+                    if nearest.as_ref().is_none_or(|n| lack.0 < n.0) {
+                        nearest = Some(lack);
+                    }
+                }
+            }
+        }
+    }
+    if fitting.is_empty() {
+        let nearest = nearest.map_or_else(|| "an axis has no value".to_owned(), |n| n.1);
+        return Err(Error::NothingFits { combinations: combinations as usize, nearest });
+    }
+    fitting.sort_by(|a, b| {
+        let key = |d: &Deployment| (d.tensor_parallel, d.pipeline_parallel, d.data_parallel);
+        (&a.model.model, &a.gpu.gpu_model, &a.precision)
+            .cmp(&(&b.model.model, &b.gpu.gpu_model, &b.precision))
+            .then(key(a).cmp(&key(b)))
+    });
+    Ok(fitting)
+}
+
+/// One deployment, or by which factor it misses and why.
+fn deployment(
+    model: &ModelCard,
+    gpu: &GpuCard,
+    precision: &str,
+    (t, p, d): (u32, u32, u32),
+    gpus: u32,
+) -> Result<Deployment, (f64, String)> {
+    let what = || format!("{} with tensor_parallel {t}, pipeline_parallel {p}, data_parallel {d}", model.model);
+    let needed = f64::from(t) * f64::from(p) * f64::from(d);
+    if needed > f64::from(gpus) {
+        return Err((needed / f64::from(gpus.max(1)), format!("{} needs {needed} GPUs of {gpus}", what())));
+    }
+    if f64::from(p) > model.n_layers {
+        let why = format!("{} has more stages than the model has layers ({})", what(), model.n_layers);
+        return Err((f64::from(p) / model.n_layers.max(1.0), why));
+    }
+    let usable = f64::from(t) * f64::from(p) * gpu.memory_bytes * USABLE_MEMORY;
+    let weights = model.weight_bytes();
+    if weights >= usable {
+        let gib = crate::units::BYTES_PER_GIB;
+        let why = format!(
+            "{} needs {:.0} GiB for weights; {:.0} GiB are usable on {} {}",
+            what(),
+            weights / gib,
+            usable / gib,
+            t * p,
+            gpu.gpu_model
+        );
+        return Err((weights / usable, why));
+    }
+    let kv_capacity_tokens =
+        if model.kv_bytes_per_token > 0.0 { (usable - weights) / model.kv_bytes_per_token } else { f64::INFINITY };
+    Ok(Deployment {
+        model: model.clone(),
+        gpu: gpu.clone(),
+        precision: precision.to_owned(),
+        tensor_parallel: t,
+        pipeline_parallel: p,
+        data_parallel: d,
+        kv_capacity_tokens,
+    })
+}
+
+/// Every combination of levels that is feasible.
+fn factorial(axes: &Axes, deployments: &[Deployment], accept: &mut Accept<'_>) -> Result<Vec<Choice>, Error> {
+    let grid = |levels: &Levels| levels.grid().unwrap_or_default();
+    let (batch, input, output) = (grid(&axes.batch_size), grid(&axes.input_tokens), grid(&axes.output_tokens));
+    let found = [deployments.len(), batch.len(), input.len(), output.len()].iter().map(|n| *n as f64).product::<f64>();
+    if found > MOST_POINTS as f64 {
+        return Err(Error::TooMany { found, limit: MOST_POINTS });
+    }
+    let mut chosen = Vec::new();
+    for d in 0..deployments.len() as u32 {
+        for (b, s, m) in batch.iter().flat_map(|b| input.iter().flat_map(|s| output.iter().map(|m| (*b, *s, *m)))) {
+            let choice = (d, b, s, m);
+            if let Some(c) = candidate(choice, deployments)
+                && c.fits()
+                && accept(&c)?
+            {
+                chosen.push(choice);
+            }
+        }
+    }
+    if chosen.is_empty() {
+        return Err(Error::TooFewFeasible { asked: 1, kind: "point at least", feasible: "0".to_owned() });
+    }
+    Ok(chosen)
+}
+
+/// A Latin hypercube over the sizes, dealt out over the feasible deployments.
+struct Hypercube<'a, 'f> {
+    axes: &'a Axes,
+    deployments: &'a [Deployment],
+    taken: HashSet<Choice>,
+    accept: &'a mut Accept<'f>,
+}
+
+impl Hypercube<'_, '_> {
+    fn draw(mut self, n: usize, prefill_share: f64, seed: u64) -> Result<Vec<Choice>, Error> {
+        if n > MOST_POINTS {
+            return Err(Error::TooMany { found: n as f64, limit: MOST_POINTS });
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let dealt = self.deal(n, &mut rng);
+        let prefill_only = spread(n, (n as f64 * prefill_share).round() as usize, &mut rng);
+        let decoding = prefill_only.iter().filter(|p| !**p).count();
+        let strata = |n: usize, rng: &mut ChaCha8Rng| {
+            let mut order: Vec<usize> = (0..n).collect();
+            order.shuffle(rng);
+            order
+        };
+        let (batch, input) = (strata(n, &mut rng), strata(n, &mut rng));
+        let mut output = strata(decoding, &mut rng).into_iter();
+        let mut left_over = [0_usize; 2];
+        for (((deployment, prefill), b), s) in dealt.iter().zip(&prefill_only).zip(&batch).zip(&input) {
+            let m = if *prefill { None } else { output.next() };
+            if !self.place(*deployment, *prefill, [(*b, n), (*s, n), (m.unwrap_or(0), decoding)], &mut rng)? {
+                left_over[usize::from(*prefill)] += 1;
+            }
+        }
+        self.fill(n - decoding, left_over[1], true, &mut rng)?;
+        self.fill(decoding, left_over[0], false, &mut rng)?;
+        let mut chosen: Vec<Choice> = self.taken.into_iter().collect();
+        chosen.sort_unstable();
+        Ok(chosen)
+    }
+
+    /// Deployment number of each point: tensor x pipeline combinations in turn, and inside each its members in turn, so
+    /// that no degree is rare because few models fit it. Sorted.
+    fn deal(&self, n: usize, rng: &mut ChaCha8Rng) -> Vec<u32> {
+        let mut by_degrees: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
+        for (i, d) in self.deployments.iter().enumerate() {
+            by_degrees.entry((d.tensor_parallel, d.pipeline_parallel)).or_default().push(i as u32);
+        }
+        let mut groups: Vec<Vec<u32>> = by_degrees.into_values().collect();
+        groups.shuffle(rng);
+        groups.iter_mut().for_each(|g| g.shuffle(rng));
+        let member = |i: usize| {
+            let group = groups.get(i % groups.len().max(1))?;
+            group.get((i / groups.len()) % group.len().max(1)).copied()
+        };
+        let mut dealt: Vec<u32> = (0..n).filter_map(member).collect();
+        dealt.sort_unstable();
+        dealt
+    }
+
+    /// Takes a feasible point on `deployment`, in the given strata (number, of how many) if there is one.
+    fn place(
+        &mut self,
+        deployment: u32,
+        prefill: bool,
+        strata: [(usize, usize); 3],
+        rng: &mut ChaCha8Rng,
+    ) -> Result<bool, Error> {
+        for attempt in 0..DRAWS.0 + DRAWS.1 {
+            let mut u = || strata_draw(rng, attempt < DRAWS.0);
+            let [b, s, m] = strata.map(|(number, of)| u().within(number, of));
+            let output = if prefill { 1 } else { self.axes.output_tokens.quantile(m) };
+            let choice = (deployment, self.axes.batch_size.quantile(b), self.axes.input_tokens.quantile(s), output);
+            if self.take(choice)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn take(&mut self, choice: Choice) -> Result<bool, Error> {
+        let Some(c) = candidate(choice, self.deployments) else { return Ok(false) };
+        if self.taken.contains(&choice) || !c.fits() || !(self.accept)(&c)? {
+            return Ok(false);
+        }
+        self.taken.insert(choice);
+        Ok(true)
+    }
+
+    /// Finds places for the points that their own deployment had no room for.
+    fn fill(&mut self, asked: usize, missing: usize, prefill: bool, rng: &mut ChaCha8Rng) -> Result<(), Error> {
+        let mut missing = missing;
+        let anywhere = [(0, 1); 3];
+        for _ in 0..missing.saturating_mul(4).min(4096) {
+            if missing == 0 {
+                return Ok(());
+            }
+            let deployment = rng.random_range(0..self.deployments.len().max(1) as u32);
+            missing -= usize::from(self.place(deployment, prefill, anywhere, rng)?);
+        }
+        if missing == 0 {
+            return Ok(());
+        }
+        let kind = if prefill { "prefill-only points" } else { "points that decode" };
+        let sizes = |l: &Levels| l.len() as f64;
+        let outputs = if prefill { 1.0 } else { sizes(&self.axes.output_tokens) };
+        let all =
+            self.deployments.len() as f64 * sizes(&self.axes.batch_size) * sizes(&self.axes.input_tokens) * outputs;
+        let found = asked - missing;
+        if all > MOST_POINTS as f64 {
+            let feasible =
+                format!("a search of {} draws found {found}, and probably few more", missing * (DRAWS.0 + DRAWS.1));
+            return Err(Error::TooFewFeasible { asked, kind, feasible });
+        }
+        let mut rest = self.rest(prefill)?;
+        if rest.len() < missing {
+            let feasible = (found + rest.len()).to_string();
+            return Err(Error::TooFewFeasible { asked, kind, feasible });
+        }
+        rest.shuffle(rng);
+        self.taken.extend(rest.into_iter().take(missing));
+        Ok(())
+    }
+
+    /// Every feasible point not taken yet.
+    fn rest(&mut self, prefill: bool) -> Result<Vec<Choice>, Error> {
+        let axes = self.axes;
+        let outputs: Vec<u32> = if prefill { vec![1] } else { axes.output_tokens.values().collect() };
+        let mut rest = Vec::new();
+        for d in 0..self.deployments.len() as u32 {
+            for b in axes.batch_size.values() {
+                for s in axes.input_tokens.values() {
+                    for m in &outputs {
+                        let choice = (d, b, s, *m);
+                        if self.take(choice)? {
+                            self.taken.remove(&choice);
+                            rest.push(choice);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(rest)
+    }
+}
+
+/// A number in [0, 1), and whether it stays inside its stratum.
+struct Draw {
+    u: f64,
+    stratified: bool,
+}
+
+fn strata_draw(rng: &mut ChaCha8Rng, stratified: bool) -> Draw {
+    Draw { u: rng.random::<f64>(), stratified }
+}
+
+impl Draw {
+    fn within(&self, number: usize, of: usize) -> f64 {
+        if self.stratified { (number as f64 + self.u) / of.max(1) as f64 } else { self.u }
+    }
+}
+
+/// `k` of `n` places, evenly spread from a random start.
+fn spread(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Vec<bool> {
+    let start: f64 = rng.random();
+    let mut places = vec![false; n];
+    for j in 0..k.min(n) {
+        let place = ((j as f64 + start) / k as f64 * n as f64) as usize;
+        if let Some(p) = places.get_mut(place.min(n.saturating_sub(1))) {
+            *p = true;
+        }
+    }
+    places
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! The Lua script of a sweep: evaluated in a sandbox, read strictly, turned into plain data.
+//!
+//! Evaluating has no side effects: no clock, no files but the model configurations that `el.card_from` names, no
+//! processes, no randomness. What Lua would let pass in silence (an unknown field, a misspelt name, a global made by
+//! accident) is an error with file and line and, where there is one, the name that was probably meant.
+
+mod api;
+mod fields;
+mod place;
+mod sandbox;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use mlua::{Function, Value};
+
+use self::place::Place;
+use self::sandbox::Sandbox;
+use super::Error;
+use super::axis::Sweep;
+use super::design::Candidate;
+
+/// A script that has been evaluated; it stays alive because its `where` is asked for every point.
+pub struct Script {
+    sandbox: Sandbox,
+    place: Place,
+    sweep: Sweep,
+    accepts: Option<Function>,
+    point_table: api::PointTable,
+}
+
+impl Script {
+    /// Evaluates `source`, which messages call `file_name`; `el.card_from` looks beside `directory`.
+    pub fn evaluate(file_name: &str, source: &str, directory: &Path, log: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+        let place = Place::new(file_name, source);
+        let sandbox = Sandbox::new(&place).map_err(|e| place.error(&e))?;
+        let result = Self::run(&sandbox, &place, source, directory);
+        sandbox.drain_log(log);
+        let (sweep, accepts) = result.map_err(|e| place.error(&e))?;
+        let point_table = api::PointTable::new(&sandbox.lua, &place).map_err(|e| place.error(&e))?;
+        Ok(Self { sandbox, place, sweep, accepts, point_table })
+    }
+
+    fn run(
+        sandbox: &Sandbox,
+        place: &Place,
+        source: &str,
+        directory: &Path,
+    ) -> mlua::Result<(Sweep, Option<Function>)> {
+        let el = api::module(&sandbox.lua, place, directory)?;
+        let value = sandbox.evaluate(place, source, el)?;
+        let returned = match &value {
+            Value::UserData(data) => data.borrow::<api::Returned>().ok().map(|r| (r.sweep.clone(), r.accepts.clone())),
+            _ => None,
+        };
+        returned.ok_or_else(|| {
+            let found = fields::show(&value);
+            place.fail_at(
+                place.last_line(),
+                format!("the script returns {found}; end it with `return el.sweep {{ ... }}`"),
+            )
+        })
+    }
+
+    /// What the script describes.
+    pub fn sweep(&self) -> &Sweep {
+        &self.sweep
+    }
+
+    /// Hands over what the script has printed since it was last asked.
+    pub fn drain_log(&self, log: &mut dyn FnMut(&str)) {
+        self.sandbox.drain_log(log);
+    }
+
+    /// Whether `where` takes this point; a script without one takes all.
+    pub fn accepts(&self, candidate: &Candidate<'_>) -> Result<bool, Error> {
+        let Some(accepts) = &self.accepts else { return Ok(true) };
+        self.ask(accepts, candidate).map_err(|e| self.place.error(&e))
+    }
+
+    fn ask(&self, accepts: &Function, candidate: &Candidate<'_>) -> mlua::Result<bool> {
+        self.sandbox.renew_budget();
+        let point = self.point_table.fill(&self.sandbox.lua, candidate)?;
+        match accepts.call::<Value>(point)? {
+            Value::Boolean(answer) => Ok(answer),
+            other => {
+                let line = self.place.line_of("where", 1);
+                let found = fields::show(&other);
+                Err(self.place.fail_at(line, format!("`where` returns {found}; it must return true or false")))
+            }
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! What `require "energylens"` gives: the functions of docs/lua.md.
+
+use std::path::{Path, PathBuf};
+
+use mlua::{Function, Lua, Table, UserData, Value};
+
+use super::fields::{Fields, as_whole, show};
+use super::place::Place;
+use crate::card::{Architecture, GpuCard, ModelCard, Vendor};
+use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
+use crate::sweep::design::{Candidate, MOST_POINTS, PRECISIONS, precision_bytes};
+use crate::sweep::plan::{Measure, WorkloadSpec};
+
+/// What `el.sweep` returns.
+pub(super) struct Returned {
+    pub(super) sweep: Sweep,
+    pub(super) accepts: Option<Function>,
+}
+
+/// `el.choice`: values as the script gave them; each axis knows what to make of them.
+struct Choice(Vec<Value>);
+/// `el.linear`, `el.geometric`.
+struct Range(Levels);
+/// `el.card_from`.
+struct Card(ModelCard);
+/// `el.latin_hypercube`, `el.factorial`.
+struct Chosen(Design);
+/// `el.simulated`.
+struct Workload(WorkloadSpec);
+
+impl UserData for Returned {}
+impl UserData for Choice {}
+impl UserData for Range {}
+impl UserData for Card {}
+impl UserData for Chosen {}
+impl UserData for Workload {}
+
+/// Largest whole number of an axis: sizes and degrees beyond it are slips.
+const LARGEST_SIZE: u64 = 100_000_000;
+
+/// The module.
+pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result<Table> {
+    let el = lua.create_table()?;
+    let add = |name: &str, function: Function| el.raw_set(name, function);
+    let at = || place.clone();
+
+    let p = at();
+    add("choice", lua.create_function(move |lua, v: Value| choice(lua, &p, &v).map(Choice))?)?;
+    let p = at();
+    add("linear", lua.create_function(move |lua, v: Value| range(lua, &p, &v, false).map(Range))?)?;
+    let p = at();
+    add("geometric", lua.create_function(move |lua, v: Value| range(lua, &p, &v, true).map(Range))?)?;
+    let (p, directory) = (at(), directory.to_owned());
+    add("card_from", lua.create_function(move |lua, v: Value| card_from(lua, &p, &v, &directory).map(Card))?)?;
+    let p = at();
+    add("factorial", lua.create_function(move |lua, v: Value| factorial(lua, &p, &v).map(Chosen))?)?;
+    let p = at();
+    add("latin_hypercube", lua.create_function(move |lua, v: Value| latin_hypercube(lua, &p, &v).map(Chosen))?)?;
+    let p = at();
+    add("simulated", lua.create_function(move |lua, v: Value| simulated(lua, &p, &v).map(Workload))?)?;
+    let p = at();
+    add("sweep", lua.create_function(move |lua, v: Value| sweep(lua, &p, &v))?)?;
+    Ok(el)
+}
+
+fn choice(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Vec<Value>> {
+    let fields = Fields::new(lua, place, value, "el.choice", "field", &[], MOST_LEVELS as usize)?;
+    let mut values = Vec::new();
+    for i in 1..=MOST_LEVELS as usize {
+        match fields.positional(i)? {
+            Value::Nil => break,
+            value => values.push(value),
+        }
+    }
+    if values.is_empty() {
+        return Err(place.fail(lua, "el.choice has no value; expected el.choice { value, ... }"));
+    }
+    Ok(values)
+}
+
+fn range(lua: &Lua, place: &Place, value: &Value, geometric: bool) -> mlua::Result<Levels> {
+    let what = if geometric { "el.geometric" } else { "el.linear" };
+    let fields = Fields::new(lua, place, value, what, "option", &["points"], 2)?;
+    let end = |i| {
+        let found = fields.positional(i)?;
+        as_whole(&found).filter(|n| (1..=LARGEST_SIZE).contains(n)).map(|n| n as u32).ok_or_else(|| {
+            let message = format!("{what} ends at {}; expected whole numbers from 1 to {LARGEST_SIZE}", show(&found));
+            place.fail(lua, message)
+        })
+    };
+    let (low, high) = (end(1)?, end(2)?);
+    if low > high {
+        return Err(place.fail(lua, format!("{what} goes from {low} to {high}; expected the smaller end first")));
+    }
+    Ok(match fields.get("points")? {
+        Value::Nil if geometric => Levels::Geometric(low, high),
+        Value::Nil => Levels::Linear(low, high),
+        _ => Levels::spaced(low, high, fields.whole("points", 1, MOST_LEVELS.into(), None)? as u32, geometric),
+    })
+}
+
+fn card_from(lua: &Lua, place: &Place, value: &Value, directory: &Path) -> mlua::Result<ModelCard> {
+    let (path, name) = match value {
+        Value::String(path) => (path.to_string_lossy(), None),
+        _ => {
+            let fields = Fields::new(lua, place, value, "el.card_from", "option", &["name"], 1)?;
+            let Value::String(path) = fields.positional(1)? else {
+                return Err(place.fail(lua, "el.card_from needs the path of a config.json or of its directory"));
+            };
+            let name = match fields.get("name")? {
+                Value::Nil => None,
+                _ => Some(fields.text("name", "a model name")?),
+            };
+            (path.to_string_lossy(), name)
+        }
+    };
+    let path: PathBuf = directory.join(path);
+    ModelCard::from_hugging_face(&path, name.as_deref()).map_err(|error| {
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        place.fail(lua, message)
+    })
+}
+
+fn factorial(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
+    if !value.is_nil() {
+        Fields::new(lua, place, value, "el.factorial", "option", &[], 0)?;
+    }
+    Ok(Design::Factorial)
+}
+
+fn latin_hypercube(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
+    let fields = Fields::new(lua, place, value, "el.latin_hypercube", "option", &["points", "prefill_share"], 0)?;
+    Ok(Design::LatinHypercube {
+        points: fields.whole("points", 1, MOST_POINTS as u64, None)? as usize,
+        prefill_share: fields.number("prefill_share", 0.0, 1.0, Some(0.0))?,
+    })
+}
+
+fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSpec> {
+    let fields = Fields::new(lua, place, value, "el.simulated", "option", &["gpus", "run_noise"], 0)?;
+    Ok(WorkloadSpec::Simulated {
+        gpus: fields.whole("gpus", 1, 1024, Some(8))? as u32,
+        run_noise: fields.number("run_noise", 0.0, 0.5, Some(0.02))?,
+    })
+}
+
+fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
+    const KNOWN: [&str; 8] = ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload"];
+    let fields = Fields::new(lua, place, value, "el.sweep", "field", &KNOWN, 0)?;
+    let name = fields.text("name", "a text")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(plain) {
+        let found = show(&fields.get("name")?);
+        let expected = "1 to 64 letters, digits, `-`, `_` or `.`, since a directory is named after it";
+        return Err(fields.fail("name", format!("`name` is {found}; expected {expected}")));
+    }
+    let design =
+        match borrowed(&fields.need("design", "el.latin_hypercube { ... } or el.factorial {}")?, |d: &Chosen| d.0) {
+            Some(design) => design,
+            None => return Err(fields.fail("design", "`design` must be el.latin_hypercube { ... } or el.factorial {}")),
+        };
+    let workload = match borrowed(&fields.need("workload", "el.simulated { ... }")?, |w: &Workload| w.0.clone()) {
+        Some(workload) => workload,
+        None => return Err(fields.fail("workload", "`workload` must be el.simulated { ... }")),
+    };
+    let accepts = match fields.get("where")? {
+        Value::Nil => None,
+        Value::Function(function) => Some(function),
+        other => return Err(fields.fail("where", format!("`where` is {}; expected a function", show(&other)))),
+    };
+    let axes = fields.need("axes", "a table of axes")?;
+    let axes = Fields::at(place, fields.line_of("axes"), &axes, "axes", "axis", &Axes::NAMES, 0)?;
+    let sweep = Sweep {
+        name,
+        seed: fields.whole("seed", 0, 1 << 53, Some(0))?,
+        repeats: fields.whole("repeats", 1, 1000, Some(1))? as u32,
+        axes: read_axes(&axes, design)?,
+        design,
+        measure: match fields.get("measure")? {
+            Value::Nil => Measure::default(),
+            value => measure(place, fields.line_of("measure"), &value)?,
+        },
+        workload,
+    };
+    Ok(Returned { sweep, accepts })
+}
+
+fn borrowed<T: UserData + 'static, R>(value: &Value, read: impl Fn(&T) -> R) -> Option<R> {
+    match value {
+        Value::UserData(data) => data.borrow::<T>().ok().map(|d| read(&d)),
+        _ => None,
+    }
+}
+
+fn measure(place: &Place, line: usize, value: &Value) -> mlua::Result<Measure> {
+    const KNOWN: [&str; 4] = ["min_window_s", "idle_s", "warmup_batches", "max_batches"];
+    let fields = Fields::at(place, line, value, "measure", "option", &KNOWN, 0)?;
+    let usual = Measure::default();
+    Ok(Measure {
+        min_window_s: fields.number("min_window_s", 0.01, 3600.0, Some(usual.min_window_s))?,
+        idle_s: fields.number("idle_s", 0.0, 3600.0, Some(usual.idle_s))?,
+        warmup_batches: fields.whole("warmup_batches", 0, 1000, Some(usual.warmup_batches.into()))? as u32,
+        max_batches: fields.whole("max_batches", 1, 1_000_000, Some(usual.max_batches.into()))? as u32,
+    })
+}
+
+fn read_axes(axes: &Fields<'_>, design: Design) -> mlua::Result<Axes> {
+    let mut model = items(axes, "model")?.iter().map(|v| model_card(axes, v)).collect::<mlua::Result<Vec<_>>>()?;
+    model.sort_by(|a, b| a.model.cmp(&b.model));
+    let mut gpu_model =
+        items(axes, "gpu_model")?.iter().map(|v| gpu_card(axes, v)).collect::<mlua::Result<Vec<_>>>()?;
+    gpu_model.sort_by(|a, b| a.gpu_model.cmp(&b.gpu_model));
+    let twice = model.windows(2).find(|w| w[0].model == w[1].model).map(|w| ("model", &w[0].model));
+    let twice = twice.or_else(|| {
+        gpu_model.windows(2).find(|w| w[0].gpu_model == w[1].gpu_model).map(|w| ("gpu_model", &w[0].gpu_model))
+    });
+    if let Some((axis, name)) = twice {
+        return Err(axes.fail(axis, format!("axis `{axis}` has `{name}` twice; rows could not be told apart")));
+    }
+    let mut precision = Vec::new();
+    if !axes.get("precision")?.is_nil() {
+        for value in items(axes, "precision")? {
+            let Value::String(text) = &value else {
+                return Err(axes.fail("precision", format!("precision {} is no text such as \"bf16\"", show(&value))));
+            };
+            let text = text.to_string_lossy();
+            if precision_bytes(&text).is_none() {
+                let known = PRECISIONS.join(", ");
+                return Err(axes.fail("precision", format!("precision `{text}` is unknown; expected one of {known}")));
+            }
+            precision.push(text);
+        }
+        precision.sort();
+        precision.dedup();
+    }
+    let grid_wanted = design == Design::Factorial;
+    Ok(Axes {
+        model,
+        gpu_model,
+        precision,
+        tensor_parallel: levels(axes, "tensor_parallel", true, Some(1))?,
+        pipeline_parallel: levels(axes, "pipeline_parallel", true, Some(1))?,
+        data_parallel: levels(axes, "data_parallel", true, Some(1))?,
+        batch_size: levels(axes, "batch_size", grid_wanted, None)?,
+        input_tokens: levels(axes, "input_tokens", grid_wanted, None)?,
+        output_tokens: levels(axes, "output_tokens", grid_wanted, None)?,
+    })
+}
+
+/// The values of an axis that is a list of things: one thing, or `el.choice` of several.
+fn items(axes: &Fields<'_>, axis: &'static str) -> mlua::Result<Vec<Value>> {
+    let value = axes.need(axis, "a value or el.choice { ... }")?;
+    Ok(borrowed(&value, |c: &Choice| c.0.clone()).unwrap_or_else(|| vec![value]))
+}
+
+fn levels(axes: &Fields<'_>, axis: &'static str, grid_wanted: bool, default: Option<u32>) -> mlua::Result<Levels> {
+    let value = match (axes.get(axis)?, default) {
+        (Value::Nil, Some(default)) => return Ok(Levels::Choice(vec![default])),
+        (Value::Nil, None) => axes.need(axis, "a whole number, el.choice, el.linear or el.geometric")?,
+        (value, _) => value,
+    };
+    let whole = |v: &Value| {
+        as_whole(v).filter(|n| (1..=LARGEST_SIZE).contains(n)).map(|n| n as u32).ok_or_else(|| {
+            let expected = format!("a whole number from 1 to {LARGEST_SIZE}");
+            let hint = if v.is_table() { "; for several values write el.choice { ... }" } else { "" };
+            axes.fail(axis, format!("axis `{axis}` has {}; expected {expected}{hint}", show(v)))
+        })
+    };
+    if let Some(levels) = borrowed(&value, |r: &Range| r.0.clone()) {
+        if grid_wanted && levels.grid().is_none() {
+            let message = format!("axis `{axis}` has too many levels for a grid; give el.linear a number of `points`");
+            return Err(axes.fail(axis, message));
+        }
+        return Ok(levels);
+    }
+    match borrowed(&value, |c: &Choice| c.0.clone()) {
+        Some(values) => Ok(Levels::choice(values.iter().map(whole).collect::<mlua::Result<Vec<_>>>()?)),
+        None => Ok(Levels::Choice(vec![whole(&value)?])),
+    }
+}
+
+fn model_card(axes: &Fields<'_>, value: &Value) -> mlua::Result<ModelCard> {
+    match value {
+        Value::String(name) => {
+            let name = name.to_string_lossy();
+            ModelCard::builtin(&name).ok_or_else(|| {
+                let hint = match ModelCard::nearest_builtin(&name) {
+                    Some(near) => format!("; did you mean `{near}`?"),
+                    None => {
+                        "; describe it with a table of card fields, or el.card_from \"path/config.json\"".to_owned()
+                    }
+                };
+                axes.fail("model", format!("model {} is not built in{hint}", show(value)))
+            })
+        }
+        Value::UserData(_) => borrowed(value, |c: &Card| c.0.clone()).ok_or_else(|| {
+            axes.fail(
+                "model",
+                "axis `model` has something that is no model; expected a name, a card or el.choice of them",
+            )
+        }),
+        Value::Table(_) => described_model(axes, value),
+        other => Err(axes.fail("model", format!("axis `model` has {}; expected a name or a card", show(other)))),
+    }
+}
+
+fn described_model(axes: &Fields<'_>, value: &Value) -> mlua::Result<ModelCard> {
+    const KNOWN: [&str; 11] = [
+        "model",
+        "architecture",
+        "params",
+        "active_params",
+        "n_layers",
+        "hidden_size",
+        "kv_bytes_per_token",
+        "num_experts",
+        "experts_per_token",
+        "bytes_per_weight",
+        "ssm_share",
+    ];
+    let place = axes.place;
+    let card = Fields::at(place, axes.line_of("model"), value, "model card", "field", &KNOWN, 0)?;
+    let model = card.text("model", "a name")?;
+    let params = card.number("params", 1.0, 1e15, None)?;
+    let kv_bytes_per_token = card.number("kv_bytes_per_token", 0.0, 1e9, None)?;
+    let num_experts = card.number("num_experts", 0.0, 1e6, Some(0.0))?;
+    let ssm_share = card.number("ssm_share", 0.0, 1.0, Some(0.0))?;
+    let architecture = match card.get("architecture")? {
+        Value::Nil if num_experts > 1.0 => Architecture::Moe,
+        Value::Nil if ssm_share >= 1.0 => Architecture::Ssm,
+        Value::Nil if ssm_share > 0.0 => Architecture::Hybrid,
+        Value::Nil => Architecture::Dense,
+        _ => {
+            let text = card.text("architecture", "dense, moe, ssm, hybrid or vlm")?;
+            text.parse().map_err(|message: String| card.fail("architecture", message))?
+        }
+    };
+    Ok(ModelCard {
+        model,
+        architecture,
+        params,
+        active_params: card.number("active_params", 1.0, params, Some(params))?,
+        n_layers: card.number("n_layers", 1.0, 1e5, None)?,
+        hidden_size: card.number("hidden_size", 1.0, 1e7, None)?,
+        kv_bytes_per_token,
+        num_experts,
+        experts_per_token: card.number("experts_per_token", 0.0, num_experts, Some(num_experts.min(1.0)))?,
+        bytes_per_weight: card.number("bytes_per_weight", 0.1, 8.0, Some(2.0))?,
+        ssm_share,
+    })
+}
+
+fn gpu_card(axes: &Fields<'_>, value: &Value) -> mlua::Result<GpuCard> {
+    const KNOWN: [&str; 8] = [
+        "gpu_model",
+        "vendor",
+        "memory_bytes",
+        "peak_flops",
+        "memory_bandwidth_bytes_per_s",
+        "link_bandwidth_bytes_per_s",
+        "power_limit_w",
+        "idle_power_w",
+    ];
+    match value {
+        Value::String(name) => {
+            let name = name.to_string_lossy();
+            GpuCard::builtin(&name).ok_or_else(|| {
+                let hint = match GpuCard::nearest_builtin(&name) {
+                    Some(near) => format!("; did you mean `{near}`?"),
+                    None => "; describe it with a table of card fields".to_owned(),
+                };
+                axes.fail("gpu_model", format!("GPU {} is not built in{hint}", show(value)))
+            })
+        }
+        Value::Table(_) => {
+            let card = Fields::at(axes.place, axes.line_of("gpu_model"), value, "GPU card", "field", &KNOWN, 0)?;
+            let vendor = match card.text("vendor", "nvidia, amd or intel")?.as_str() {
+                "nvidia" => Vendor::Nvidia,
+                "amd" => Vendor::Amd,
+                "intel" => Vendor::Intel,
+                other => {
+                    let message = format!("vendor `{other}` is unknown; expected nvidia, amd or intel");
+                    return Err(card.fail("vendor", message));
+                }
+            };
+            let power_limit_w = card.number("power_limit_w", 1.0, 1e5, None)?;
+            Ok(GpuCard {
+                gpu_model: card.text("gpu_model", "a name")?,
+                vendor,
+                memory_bytes: card.number("memory_bytes", 1e6, 1e14, None)?,
+                peak_flops: card.number("peak_flops", 1e9, 1e18, None)?,
+                memory_bandwidth_bytes_per_s: card.number("memory_bandwidth_bytes_per_s", 1e6, 1e15, None)?,
+                link_bandwidth_bytes_per_s: card.number("link_bandwidth_bytes_per_s", 1e6, 1e15, None)?,
+                power_limit_w,
+                idle_power_w: card.number("idle_power_w", 0.0, power_limit_w, None)?,
+            })
+        }
+        other => {
+            Err(axes.fail("gpu_model", format!("axis `gpu_model` has {}; expected a name or a card", show(other))))
+        }
+    }
+}
+
+/// Makes the `p` of `where`: a table of the point's facts that knows what it lacks.
+pub(super) struct PointTable {
+    metatable: Table,
+}
+
+/// Names of the fields of `p`.
+const POINT_FIELDS: [&str; 13] = [
+    "model",
+    "architecture",
+    "params",
+    "gpu_model",
+    "precision",
+    "num_gpus",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "data_parallel",
+    "batch_size",
+    "input_tokens",
+    "output_tokens",
+    "kv_capacity_tokens",
+];
+
+impl PointTable {
+    pub(super) fn new(lua: &Lua, place: &Place) -> mlua::Result<Self> {
+        let metatable = lua.create_table()?;
+        let at = place.clone();
+        let index = lua.create_function(move |lua, (_, key): (Value, Value)| -> mlua::Result<Value> {
+            Err(at.fail(lua, super::sandbox::unknown("a point", "field", &show(&key), POINT_FIELDS)))
+        })?;
+        metatable.raw_set("__index", index)?;
+        Ok(Self { metatable })
+    }
+
+    pub(super) fn fill(&self, lua: &Lua, c: &Candidate<'_>) -> mlua::Result<Table> {
+        let d = c.deployment;
+        let p = lua.create_table_with_capacity(0, POINT_FIELDS.len())?;
+        p.raw_set("model", d.model.model.as_str())?;
+        p.raw_set("architecture", d.model.architecture.as_str())?;
+        p.raw_set("params", d.model.params)?;
+        p.raw_set("gpu_model", d.gpu.gpu_model.as_str())?;
+        p.raw_set("precision", d.precision.as_str())?;
+        p.raw_set("num_gpus", d.tensor_parallel * d.pipeline_parallel * d.data_parallel)?;
+        p.raw_set("tensor_parallel", d.tensor_parallel)?;
+        p.raw_set("pipeline_parallel", d.pipeline_parallel)?;
+        p.raw_set("data_parallel", d.data_parallel)?;
+        p.raw_set("batch_size", c.batch_size)?;
+        p.raw_set("input_tokens", c.input_tokens)?;
+        p.raw_set("output_tokens", c.output_tokens)?;
+        p.raw_set("kv_capacity_tokens", d.kv_capacity_tokens)?;
+        p.set_metatable(Some(self.metatable.clone()))?;
+        Ok(p)
+    }
+}

@@ -1,0 +1,79 @@
+//! Where in the script something is: messages begin with `file:line`.
+
+use std::sync::Arc;
+
+use mlua::Lua;
+
+use crate::sweep::Error;
+
+/// A script's name and text.
+#[derive(Clone)]
+pub(super) struct Place {
+    file: Arc<str>,
+    lines: Arc<[String]>,
+}
+
+impl Place {
+    pub(super) fn new(file: &str, source: &str) -> Self {
+        Self { file: file.into(), lines: source.lines().map(str::to_owned).collect() }
+    }
+
+    /// How Lua is to call the chunk: `@` keeps it from wrapping the name in `[string "..."]`.
+    pub(super) fn chunk_name(&self) -> String {
+        format!("@{}", self.file)
+    }
+
+    pub(super) fn last_line(&self) -> usize {
+        self.lines.len().max(1)
+    }
+
+    /// The line from which the running Rust function was called.
+    pub(super) fn caller(&self, lua: &Lua) -> usize {
+        (1..8).find_map(|level| lua.inspect_stack(level, |d| d.current_line())?).unwrap_or(1)
+    }
+
+    /// The line on which `key` is written, from line `from` on; `from` itself if it is nowhere.
+    ///
+    /// Lua gives a call over several lines the line it begins on, which is not where the slip is.
+    pub(super) fn line_of(&self, key: &str, from: usize) -> usize {
+        let holds = |line: &String| {
+            let code = line.split("--").next().unwrap_or_default();
+            code.match_indices(key).any(|(at, _)| {
+                let before = code.get(..at).and_then(|s| s.chars().next_back());
+                let rest = code.get(at + key.len()..).unwrap_or_default();
+                let assigned = rest.trim_start_matches(['"', '\'', ']', ' ', '\t']);
+                before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+                    && assigned.starts_with('=')
+                    && !assigned.starts_with("==")
+            })
+        };
+        let start = from.saturating_sub(1);
+        self.lines.iter().skip(start).position(holds).map_or(from, |offset| start + offset + 1)
+    }
+
+    /// An error of the running Rust function, at `line`.
+    pub(super) fn fail_at(&self, line: usize, message: impl AsRef<str>) -> mlua::Error {
+        mlua::Error::RuntimeError(format!("{}:{line}: {}", self.file, message.as_ref()))
+    }
+
+    /// An error of the running Rust function, at the line that called it.
+    pub(super) fn fail(&self, lua: &Lua, message: impl AsRef<str>) -> mlua::Error {
+        self.fail_at(self.caller(lua), message)
+    }
+
+    /// The script's error as people should see it: the innermost cause, without Lua's stack.
+    pub(super) fn error(&self, error: &mlua::Error) -> Error {
+        let mut error = error;
+        while let mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } = error {
+            error = cause;
+        }
+        let text = match error {
+            mlua::Error::RuntimeError(text) | mlua::Error::SyntaxError { message: text, .. } => text.clone(),
+            mlua::Error::MemoryError(_) => "the script needs more memory than a sweep may use (64 MiB)".to_owned(),
+            other => other.to_string(),
+        };
+        let text = text.split("\nstack traceback:").next().unwrap_or_default().trim();
+        let begins_with_place = text.strip_prefix(&*self.file).is_some_and(|rest| rest.starts_with(':'));
+        Error::Script(if begins_with_place { text.to_owned() } else { format!("{}: {text}", self.file) })
+    }
+}
