@@ -10,17 +10,19 @@
 //! and outside the measured range of a symbol it extrapolates, which [`Prediction::outside`] says.
 
 mod case;
+mod fitted;
 mod formula;
 mod model;
+mod product;
 mod resolve;
 mod skeleton;
+mod verdict;
 
 pub use case::{Case, Symbol};
+pub(crate) use fitted::quantile;
+pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Law, Prediction};
 pub use formula::{formula_latex, formula_text, legend};
-pub(crate) use model::quantile;
-pub use model::{
-    Coefficient, Domain, Error, Exponent, HeldOut, Law, MODEL_FORMAT, Model, Pool, Prediction, Scenario, Training,
-    Verdict,
-};
+pub use model::{Error, MODEL_FORMAT, Model, Pool, Scenario, Training};
 pub use resolve::{Descriptors, ResolveError, memory_kv_capacity};
 pub use skeleton::{ExponentSpec, Factor, Skeleton, SkeletonError, Target, Term, TermGroup};
+pub use verdict::Verdict;

@@ -1,0 +1,231 @@
+//! A skeleton with fitted numbers, and what it predicts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use statrs::distribution::{ContinuousCDF, StudentsT};
+
+use super::case::{Case, Symbol};
+use super::skeleton::Skeleton;
+use super::verdict::Verdict;
+
+/// Probability that a stated prediction interval holds the truth.
+const PREDICTION_LEVEL: f64 = 0.90;
+
+/// A fitted coefficient with its 95 % interval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Coefficient {
+    /// Name, as in the skeleton.
+    pub name: String,
+    /// Value, >= 0, in the skeleton's unit.
+    pub value: f64,
+    /// Standard error; `None` where the coefficient sits at its limit or the data does not determine it.
+    pub std_error: Option<f64>,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: Option<f64>,
+    /// Unit.
+    pub unit: String,
+}
+
+/// A fitted exponent with its 95 % interval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Exponent {
+    /// Name, as in the skeleton.
+    pub name: String,
+    /// Value.
+    pub value: f64,
+    /// Standard error; `None` where the exponent sits at a limit or the data does not determine it.
+    pub std_error: Option<f64>,
+    /// Lower end of the interval, within the exponent's box.
+    pub low: f64,
+    /// Upper end of the interval, within the exponent's box.
+    pub high: f64,
+}
+
+/// The measured range of one symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Smallest value.
+    pub low: f64,
+    /// Largest value.
+    pub high: f64,
+}
+
+/// Accuracy on rows that were not fitted, beside the trivial rules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
+    /// How rows were split, in words.
+    pub scheme: String,
+    /// Seed of the split.
+    pub seed: u64,
+    /// Rows in each training part, smallest.
+    pub training_rows: usize,
+    /// Each predictor by name, with its figures by name (`mape`, `top1`, `top1_tolerant`, `regret`, `pairwise`).
+    pub figures: BTreeMap<String, BTreeMap<String, f64>>,
+    /// Groups in which there was more than one configuration to choose from.
+    pub groups: usize,
+}
+
+/// A skeleton with fitted numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Law {
+    /// The structure.
+    pub skeleton: Skeleton,
+    /// The model it holds for; `None` for all models of the platform.
+    pub model: Option<String>,
+    /// The GPU it holds for.
+    pub gpu_model: String,
+    /// The engine it holds for, where known.
+    pub engine: Option<String>,
+    /// The precision it holds for, where known.
+    pub precision: Option<String>,
+    /// Whether the rows were simulated.
+    pub simulated: bool,
+    /// Coefficients, in the skeleton's order.
+    pub coefficients: Vec<Coefficient>,
+    /// Exponents, in the skeleton's order.
+    pub exponents: Vec<Exponent>,
+    /// Covariance of all parameters, coefficients first; rows and columns of parameters that are held are zero.
+    pub covariance: Vec<Vec<f64>>,
+    /// Standard deviation of the log residuals of one row, corrected for fitted parameters.
+    pub sigma_log: f64,
+    /// Standard deviation of the log offset of a whole model that was never fitted; 0 unless pooled.
+    pub sigma_model_log: f64,
+    /// Degrees of freedom of `sigma_log`.
+    pub degrees_of_freedom: f64,
+    /// Rows fitted.
+    pub rows: usize,
+    /// Mean absolute percentage error on the fitted rows: *not* an accuracy figure; see [`HeldOut`].
+    pub training_mape: f64,
+    /// Measured range per symbol.
+    pub domain: BTreeMap<String, Domain>,
+    /// Models among the fitted rows.
+    pub fitted_models: Vec<String>,
+    /// What to know before believing it.
+    pub verdicts: Vec<Verdict>,
+    /// Accuracy on held-out rows, where it was computed.
+    pub held_out: Option<HeldOut>,
+}
+
+/// A predicted value with its 90 % interval.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Point prediction, in the target's unit.
+    pub value: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Standard deviation of the log of the prediction.
+    pub std_log: f64,
+    /// Symbols whose value lies outside what was measured; empty inside the domain.
+    pub outside: Vec<String>,
+}
+
+impl Law {
+    /// Fitted coefficients, bare.
+    pub fn coefficient_values(&self) -> Vec<f64> {
+        self.coefficients.iter().map(|c| c.value).collect()
+    }
+
+    /// Fitted exponents, bare.
+    pub fn exponent_values(&self) -> Vec<f64> {
+        self.exponents.iter().map(|e| e.value).collect()
+    }
+
+    /// What each term contributes; the sum is the prediction.
+    pub fn contributions(&self, case: &Case) -> Vec<f64> {
+        self.skeleton.contributions(&self.coefficient_values(), &self.exponent_values(), case)
+    }
+
+    /// Prediction for `case`. `known_model` says whether the model was among the fitted ones; a stranger's interval
+    /// also holds what models differ by.
+    ///
+    /// With `g = d ln f / d parameters`, the variance of the log is `g' C g + sigma^2 (+ sigma_model^2)`.
+    pub fn predict(&self, case: &Case, known_model: bool) -> Prediction {
+        let contributions = self.contributions(case);
+        let value: f64 = contributions.iter().sum();
+        let gradient = self.log_gradient(case, &contributions, value);
+        let parameter_variance: f64 = gradient
+            .iter()
+            .zip(&self.covariance)
+            .map(|(gi, row)| gi * row.iter().zip(&gradient).map(|(c, gj)| c * gj).sum::<f64>())
+            .sum();
+        let model_variance = if known_model { 0.0 } else { self.sigma_model_log.powi(2) };
+        let variance = parameter_variance.max(0.0) + self.sigma_log.powi(2) + model_variance;
+        let std_log = variance.sqrt();
+        let reach = (quantile(PREDICTION_LEVEL, self.degrees_of_freedom) * std_log).exp();
+        Prediction { value, low: value / reach, high: value * reach, std_log, outside: self.outside(case) }
+    }
+
+    /// `d ln f / d parameter`, coefficients first.
+    fn log_gradient(&self, case: &Case, contributions: &[f64], value: f64) -> Vec<f64> {
+        let products = self.skeleton.products(case);
+        let exponents = self.exponent_values();
+        let mut gradient: Vec<f64> = self
+            .skeleton
+            .terms
+            .iter()
+            .zip(&products)
+            .map(|(term, product)| product * self.skeleton.scale(term, &exponents, case) / value)
+            .collect();
+        let mut by_exponent = vec![0.0; exponents.len()];
+        for (term, contribution) in self.skeleton.terms.iter().zip(contributions) {
+            for symbol in [Symbol::TensorParallel, Symbol::PipelineParallel] {
+                if let Some(slot) = self.skeleton.exponent_index(term, symbol).and_then(|j| by_exponent.get_mut(j)) {
+                    *slot += contribution * case.value(symbol).ln() / value;
+                }
+            }
+        }
+        gradient.extend(by_exponent);
+        gradient.iter_mut().filter(|g| !g.is_finite()).for_each(|g| *g = 0.0);
+        gradient
+    }
+
+    /// Symbols whose value lies outside what was measured, with 0.1 % slack for rounding.
+    pub fn outside(&self, case: &Case) -> Vec<String> {
+        Symbol::ALL
+            .iter()
+            .filter(|s| !(s.is_card() && self.model.is_some()))
+            .filter_map(|s| {
+                let domain = self.domain.get(s.as_str())?;
+                let v = case.value(*s);
+                let slack = 1e-3 * domain.high.abs();
+                let name = s.as_str();
+                if v < domain.low - slack {
+                    Some(format!("{name} = {} is below {}", short(v), short(domain.low)))
+                } else if v > domain.high + slack {
+                    Some(format!("{name} = {} is above {}", short(v), short(domain.high)))
+                } else {
+                    None
+                }
+            })
+            .collect()
+    }
+
+    /// The scenario or platform it holds for, in words.
+    pub fn scope(&self) -> String {
+        let mut scope = self.model.clone().unwrap_or_else(|| "all models".to_owned());
+        for part in [Some(&self.gpu_model), self.engine.as_ref(), self.precision.as_ref()].into_iter().flatten() {
+            scope.push_str(" / ");
+            scope.push_str(part);
+        }
+        scope
+    }
+}
+
+/// Four significant digits.
+fn short(v: f64) -> String {
+    if v.abs() >= 1e6 || (v != 0.0 && v.abs() < 1e-3) {
+        format!("{v:.3e}")
+    } else {
+        format!("{}", (v * 1e3).round() / 1e3)
+    }
+}
+
+/// Two-sided Student quantile; the normal one where degrees of freedom are beyond count.
+pub(crate) fn quantile(level: f64, degrees_of_freedom: f64) -> f64 {
+    StudentsT::new(0.0, 1.0, degrees_of_freedom.clamp(1.0, 1e6)).map_or(1.96, |t| t.inverse_cdf(0.5 + level / 2.0))
+}
