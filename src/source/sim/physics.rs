@@ -29,7 +29,7 @@ const ATTENTION_EFFICIENCY: f64 = 0.55;
 const REPEATED_ACTIVATION_BYTES: f64 = 12.0;
 const SHARED_ACTIVATION_BYTES: f64 = 28.0;
 /// CPU time to launch the kernels of one layer, s: some fifteen kernels from Python at 12 µs, without whole-graph capture
-/// (the Splitwise traces show twice as much, engines with captured graphs a tenth).
+/// (the Splitwise traces show two to three times as much, engines with captured graphs a tenth).
 const LAUNCH_S_PER_LAYER: f64 = 180e-6;
 /// MoE layers launch routing, permutation and grouped products besides.
 const MOE_LAUNCH_FACTOR: f64 = 1.5;
