@@ -1,0 +1,106 @@
+//! `energylens agent`: record until stopped.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions};
+use energylens::clock::SystemClock;
+use energylens::store::Campaign;
+
+use super::sources::SourceArguments;
+use super::{Outcome, doctor, output};
+
+/// Record every energy counter of this node until stopped.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:  energylens agent -o recording --duration 60s")]
+pub(crate) struct Arguments {
+    /// The campaign directory to write to; an interrupted recording in it is recovered first.
+    #[arg(short, long)]
+    output: PathBuf,
+    #[command(flatten)]
+    sources: SourceArguments,
+    #[command(flatten)]
+    cadence: CadenceArguments,
+    /// Stop after this long; until SIGTERM or SIGINT without it.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Print the summary as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often counters are polled.
+#[derive(Debug, Args)]
+pub(crate) struct CadenceArguments {
+    /// Poll at this fixed rate instead of around the expected edges.
+    #[arg(long, conflicts_with = "resolution", value_parser = parse_hz)]
+    poll_hz: Option<f64>,
+    /// How sharply the edges of counters are seen.
+    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
+    resolution: Duration,
+}
+
+fn parse_hz(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(hz) if (0.01..=100_000.0).contains(&hz) => Ok(hz),
+        _ => Err(format!("`{text}` is no rate; expected polls per second between 0.01 and 100000")),
+    }
+}
+
+impl CadenceArguments {
+    pub(crate) fn sampler(&self) -> anyhow::Result<SamplerOptions> {
+        let resolution_ns = i64::try_from(self.resolution.as_nanos()).unwrap_or(i64::MAX);
+        anyhow::ensure!(
+            (10_000..=1_000_000_000).contains(&resolution_ns),
+            "--resolution {} is out of range; expected 10us to 1s",
+            humantime::format_duration(self.resolution)
+        );
+        let cadence = match self.poll_hz {
+            Some(poll_hz) => Cadence::FixedRate { poll_hz },
+            None => Cadence::PhaseLocked { resolution_ns },
+        };
+        Ok(SamplerOptions { cadence, ..SamplerOptions::default() })
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set.
+pub(crate) fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Release)).context("cannot listen for SIGINT and SIGTERM")?;
+    Ok(stop)
+}
+
+pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    let campaign = Campaign::create_or_open(&a.output)?;
+    let _lock = campaign.lock()?;
+    for recovered in campaign.recover()? {
+        eprintln!("recovered: {recovered}");
+    }
+    let detection = a.sources.require()?;
+    let options = RecorderOptions {
+        driver: detection.driver.clone().unwrap_or_default(),
+        sampler: a.cadence.sampler()?,
+        ..RecorderOptions::default()
+    };
+    for finding in &detection.report {
+        eprintln!("{finding}");
+    }
+    let stop = stop_on_signal()?;
+    let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, stop.clone())?;
+    let end = a.duration.map(|d| Instant::now() + d);
+    while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let recording = recorder.finish()?;
+    if a.json {
+        output::print_json(&recording)?;
+    } else {
+        output::print(&doctor::summary(&recording))?;
+    }
+    Ok(Outcome::Done)
+}
