@@ -11,8 +11,11 @@
 pub mod check;
 pub mod error;
 pub mod import;
+pub mod interval;
 pub mod load;
+pub mod quality;
 pub mod row;
+pub mod unwrap;
 pub mod write;
 
 mod frame;
