@@ -39,7 +39,7 @@
 
 use std::collections::VecDeque;
 
-use super::quality::{MAX_RELATIVE_STD, MIN_EDGES_INSIDE, Reason};
+use super::quality::{MIN_EDGES_INSIDE, Reason, is_certain};
 use super::unwrap::Edge;
 use crate::units::{UJ_PER_J, ns_to_s};
 
@@ -149,7 +149,15 @@ impl Collector {
             let before: Vec<Edge> = self.recent.iter().copied().collect();
             let last_edge_ns = before.last().map_or(window.t_begin_ns, |e| e.t_latest_ns);
             let begin = Boundary { t_ns: window.t_begin_ns, before, after: Vec::new() };
-            self.open.push(Open { place, window, edges_inside: 0, longest_still_s: 0.0, last_edge_ns, begin, end: None });
+            self.open.push(Open {
+                place,
+                window,
+                edges_inside: 0,
+                longest_still_s: 0.0,
+                last_edge_ns,
+                begin,
+                end: None,
+            });
         }
         for open in &mut self.open {
             open.begin.push_after(edge);
@@ -178,8 +186,14 @@ impl Collector {
         self.recent.push_back(edge);
     }
 
-    /// The next edge does not connect to those before: no window that is open has an energy.
-    pub fn gap(&mut self, reason: Reason) {
+    /// The next edge, at `t_ns`, does not connect to those before: no window across has an energy.
+    pub fn gap(&mut self, reason: Reason, t_ns: i64) {
+        while let Some((place, window)) = self.pending.pop_if(|(_, w)| w.t_begin_ns < t_ns) {
+            // Begun since the last edge: whether it ended before the gap or lies across, an edge to hold on to is gone.
+            if let Some(result) = self.results.get_mut(place).filter(|_| window.t_end_ns > window.t_begin_ns) {
+                *result = Err(reason);
+            }
+        }
         for open in self.open.drain(..) {
             // A window that has ended was whole before the gap.
             self.results[open.place] = if open.end.is_some() { open.energy() } else { Err(reason) };
@@ -224,7 +238,7 @@ impl Open {
         if self.longest_still_s > FROZEN_S && self.longest_still_s > FROZEN_INTERVALS * usual_s {
             quality.push(Reason::FrozenCounter);
         }
-        if !(energy_j > 0.0 && std_j <= MAX_RELATIVE_STD * energy_j) {
+        if !is_certain(energy_j, std_j) {
             quality.push(Reason::TooUncertain);
         }
         Ok(WindowEnergy { energy_j, std_j, edges_inside: self.edges_inside, quality })
@@ -261,7 +275,8 @@ impl Boundary {
         let is_fast = self.is_polled_slower_than_refreshed();
         let see = |e: &Edge| {
             let width_s = ns_to_s(e.t_latest_ns - e.t_earliest_ns);
-            let (back_s, std_s) = if is_fast { (width_s / 4.0, 0.22 * width_s) } else { (width_s / 2.0, width_s / 12_f64.sqrt()) };
+            let (back_s, std_s) =
+                if is_fast { (width_s / 4.0, 0.22 * width_s) } else { (width_s / 2.0, width_s / 12_f64.sqrt()) };
             let energy_j = if e.energy_uj >= nearest.energy_uj {
                 (e.energy_uj - nearest.energy_uj) as f64 / UJ_PER_J
             } else {
@@ -286,7 +301,8 @@ impl Boundary {
             return Ok(Division { edge_uj, energy_j, variance_j2, interval_s: left.interval_s });
         };
         let (y_s, d_j) = (next.t_s.max(0.0), next.energy_j);
-        let division = |energy_j: f64, variance_j2: f64, interval_s| Division { edge_uj, energy_j, variance_j2, interval_s };
+        let division =
+            |energy_j: f64, variance_j2: f64, interval_s| Division { edge_uj, energy_j, variance_j2, interval_s };
         Ok(match (left, right) {
             (Some(l), Some(r)) => {
                 let most_w = l.power_w.max(r.power_w);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::schema::Phase;
+
 /// A relative standard uncertainty above which a phase says too little to be fitted.
 pub const MAX_RELATIVE_STD: f64 = 0.25;
 
@@ -104,6 +106,19 @@ impl FromStr for Reason {
 /// somebody doubted the row.
 pub fn rejecting(quality: &[String]) -> Option<&str> {
     quality.iter().map(String::as_str).find(|word| word.parse().map_or(true, Reason::rejects))
+}
+
+/// Which run and phase is doubted why, and what to do about it.
+pub fn describe(run_id: &str, phase: Phase, word: &str) -> String {
+    match word.parse::<Reason>() {
+        Ok(reason) => format!("run {run_id}, phase {phase}: {reason}; {}", reason.advice()),
+        Err(_) => format!("run {run_id}, phase {phase}: {word}"),
+    }
+}
+
+/// Whether an energy is positive and known to better than [`MAX_RELATIVE_STD`].
+pub fn is_certain(energy_j: f64, std_j: f64) -> bool {
+    energy_j > 0.0 && std_j <= MAX_RELATIVE_STD * energy_j
 }
 
 #[cfg(test)]

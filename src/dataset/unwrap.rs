@@ -144,7 +144,8 @@ mod tests {
     #[test]
     fn a_rise_is_energy_and_a_heartbeat_is_none() {
         // 30 J in 100 ms are 300 W.
-        let got = steps(&mut Unwrapper::new(None, Some(400.0)), &[(0, 5_000_000), (100, 35_000_000), (900, 35_000_000)]);
+        let got =
+            steps(&mut Unwrapper::new(None, Some(400.0)), &[(0, 5_000_000), (100, 35_000_000), (900, 35_000_000)]);
         assert_eq!(got, [("first", 0), ("advanced", 30_000_000), ("unchanged", 0)]);
     }
 
@@ -152,7 +153,12 @@ mod tests {
     fn a_full_register_is_a_wrap_and_a_restarted_driver_is_not() {
         let modulus = 262_143_328_850_u64;
         let table: &[(&str, Option<u64>, [(i64, u64); 2], (&str, u128))] = &[
-            ("wrap to a small value", Some(modulus), [(0, modulus - 10_000_000), (100, 5_000_000)], ("wrapped", 15_000_000)),
+            (
+                "wrap to a small value",
+                Some(modulus),
+                [(0, modulus - 10_000_000), (100, 5_000_000)],
+                ("wrapped", 15_000_000),
+            ),
             ("wrap to zero", Some(modulus), [(0, modulus - 10_000_000), (100, 0)], ("wrapped", 10_000_000)),
             ("restart in mid range", Some(modulus), [(0, modulus / 2), (100, 0)], ("reset", 0)),
             ("no modulus, however near the top", None, [(0, u64::MAX - 5), (100, 5)], ("reset", 0)),
@@ -179,7 +185,8 @@ mod tests {
     #[test]
     fn a_hole_into_which_a_whole_turn_fits_is_no_energy() {
         // 1.5 x 300 W empty a register of 1000 J within 2.3 s.
-        let got = steps(&mut Unwrapper::new(Some(1_000_000_000), Some(300.0)), &[(0, 10_000_000), (3_000, 500_000_000)]);
+        let got =
+            steps(&mut Unwrapper::new(Some(1_000_000_000), Some(300.0)), &[(0, 10_000_000), (3_000, 500_000_000)]);
         assert_eq!(got[1].0, "implausible");
     }
 

@@ -73,7 +73,8 @@ fn trial(rng: &mut ChaCha8Rng, refresh_s: f64, duration_s: f64, steps_per_s: f64
     let end_s = begin_s + duration_s;
     let until_s = end_s + 1.5;
     let busy_w = rng.random_range(200.0..700.0);
-    let mut pieces = vec![(0.0, rng.random_range(50.0..120.0)), (begin_s, busy_w), (end_s, rng.random_range(50.0..120.0))];
+    let mut pieces =
+        vec![(0.0, rng.random_range(50.0..120.0)), (begin_s, busy_w), (end_s, rng.random_range(50.0..120.0))];
     if steps_per_s > 0.0 {
         let mut t_s = 0.0;
         loop {
@@ -161,7 +162,10 @@ fn explore_fast() {
             let err = (z.iter().map(|z| z.2 * z.2).sum::<f64>() / n as f64).sqrt();
             let bias = z.iter().map(|z| z.2).sum::<f64>() / n as f64;
             let std = z.iter().map(|z| z.1).sum::<f64>() / n as f64;
-            println!("r {r_ms} ms poll {poll_ms}: in {:.1} % z mean {m:.2} rms {rms:.2}; error rms {err:.4} J bias {bias:.4} J, stated {std:.4}", 100.0 * inside as f64 / n as f64);
+            println!(
+                "r {r_ms} ms poll {poll_ms}: in {:.1} % z mean {m:.2} rms {rms:.2}; error rms {err:.4} J bias {bias:.4} J, stated {std:.4}",
+                100.0 * inside as f64 / n as f64
+            );
         }
     }
 }

@@ -1,0 +1,1 @@
+//! Whole campaigns of known joules.
