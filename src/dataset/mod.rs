@@ -11,16 +11,23 @@
 pub mod check;
 pub mod error;
 pub mod import;
+pub mod interval;
 pub mod load;
+pub mod phases;
+pub mod power;
+pub mod quality;
 pub mod row;
+pub mod unwrap;
 pub mod write;
 
 mod frame;
 mod headers;
 mod parse;
+mod recording;
 
 pub use error::Error;
 pub use import::{Format, import};
 pub use load::{Configurations, load, load_configurations};
+pub use phases::reduce;
 pub use row::{Dataset, RejectedRow, Row};
 pub use write::{write_csv, write_phases};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::frame::{Cell, Record};
+use super::quality;
 use super::row::{RejectedRow, Row};
 use crate::schema::{EnergySource, Phase};
 
@@ -111,13 +112,20 @@ pub(super) fn row(cells: &Cells<'_>, lenient_energy: bool) -> Result<Row, Reject
         None => EnergySource::Imported,
         Some(text) => text.parse().map_err(|e: crate::schema::UnknownLabel| label("source", e.to_string()))?,
     };
+    let quality: Vec<String> = {
+        let words = cells.text("quality").unwrap_or_default();
+        words.split(';').map(str::trim).filter(|q| !q.is_empty()).map(str::to_owned).collect()
+    };
+    if !lenient_energy && let Some(word) = quality::rejecting(&quality) {
+        let run_id = cells.text("run_id").unwrap_or_default();
+        return Err(cells.refuse("quality", quality::describe(&run_id, phase, word)));
+    }
     let energy_j = match cells.positive("energy_j") {
         Ok(Some(energy_j)) => Some(energy_j),
         Ok(None) if !lenient_energy => return Err(cells.refuse("energy_j", "expected joules, found nothing")),
         Err(refused) if !lenient_energy => return Err(refused),
         Ok(None) | Err(_) => None,
     };
-    let quality = cells.text("quality").unwrap_or_default();
     Ok(Row {
         line: cells.record.line,
         run_id: cells.text("run_id").unwrap_or_else(|| format!("row-{}", cells.record.line)),
@@ -150,7 +158,7 @@ pub(super) fn row(cells: &Cells<'_>, lenient_energy: bool) -> Result<Row, Reject
         experts_per_token: cells.not_negative("experts_per_token")?,
         bytes_per_weight: cells.positive("bytes_per_weight")?,
         gpu_memory_bytes: cells.positive("gpu_memory_bytes")?,
-        quality: quality.split(';').map(str::trim).filter(|q| !q.is_empty()).map(str::to_owned).collect(),
+        quality,
         source,
     })
 }

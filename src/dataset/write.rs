@@ -9,13 +9,11 @@ use arrow::array::{
     ArrayRef, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, UInt32Array,
 };
 use arrow::datatypes::{Field, Int32Type};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
 
 use super::{Dataset, Error, Row};
-use crate::schema::{self, Column, ColumnType, PHASES};
+use crate::clock::ClockAnchor;
+use crate::schema::{Column, ColumnType, PHASES};
+use crate::store::{self, FileMetadata};
 
 /// What one column says of one row.
 enum Value<'a> {
@@ -109,27 +107,17 @@ pub fn batch(rows: &[Row]) -> Result<RecordBatch, arrow::error::ArrowError> {
     RecordBatch::try_new(PHASES.arrow_schema(), PHASES.columns.iter().map(|c| array(rows, c)).collect())
 }
 
-/// Writes the rows as a `phases` Parquet file: under a temporary name first, so that a reader never sees half of it.
+/// Writes the rows as a `phases` Parquet file; a reader never sees half of it.
 pub fn write_phases(path: &Path, dataset: &Dataset) -> Result<(), Error> {
+    // Rows of others were measured on no clock of ours.
+    let metadata = FileMetadata::of_host("", ClockAnchor { t_mono_ns: 0, t_unix_ns: 0 });
+    write_phases_with(path, dataset, &metadata)
+}
+
+pub(super) fn write_phases_with(path: &Path, dataset: &Dataset, metadata: &FileMetadata) -> Result<(), Error> {
     let fail = |source| Error::Write { path: path.to_owned(), source };
     let batch = batch(&dataset.rows).map_err(|e| fail(io::Error::other(e)))?;
-    let metadata = [
-        ("energylens.format_version", schema::FORMAT_VERSION),
-        ("energylens.version", env!("CARGO_PKG_VERSION")),
-        ("energylens.table", PHASES.name),
-    ];
-    let metadata = metadata.map(|(k, v)| KeyValue::new(k.to_owned(), v.to_owned())).to_vec();
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_key_value_metadata(Some(metadata))
-        .build();
-    replace(path, |file| {
-        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).map_err(io::Error::other)?;
-        writer.write(&batch).map_err(io::Error::other)?;
-        writer.close().map_err(io::Error::other)?;
-        Ok(())
-    })
-    .map_err(fail)
+    store::write_table(path, &PHASES, &[batch], metadata).map_err(|e| fail(io::Error::other(e)))
 }
 
 /// Writes the rows as CSV with a header of all `phases` columns; what is missing stays empty, lists are joined by `;`.
@@ -153,16 +141,13 @@ pub fn write_csv(path: &Path, dataset: &Dataset) -> Result<(), Error> {
 /// Writes beside `path` and renames: a crash leaves the old file or the new one.
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(directory)?;
+    // Temporary files are private by default; a result is for whoever may read the directory.
+    let mut builder = tempfile::Builder::new();
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut temporary = builder.tempfile_in(directory)?;
     write(temporary.as_file_mut())?;
     temporary.as_file_mut().flush()?;
     temporary.as_file().sync_all()?;
-    // Temporary files are private by default; a result is for whoever may read the directory.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
     temporary.persist(path).map_err(|e| e.error)?;
     Ok(())
 }

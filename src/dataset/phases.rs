@@ -1,0 +1,259 @@
+//! From the recordings of a campaign to its rows: samples, marks and runs in, the `phases` table out.
+//!
+//! ```text
+//! run r on devices 0..3     prefill window: n_p batches of one token     total window: n_t whole batches
+//!   prefill row  = sum over devices of E(prefill window) / n_p
+//!   total row    = sum over devices of E(total window) / n_t
+//!   decode row   = total - prefill           (stds in quadrature throughout)
+//! ```
+//!
+//! One pass over the samples of all hosts; of the samples only the edges around window boundaries are kept. A phase that
+//! cannot be trusted stays in the table with its reasons, its energy missing where there is none.
+//!
+//! Limit: instants of one host are compared on its monotonic clock. A reboot within a campaign sets that clock back;
+//! windows that lie where two recordings of a device overlap in time are refused as [`Reason::LostSamples`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::check;
+use super::interval::{Window, WindowEnergy};
+use super::quality::{self, Reason};
+use super::recording::Recordings;
+use super::row::{Dataset, RejectedRow, Row};
+use super::{Error, write};
+use crate::clock::ClockAnchor;
+use crate::schema::{self, EnergySource, MarkEvent, Origin, Phase, RunStatus};
+use crate::store::{self, FileMetadata, MarkRow, RunRow};
+
+/// Reduces the recordings of a campaign to rows and writes them to its `phases.parquet`.
+///
+/// Rows that may be fitted are in [`Dataset::rows`], the others in [`Dataset::rejected`]; the table holds both.
+pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
+    let fail = |e: store::Error| Error::Recording { path: campaign_dir.to_owned(), source: Box::new(e) };
+    let mut runs: Vec<RunRow> = Vec::new();
+    for batch in store::read_table(campaign_dir, &schema::RUNS).map_err(fail)? {
+        runs.extend(RunRow::from_batch(&batch.map_err(fail)?).map_err(fail)?);
+    }
+    let mut marks: Vec<MarkRow> = Vec::new();
+    for batch in store::read_table(campaign_dir, &schema::MARKS).map_err(fail)? {
+        marks.extend(MarkRow::from_batch(&batch.map_err(fail)?).map_err(fail)?);
+    }
+    let windows = MarkedWindows::of(&marks);
+    let recordings = Recordings::read(campaign_dir, &runs, &windows).map_err(fail)?;
+    let mut rows: Vec<Row> = runs.iter().flat_map(|run| rows_of(run, &windows, &recordings)).collect();
+    for (i, row) in rows.iter_mut().enumerate() {
+        row.line = i + 1;
+    }
+    let metadata = metadata_of(campaign_dir, &runs);
+    let table = Dataset { rows, ..Dataset::default() };
+    write::write_phases_with(&campaign_dir.join("phases.parquet"), &table, &metadata)?;
+    Ok(split(table.rows))
+}
+
+fn metadata_of(campaign_dir: &Path, runs: &[RunRow]) -> FileMetadata {
+    let host = runs.first().map_or("", |r| r.host.as_str());
+    let anchor = store::table_files(campaign_dir, &schema::RUNS)
+        .ok()
+        .and_then(|files| store::read_metadata(files.first()?).ok())
+        .map_or(ClockAnchor { t_mono_ns: 0, t_unix_ns: 0 }, |m| m.anchor);
+    FileMetadata::of_host(host, anchor)
+}
+
+/// Rows to fit and rows to refuse.
+fn split(rows: Vec<Row>) -> Dataset {
+    let mut dataset = Dataset::default();
+    for row in rows {
+        let refused =
+            |column: &str, reason: String| RejectedRow { line: row.line, column: Some(column.to_owned()), reason };
+        if let Some(word) = quality::rejecting(&row.quality) {
+            dataset.rejected.push(refused("quality", quality::describe(&row.run_id, row.phase, word)));
+        } else if let Err(refusal) = check::row(&row) {
+            dataset.rejected.push(refusal.row);
+        } else {
+            dataset.rows.push(row);
+        }
+    }
+    dataset
+}
+
+/// Windows by run and phase. Of a phase that was marked more than once (a run begun anew) the last counts.
+#[derive(Debug, Default)]
+pub(super) struct MarkedWindows {
+    by_run: HashMap<String, BTreeMap<Phase, Window>>,
+}
+
+impl MarkedWindows {
+    pub(super) fn of(marks: &[MarkRow]) -> Self {
+        let mut sorted: Vec<(&MarkRow, Phase)> =
+            marks.iter().filter_map(|m| Some((m, m.phase.parse().ok()?))).collect();
+        // At one instant a phase ends before the next begins.
+        sorted.sort_by_key(|(m, _)| (m.t_mono_ns, m.event == MarkEvent::Begin));
+        let mut begun: HashMap<(&str, Phase), i64> = HashMap::new();
+        let mut windows = Self::default();
+        for (mark, phase) in sorted {
+            let key = (mark.run_id.as_str(), phase);
+            match mark.event {
+                MarkEvent::Begin => {
+                    begun.insert(key, mark.t_mono_ns);
+                }
+                MarkEvent::End => {
+                    if let Some(t_begin_ns) = begun.remove(&key) {
+                        let window = Window { t_begin_ns, t_end_ns: mark.t_mono_ns };
+                        windows.by_run.entry(mark.run_id.clone()).or_default().insert(phase, window);
+                    }
+                }
+            }
+        }
+        windows
+    }
+
+    pub(super) fn get(&self, run_id: &str, phase: Phase) -> Option<Window> {
+        self.by_run.get(run_id)?.get(&phase).copied()
+    }
+
+    pub(super) fn of_run(&self, run_id: &str) -> impl Iterator<Item = Window> {
+        self.by_run.get(run_id).into_iter().flat_map(|phases| phases.values().copied())
+    }
+}
+
+/// Energy of one batch of one phase over all devices of a run.
+struct PhaseEnergy {
+    /// Energy and its standard uncertainty, J.
+    energy: Option<(f64, f64)>,
+    duration_s: Option<f64>,
+    is_power: bool,
+    quality: Vec<Reason>,
+}
+
+fn phase_energy(
+    run: &RunRow,
+    phase: Phase,
+    batches: u32,
+    windows: &MarkedWindows,
+    recordings: &Recordings,
+) -> PhaseEnergy {
+    let nothing = |reason| PhaseEnergy { energy: None, duration_s: None, is_power: false, quality: vec![reason] };
+    let (Some(window), true) = (windows.get(&run.run_id, phase), batches > 0) else {
+        return nothing(Reason::MissingMark);
+    };
+    if run.devices.is_empty() {
+        return nothing(Reason::NoEnergySource);
+    }
+    let (mut energy_j, mut variance_j2, mut is_power, mut is_whole) = (0.0, 0.0, false, true);
+    let mut quality: Vec<Reason> = Vec::new();
+    let mut doubt = |reason| {
+        if !quality.contains(&reason) {
+            quality.push(reason);
+        }
+    };
+    for device in &run.devices {
+        match recordings.energy(&run.host, device, window) {
+            Ok(WindowEnergy { energy_j: e, std_j, quality, .. }) => {
+                energy_j += e;
+                variance_j2 += std_j * std_j;
+                is_power |= quality.contains(&Reason::PowerIntegrated);
+                // Whether the energy of the run is too uncertain is for the sum to say, not for one device.
+                quality.iter().filter(|r| **r != Reason::TooUncertain).for_each(|r| doubt(*r));
+            }
+            Err(reason) => {
+                is_whole = false;
+                doubt(reason);
+            }
+        }
+    }
+    let std_j = variance_j2.sqrt();
+    if is_whole && !quality::is_certain(energy_j, std_j) {
+        quality.push(Reason::TooUncertain);
+    }
+    let n = f64::from(batches);
+    PhaseEnergy {
+        energy: is_whole.then_some((energy_j / n, std_j / n)),
+        duration_s: Some(window.duration_s() / n),
+        is_power,
+        quality,
+    }
+}
+
+fn rows_of(run: &RunRow, windows: &MarkedWindows, recordings: &Recordings) -> Vec<Row> {
+    if run.status == RunStatus::Failed {
+        let failed = PhaseEnergy { energy: None, duration_s: None, is_power: false, quality: vec![Reason::RunFailed] };
+        return vec![row(run, Phase::Total, failed)];
+    }
+    let mut rows = Vec::new();
+    let is_prefill_only = run.output_tokens <= 1.0;
+    let prefill = (run.prefill_batches > 0 || is_prefill_only)
+        .then(|| phase_energy(run, Phase::Prefill, run.prefill_batches, windows, recordings));
+    let total = (run.total_batches > 0 || !is_prefill_only)
+        .then(|| phase_energy(run, Phase::Total, run.total_batches, windows, recordings));
+    let decode = match (&prefill, &total) {
+        (Some(prefill), Some(total)) if !is_prefill_only => Some(difference(total, prefill)),
+        _ => None,
+    };
+    rows.extend(prefill.map(|e| row(run, Phase::Prefill, e)));
+    rows.extend(decode.map(|e| row(run, Phase::Decode, e)));
+    rows.extend(total.map(|e| row(run, Phase::Total, e)));
+    rows
+}
+
+fn difference(total: &PhaseEnergy, prefill: &PhaseEnergy) -> PhaseEnergy {
+    let energy = total.energy.zip(prefill.energy).map(|((t, t_std), (p, p_std))| (t - p, t_std.hypot(p_std)));
+    let mut quality = total.quality.clone();
+    quality.extend(prefill.quality.iter().filter(|r| !total.quality.contains(r)));
+    if let Some((energy_j, std_j)) = energy
+        && !quality::is_certain(energy_j, std_j)
+        && !quality.contains(&Reason::TooUncertain)
+    {
+        quality.push(Reason::TooUncertain);
+    }
+    let duration_s = total.duration_s.zip(prefill.duration_s).map(|(t, p)| t - p).filter(|d| *d > 0.0);
+    PhaseEnergy { energy, duration_s, is_power: total.is_power || prefill.is_power, quality }
+}
+
+fn row(run: &RunRow, phase: Phase, energy: PhaseEnergy) -> Row {
+    let source = match run.source {
+        Origin::Simulated => EnergySource::Simulated,
+        Origin::Measured if energy.is_power => EnergySource::Power,
+        Origin::Measured => EnergySource::Counter,
+    };
+    let is_prefill = phase == Phase::Prefill;
+    Row {
+        line: 0,
+        run_id: run.run_id.clone(),
+        phase,
+        model: run.model.clone(),
+        architecture: run.architecture.clone(),
+        engine: run.engine.clone(),
+        precision: run.precision.clone(),
+        gpu_model: run.gpu_model.clone(),
+        num_gpus: run.num_gpus,
+        tensor_parallel: run.tensor_parallel,
+        pipeline_parallel: run.pipeline_parallel,
+        data_parallel: run.data_parallel,
+        expert_parallel: run.expert_parallel,
+        batch_size: run.batch_size,
+        input_tokens: run.input_tokens,
+        // The batches of the prefill window ran with one output token, whatever the point asks for.
+        output_tokens: if is_prefill { 1.0 } else { run.output_tokens },
+        energy_j: energy.energy.map(|(e, _)| e),
+        energy_j_std: energy.energy.map(|(_, std)| std),
+        duration_s: energy.duration_s,
+        mean_ttft_s: run.mean_ttft_s,
+        mean_tpot_s: if is_prefill { None } else { run.mean_tpot_s },
+        kv_capacity_tokens: run.kv_capacity_tokens,
+        params: run.params,
+        active_params: run.active_params,
+        n_layers: run.n_layers,
+        hidden_size: run.hidden_size,
+        kv_bytes_per_token: run.kv_bytes_per_token,
+        num_experts: run.num_experts,
+        experts_per_token: run.experts_per_token,
+        bytes_per_weight: run.bytes_per_weight,
+        gpu_memory_bytes: run.gpu_memory_bytes,
+        quality: energy.quality.iter().map(ToString::to_string).collect(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;
