@@ -97,7 +97,7 @@ fn mistakes_are_errors_that_name_the_place_and_the_cure() {
         ("os.execute('true')".into(), "t.lua:1: `os` does not exist here: evaluating a sweep has no side effects"),
         ("require 'socket'".into(), "t.lua:1: require `socket`: a sweep may only require \"energylens\""),
         (format!("{HEAD}el.sweep = nil"), "t.lua:2: `sweep` is assigned, but energylens cannot be changed"),
-        (format!("{HEAD}\n"), "t.lua:1: the script returns nil; end it with `return el.sweep { ... }`"),
+        (format!("{HEAD}\n"), "t.lua:2: the script returns nil; end it with `return el.sweep { ... }`"),
         (format!("{HEAD}return nil + 1"), "t.lua:2: attempt to perform arithmetic on a nil value"),
         ("return (".into(), "t.lua:1: unexpected symbol near <eof>"),
         (
