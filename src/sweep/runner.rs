@@ -296,4 +296,3 @@ fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Meas
         gpu_memory_bytes: Some(gpu.memory_bytes),
     }
 }
-
