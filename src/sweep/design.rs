@@ -217,6 +217,10 @@ fn deployment(
         let why = format!("{} has more stages than the model has layers ({})", what(), model.n_layers);
         return Err((f64::from(p) / model.n_layers.max(1.0), why));
     }
+    if model.hidden_size % f64::from(t) != 0.0 {
+        let why = format!("{} cannot be cut: hidden_size {} is no multiple of it", what(), model.hidden_size);
+        return Err((f64::INFINITY, why));
+    }
     let usable = f64::from(t) * f64::from(p) * gpu.memory_bytes * USABLE_MEMORY;
     let weights = model.weight_bytes();
     if weights >= usable {

@@ -89,6 +89,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The campaign's files.
+    #[error("campaign")]
+    Store(#[source] crate::store::Error),
     /// Whoever watches the sweep could not go on (a recorder whose disk is full, say).
     #[error("the sweep was watched by something that failed")]
     Observer(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -1,15 +1,23 @@
 //! What shall be run?
 //!
 //! Start at [`Plan`]: points and their repeats, laid out by a [`design`] over [`axis`]es that a Lua [`script`]
-//! describes. A plan is data: the same script gives the same plan and the same run ids.
+//! describes. A plan is data: the same script gives the same plan and the same run ids. The [`runner`] carries it out
+//! against a [`workload`], keeps a [`journal`] of what is done, and tells whoever observes it when phases begin and end;
+//! it does not know who records.
 
 pub mod axis;
 pub mod design;
 mod error;
+pub mod journal;
 pub mod plan;
+pub mod runner;
 pub mod script;
+pub mod workload;
 
 pub use axis::{Axes, Design, Levels, Sweep};
 pub use design::{Candidate, Deployment};
 pub use error::Error;
+pub use journal::Journal;
 pub use plan::{Measure, Plan, Point, Run, WorkloadSpec};
+pub use runner::{Event, Observed, Outcome, run_plan};
+pub use workload::Workload;

@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use crate::sweep::{Design, Plan};
 
 const HEAD: &str = r#"local el = require "energylens"
@@ -97,7 +99,7 @@ fn mistakes_are_errors_that_name_the_place_and_the_cure() {
         ("os.execute('true')".into(), "t.lua:1: `os` does not exist here: evaluating a sweep has no side effects"),
         ("require 'socket'".into(), "t.lua:1: require `socket`: a sweep may only require \"energylens\""),
         (format!("{HEAD}el.sweep = nil"), "t.lua:2: `sweep` is assigned, but energylens cannot be changed"),
-        (format!("{HEAD}\n"), "t.lua:1: the script returns nil; end it with `return el.sweep { ... }`"),
+        (format!("{HEAD}\n"), "t.lua:2: the script returns nil; end it with `return el.sweep { ... }`"),
         (format!("{HEAD}return nil + 1"), "t.lua:2: attempt to perform arithmetic on a nil value"),
         ("return (".into(), "t.lua:1: unexpected symbol near <eof>"),
         (
@@ -116,4 +118,181 @@ fn a_design_is_read_with_its_share() {
     let source = sweep(&[("design", "el.latin_hypercube { points = 5, prefill_share = 0.2 }")]);
     let script = super::Script::evaluate("t.lua", &source, Path::new("."), &mut |_| ()).unwrap();
     assert_eq!(script.sweep().design, Design::LatinHypercube { points: 5, prefill_share: 0.2 });
+}
+
+/// Scripts that would hang, fill the memory or reach outside.
+#[test]
+fn no_script_gets_out_or_goes_on_for_ever() {
+    let cases = [
+        ("while true do end", "million instructions"),
+        ("local function f() return f() end return f()", "million instructions"),
+        ("local function f() return 1 + f() end return f()", "memory"),
+        ("local s = 'x' while true do s = s .. s end", "memory"),
+        ("local t = {} for i = 1, 1e9 do t[i] = {} end", "memory"),
+        ("return ('x'):rep(1e10)", "string.rep makes at most"),
+        ("return (''):rep(1e15)", "string.rep makes at most"),
+        ("return (('a'):rep(30000)):find('.-.-.-.-b')", "the pattern may take too long"),
+        ("return (('a'):rep(3000)):gsub('a*a*a*b', '')", "the pattern may take too long"),
+        ("return table.move({}, 1, 2^53, 2)", "table.move: the table is too long"),
+        ("local t = {} for i = 0, 52 do t[2^i | 0] = 1 end return table.insert(t, 1, 1)", ""),
+        ("return table.concat({}, '', 1, 2^53)", "invalid value"),
+        ("return table.unpack({}, 1, 1e9)", "too many results"),
+        ("return pcall(error)", "`pcall` does not exist here"),
+        ("return setmetatable({}, {})", "`setmetatable` does not exist here"),
+        ("return load('return 1')", "`load` does not exist here"),
+        ("return io.open('/etc/passwd')", "`io` does not exist here"),
+        ("return string.dump(print)", "attempt to call a nil value"),
+        ("return math.random()", "attempt to call a nil value"),
+        ("return coroutine.wrap(print)", "`coroutine` does not exist here"),
+        ("return _G", "no global is called `_G`"),
+        ("print = nil", "`print` is assigned as a global"),
+        ("error({})", ""),
+        ("error('with a message')", "t.lua:1: with a message"),
+        ("\x1bLua", ""),
+    ];
+    for (script, expected) in cases {
+        let message = plan(script).unwrap_err();
+        assert!(message.starts_with("t.lua:") && message.contains(expected), "{script}: {message}");
+        assert!(!message.contains("traceback"), "{script}: {message}");
+    }
+}
+
+#[test]
+fn a_where_that_hangs_is_stopped() {
+    let source = sweep(&[("where", "function(p) while true do end end")]);
+    assert!(plan(&source).unwrap_err().contains("million instructions"));
+}
+
+#[test]
+fn what_a_script_prints_is_heard_even_if_it_fails() {
+    let mut lines = Vec::new();
+    let source = "print('a', 1, nil, true, {}) error('no')";
+    let result = Plan::from_source("t.lua", source, Path::new("."), &mut |line| lines.push(line.to_owned()));
+    assert!(result.is_err());
+    assert_eq!(lines, ["a\t1\tnil\ttrue\ttable"]);
+}
+
+#[test]
+fn cards_come_from_tables_and_from_files_beside_the_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+                     "intermediate_size": 128, "vocab_size": 100}"#;
+    std::fs::create_dir(dir.path().join("tiny")).unwrap();
+    std::fs::write(dir.path().join("tiny/config.json"), config).unwrap();
+    let axes = "{ model = el.choice { el.card_from 'tiny', el.card_from { 'tiny/config.json', name = 'me/tiny' },\n\
+                { model = 'mine', params = 1e9, n_layers = 8, hidden_size = 512, kv_bytes_per_token = 4096 } },\n\
+                gpu_model = { gpu_model = 'toy', vendor = 'amd', memory_bytes = 16e9, peak_flops = 1e14,\n\
+                memory_bandwidth_bytes_per_s = 1e12, link_bandwidth_bytes_per_s = 1e11, power_limit_w = 300, idle_power_w = 30 },\n\
+                batch_size = 1, input_tokens = 8, output_tokens = 8 }";
+    let read = |axes: &str| {
+        Plan::from_source("t.lua", &sweep(&[("axes", axes)]), dir.path(), &mut |_| ()).map_err(|e| e.to_string())
+    };
+    let plan = read(axes).unwrap();
+    let names: Vec<_> = plan.points.iter().map(|p| p.model.model.as_str()).collect();
+    assert_eq!(names, ["me/tiny", "mine", "tiny"]);
+    assert_eq!(plan.points[0].gpu.gpu_model, "toy");
+    let wrong = read(&axes.replace("n_layers", "layers")).unwrap_err();
+    assert!(wrong.contains("model card has no field `layers`; did you mean `n_layers`?"), "{wrong}");
+    let lacking = read(&axes.replace("n_layers = 8,", "")).unwrap_err();
+    assert!(lacking.contains("model card needs `n_layers`"), "{lacking}");
+    let missing = read(&axes.replace("'tiny'", "'none'")).unwrap_err();
+    assert!(missing.starts_with("t.lua:4: model configuration") && missing.contains("cannot be read"), "{missing}");
+}
+
+/// Words from which random scripts are made: enough to reach every function with wrong arguments.
+const TOKENS: [&str; 56] = [
+    "local",
+    "x",
+    "=",
+    "el",
+    ".",
+    "sweep",
+    "{",
+    "}",
+    "(",
+    ")",
+    "choice",
+    "geometric",
+    "linear",
+    "1",
+    "64",
+    ",",
+    "name",
+    "'a'",
+    "axes",
+    "model",
+    "'llama-2-7b'",
+    "gpu_model",
+    "'a100'",
+    "design",
+    "el.factorial {}",
+    "workload",
+    "el.simulated {}",
+    "return",
+    "function(p)",
+    "end",
+    "nil",
+    "true",
+    "0/0",
+    "-1",
+    "1e400",
+    "..",
+    "#",
+    "for i = 1, 3 do",
+    "if x then",
+    "el.latin_hypercube",
+    "points",
+    "prefill_share",
+    "0.5",
+    "el.card_from",
+    "string",
+    "rep",
+    "table",
+    "where",
+    "p.batch_size",
+    "<",
+    "2^53",
+    "tensor_parallel",
+    "batch_size = 1, input_tokens = 2, output_tokens = 3",
+    "measure",
+    "error",
+    "\n",
+];
+
+proptest! {
+    #[test]
+    fn any_soup_of_words_is_a_plan_or_an_error(words in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 0..40)) {
+        let source = format!("{HEAD}{}", words.join(" "));
+        if let Err(message) = plan(&source) {
+            prop_assert!(!message.is_empty() && !message.contains("panic"), "{source}: {message}");
+        }
+    }
+
+    #[test]
+    fn any_value_in_any_field_is_a_plan_or_an_error(
+        field in prop::sample::select(vec!["name", "seed", "repeats", "axes", "where", "design", "measure", "workload"]),
+        value in prop::collection::vec(prop::sample::select(TOKENS.to_vec()), 1..5),
+    ) {
+        if let Err(message) = plan(&sweep(&[(field, &value.join(" "))])) {
+            prop_assert!(message.starts_with("t.lua:") || !message.is_empty());
+        }
+    }
+}
+
+/// The promise is two seconds in release; the time is printed, not asserted.
+#[test]
+fn a_hundred_thousand_points_are_planned_through_a_where() {
+    let axes = "{ model = el.choice { 'llama-2-7b', 'mixtral-8x7b' }, gpu_model = el.choice { 'a100', 'h100' },\n\
+                tensor_parallel = el.choice { 1, 2, 4, 8 }, pipeline_parallel = el.choice { 1, 2 },\n\
+                batch_size = el.geometric { 1, 256 }, input_tokens = el.geometric { 32, 8192 },\n\
+                output_tokens = el.geometric { 8, 2048 } }";
+    let source = sweep(&[
+        ("axes", axes),
+        ("design", "el.latin_hypercube { points = 100000, prefill_share = 0.1 }"),
+        ("where", "function(p) return p.num_gpus > 1 or p.batch_size * p.input_tokens < 1e6 end"),
+    ]);
+    let begin = std::time::Instant::now();
+    let plan = plan(&source).unwrap();
+    println!("100,000 points planned in {:?}", begin.elapsed());
+    assert_eq!((plan.points.len(), plan.runs.len()), (100_000, 100_000));
 }

@@ -1,0 +1,161 @@
+//! What has been done: the memory that makes a sweep resumable.
+//!
+//! `plan.json` holds the plan that the campaign began with. `runs.jsonl` gets one line per finished run, synced to the
+//! disk before the next run starts: a killed sweep repeats at most the run it was in. A last line without its end is
+//! what a kill leaves; it is cut off. `runs.parquet` is written from these lines and can be written again.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Error, Plan};
+use crate::clock::ClockAnchor;
+use crate::schema::{RUNS, RunStatus};
+use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, host_name, write_table};
+
+/// Rows of one batch of the `runs` table: so many are in memory at once.
+const ROWS_PER_BATCH: usize = 4096;
+
+/// The record of a campaign's runs, held by the one process that carries them out.
+#[derive(Debug)]
+pub struct Journal {
+    dir: PathBuf,
+    file: File,
+    finished: HashSet<String>,
+    failed: usize,
+    last_end_mono_ns: Option<i64>,
+    _lock: CampaignLock,
+}
+
+impl Journal {
+    /// Opens the campaign's journal, or begins it, and takes the campaign's lock: two runners would repeat each other's
+    /// runs on busy GPUs. A campaign that began with a plan that does something else is refused.
+    pub fn open(campaign: &Campaign, plan: &Plan) -> Result<Self, Error> {
+        let lock = campaign.lock().map_err(Error::Store)?;
+        let dir = campaign.dir().to_owned();
+        keep_plan(&dir.join("plan.json"), plan)?;
+        let path = dir.join("runs.jsonl");
+        let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);
+        let mut file = open.map_err(io(&path, "opened"))?;
+        let mut finished = HashSet::new();
+        let mut failed = 0;
+        let mut last_end_mono_ns: Option<i64> = None;
+        let whole_bytes = read_lines(&path, &mut file, &mut |row| {
+            failed += usize::from(row.status == RunStatus::Failed);
+            last_end_mono_ns = last_end_mono_ns.max(Some(row.t_end_mono_ns));
+            finished.insert(row.run_id);
+            Ok(())
+        })?;
+        file.set_len(whole_bytes).map_err(io(&path, "cut to its whole lines"))?;
+        file.seek(SeekFrom::Start(whole_bytes)).map_err(io(&path, "read"))?;
+        Ok(Self { dir, file, finished, failed, last_end_mono_ns, _lock: lock })
+    }
+
+    /// Whether the run has been carried out, well or not.
+    pub fn is_finished(&self, run_id: &str) -> bool {
+        self.finished.contains(run_id)
+    }
+
+    /// Runs carried out so far, failed ones included.
+    pub fn finished(&self) -> usize {
+        self.finished.len()
+    }
+
+    /// Runs that failed so far.
+    pub fn failed(&self) -> usize {
+        self.failed
+    }
+
+    /// Instant at which the last run ended: simulated time goes on behind it.
+    pub fn last_end_mono_ns(&self) -> Option<i64> {
+        self.last_end_mono_ns
+    }
+
+    /// Notes what came of a run; when this returns it is on the disk.
+    pub fn note(&mut self, row: &RunRow) -> Result<(), Error> {
+        let path = self.dir.join("runs.jsonl");
+        let mut line = serde_json::to_vec(row).map_err(|source| Error::Json { path: path.clone(), source })?;
+        line.push(b'\n');
+        self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(io(&path, "written"))?;
+        self.failed += usize::from(row.status == RunStatus::Failed);
+        self.last_end_mono_ns = self.last_end_mono_ns.max(Some(row.t_end_mono_ns));
+        self.finished.insert(row.run_id.clone());
+        Ok(())
+    }
+
+    /// Writes `runs.parquet` from the noted runs and returns its path.
+    pub fn write_table(&self, anchor: ClockAnchor) -> Result<PathBuf, Error> {
+        let source = self.dir.join("runs.jsonl");
+        let mut file = File::open(&source).map_err(io(&source, "read"))?;
+        let mut batches = Vec::new();
+        let mut rows = Vec::new();
+        read_lines(&source, &mut file, &mut |row| {
+            rows.push(row);
+            if rows.len() == ROWS_PER_BATCH {
+                batches.push(RunRow::batch(&rows).map_err(Error::Store)?);
+                rows.clear();
+            }
+            Ok(())
+        })?;
+        if !rows.is_empty() {
+            batches.push(RunRow::batch(&rows).map_err(Error::Store)?);
+        }
+        let path = self.dir.join("runs.parquet");
+        write_table(&path, &RUNS, &batches, &FileMetadata::of_host(&host_name(), anchor)).map_err(Error::Store)?;
+        Ok(path)
+    }
+}
+
+fn io(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, verb, source }
+}
+
+/// Compares with the plan on disk, or puts it there under its name only once it is whole.
+fn keep_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let began_with: Plan = serde_json::from_slice(&bytes).map_err(|source| Error::Foreign {
+                path: path.to_owned(),
+                line: source.line(),
+                expected: "plan",
+                source,
+            })?;
+            match began_with.difference(plan) {
+                None => Ok(()),
+                Some(difference) => Err(Error::PlanChanged { difference }),
+            }
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let json = serde_json::to_vec(plan).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+            let dir = path.parent().unwrap_or(Path::new("."));
+            let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io(path, "written"))?;
+            file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
+            file.persist(path).map_err(|e| io(path, "written")(e.error))?;
+            Ok(())
+        }
+        Err(e) => Err(io(path, "read")(e)),
+    }
+}
+
+/// Calls `each` for every whole line and returns how many bytes these have.
+fn read_lines(path: &Path, file: &mut File, each: &mut dyn FnMut(RunRow) -> Result<(), Error>) -> Result<u64, Error> {
+    let mut reader = BufReader::new(file);
+    let mut whole_bytes = 0;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line).map_err(io(path, "read"))?;
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        let foreign = |source| Error::Foreign { path: path.to_owned(), line: number, expected: "run", source };
+        each(serde_json::from_slice(&line).map_err(foreign)?)?;
+        whole_bytes += bytes as u64;
+    }
+    Ok(whole_bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,298 @@
+//! Carries out a plan, run by run.
+//!
+//! ```text
+//! run     |- idle -|- warmup -|------ prefill ------|---------------- total ----------------|
+//! batches            w x m=1    n x m=1               k x m=output_tokens
+//!                             |<-- >= min_window_s ->|<---------- >= min_window_s ---------->|
+//! ```
+//!
+//! One prefill is over before a counter has moved, so a phase is repeated until its window spans many counter
+//! refreshes, and its joules are divided by the number of batches. Decode is the difference of the two windows. A
+//! prefill-only point has no total window. The runner records nothing: it says when phases begin and end, and whoever
+//! observes it polls the counters.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::workload::{Batch, Deployed, Workload};
+use super::{Error, Journal, Plan, Point, Run};
+use crate::schema::{MarkEvent, RunStatus};
+use crate::store::{RunRow, host_name};
+use crate::units::ns_to_s;
+
+/// What an observer hears, in the order of time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Event<'a> {
+    /// A run begins.
+    RunStarted {
+        /// The run.
+        run: &'a Run,
+        /// Its point.
+        point: &'a Point,
+    },
+    /// A phase begins or ends.
+    Mark {
+        /// Instant of the mark.
+        t_mono_ns: i64,
+        /// Run that the phase belongs to.
+        run_id: &'a str,
+        /// `idle`, `warmup`, `prefill` or `total`.
+        phase: &'static str,
+        /// Whether it begins or ends.
+        event: MarkEvent,
+    },
+    /// Time has passed up to this instant; recorders may poll up to it.
+    Advanced {
+        /// The instant.
+        t_mono_ns: i64,
+    },
+    /// A run ended, well (`done`) or not (`failed`), and stands in the journal.
+    RunEnded {
+        /// What came of it.
+        row: &'a RunRow,
+        /// Runs that have ended, in this session and before.
+        finished: usize,
+        /// Runs of the plan.
+        total: usize,
+    },
+}
+
+/// What an observer answers; an error ends the sweep.
+pub type Observed = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// What became of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Runs carried out in this session.
+    pub carried_out: usize,
+    /// Runs that had been carried out before.
+    pub resumed: usize,
+    /// Failed runs, of all.
+    pub failed: usize,
+    /// Runs left because somebody asked to stop.
+    pub left: usize,
+}
+
+/// Carries out the runs that the journal does not have yet.
+///
+/// `stop` is looked at between batches; a run broken off leaves no row and will be repeated.
+pub fn run_plan(
+    plan: &Plan,
+    journal: &mut Journal,
+    workload: &mut Workload,
+    observe: &mut dyn FnMut(Event<'_>) -> Observed,
+    stop: &AtomicBool,
+) -> Result<Outcome, Error> {
+    let mut outcome = Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0 };
+    let host = host_name();
+    for run in &plan.runs {
+        let Some(point) = plan.points.get(run.point) else { continue };
+        if journal.is_finished(&run.run_id) {
+            outcome.resumed += 1;
+            continue;
+        }
+        if stop.load(Ordering::Relaxed) {
+            outcome.left += 1;
+            continue;
+        }
+        workload.forget();
+        let mut session = Session { plan, run, point, workload, observe, stop };
+        session.tell(Event::RunStarted { run, point })?;
+        let t_begin_mono_ns = session.workload.now();
+        let (measured, error) = match session.carry_out() {
+            Ok(measured) => (measured, None),
+            Err(Break::Failed(why)) => (Measured::default(), Some(why)),
+            Err(Break::Stopped) => {
+                outcome.left += 1;
+                continue;
+            }
+            Err(Break::Fatal(error)) => return Err(error),
+        };
+        let mut row = row(run, point, workload, &host, measured);
+        row.t_begin_mono_ns = t_begin_mono_ns;
+        row.status = if error.is_some() { RunStatus::Failed } else { RunStatus::Done };
+        row.error = error;
+        journal.note(&row)?;
+        outcome.carried_out += 1;
+        let ended = Event::RunEnded { row: &row, finished: journal.finished(), total: plan.runs.len() };
+        observe(ended).map_err(Error::Observer)?;
+    }
+    outcome.failed = journal.failed();
+    Ok(outcome)
+}
+
+/// Why a run did not get to its end.
+enum Break {
+    /// The run failed; the sweep goes on.
+    Failed(String),
+    /// Somebody asked to stop.
+    Stopped,
+    /// The sweep cannot go on.
+    Fatal(Error),
+}
+
+impl From<Error> for Break {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+#[derive(Default)]
+struct Measured {
+    deployed: Option<Deployed>,
+    prefill: Window,
+    total: Window,
+}
+
+/// Sums over the batches of one window.
+#[derive(Default, Clone, Copy)]
+struct Window {
+    batches: u32,
+    duration_s: f64,
+    ttft_s: f64,
+    tpot_s: f64,
+}
+
+impl Window {
+    fn add(&mut self, batch: &Batch) {
+        self.batches += 1;
+        self.duration_s += batch.duration_s;
+        self.ttft_s += batch.mean_ttft_s;
+        self.tpot_s += batch.mean_tpot_s.unwrap_or(0.0);
+    }
+
+    fn mean(&self, sum: f64) -> Option<f64> {
+        (self.batches > 0).then(|| sum / f64::from(self.batches))
+    }
+}
+
+/// One run in progress.
+struct Session<'a, 'o> {
+    plan: &'a Plan,
+    run: &'a Run,
+    point: &'a Point,
+    workload: &'a mut Workload,
+    observe: &'a mut (dyn FnMut(Event<'_>) -> Observed + 'o),
+    stop: &'a AtomicBool,
+}
+
+impl Session<'_, '_> {
+    fn tell(&mut self, event: Event<'_>) -> Result<(), Error> {
+        (self.observe)(event).map_err(Error::Observer)
+    }
+
+    fn carry_out(&mut self) -> Result<Measured, Break> {
+        let measure = self.plan.measure;
+        let deployed = self.workload.deploy(self.point).map_err(Break::Failed)?;
+        let mut measured = Measured { deployed: Some(deployed), ..Measured::default() };
+        if measure.idle_s > 0.0 {
+            self.phase("idle", |session| {
+                session.workload.idle(measure.idle_s);
+                session.advanced()
+            })?;
+        }
+        if measure.warmup_batches > 0 {
+            self.phase("warmup", |session| {
+                for _ in 0..measure.warmup_batches {
+                    session.batch(1)?;
+                }
+                Ok(())
+            })?;
+        }
+        measured.prefill = self.window("prefill", 1)?;
+        if !self.point.is_prefill_only() {
+            measured.total = self.window("total", self.point.output_tokens)?;
+        }
+        Ok(measured)
+    }
+
+    /// Batches of `output_tokens` until the window is long enough.
+    fn window(&mut self, phase: &'static str, output_tokens: u32) -> Result<Window, Break> {
+        let measure = self.plan.measure;
+        let mut window = Window::default();
+        let begin = self.workload.now();
+        self.phase(phase, |session| {
+            while window.batches < measure.max_batches.max(1) {
+                window.add(&session.batch(output_tokens)?);
+                if ns_to_s(session.workload.now() - begin) >= measure.min_window_s {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(window)
+    }
+
+    /// Marks around what happens in between; a phase that fails or is stopped is ended too.
+    fn phase(&mut self, phase: &'static str, body: impl FnOnce(&mut Self) -> Result<(), Break>) -> Result<(), Break> {
+        let run_id = &self.run.run_id;
+        let begin = self.workload.now();
+        self.tell(Event::Mark { t_mono_ns: begin, run_id, phase, event: MarkEvent::Begin })?;
+        let result = body(self);
+        let end = self.workload.now();
+        self.tell(Event::Mark { t_mono_ns: end, run_id, phase, event: MarkEvent::End })?;
+        result
+    }
+
+    fn batch(&mut self, output_tokens: u32) -> Result<Batch, Break> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Break::Stopped);
+        }
+        let batch = self.workload.batch(self.point, output_tokens).map_err(Break::Failed)?;
+        self.advanced()?;
+        Ok(batch)
+    }
+
+    fn advanced(&mut self) -> Result<(), Break> {
+        let t_mono_ns = self.workload.now();
+        Ok(self.tell(Event::Advanced { t_mono_ns })?)
+    }
+}
+
+fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Measured) -> RunRow {
+    let Measured { deployed, prefill, total } = measured;
+    let (devices, kv_capacity_tokens) = deployed.map_or((Vec::new(), None), |d| (d.devices, d.kv_capacity_tokens));
+    // Without a total window the first token is all there is to time.
+    let ttft = if total.batches > 0 { total.mean(total.ttft_s) } else { prefill.mean(prefill.ttft_s) };
+    let (model, gpu) = (&point.model, &point.gpu);
+    RunRow {
+        run_id: run.run_id.clone(),
+        point_id: point.point_id.clone(),
+        repeat: run.repeat,
+        status: RunStatus::Done,
+        error: None,
+        host: host.to_owned(),
+        source: workload.origin(),
+        devices,
+        t_begin_mono_ns: 0,
+        t_end_mono_ns: workload.now(),
+        prefill_batches: prefill.batches,
+        total_batches: total.batches,
+        prefill_duration_s: prefill.mean(prefill.duration_s),
+        total_duration_s: total.mean(total.duration_s),
+        mean_ttft_s: ttft,
+        mean_tpot_s: total.mean(total.tpot_s),
+        model: model.model.clone(),
+        architecture: Some(model.architecture.as_str().to_owned()),
+        engine: Some(point.engine.clone()),
+        precision: Some(point.precision.clone()),
+        gpu_model: gpu.gpu_model.clone(),
+        num_gpus: point.num_gpus(),
+        tensor_parallel: point.tensor_parallel,
+        pipeline_parallel: point.pipeline_parallel,
+        data_parallel: point.data_parallel,
+        expert_parallel: 1,
+        batch_size: f64::from(point.batch_size),
+        input_tokens: Some(f64::from(point.input_tokens)),
+        output_tokens: f64::from(point.output_tokens),
+        kv_capacity_tokens,
+        params: Some(model.params),
+        active_params: Some(model.active_params),
+        n_layers: Some(model.n_layers),
+        hidden_size: Some(model.hidden_size),
+        kv_bytes_per_token: Some(model.kv_bytes_per_token),
+        num_experts: Some(model.num_experts),
+        experts_per_token: Some(model.experts_per_token),
+        bytes_per_weight: Some(model.bytes_per_weight),
+        gpu_memory_bytes: Some(gpu.memory_bytes),
+    }
+}
