@@ -50,6 +50,7 @@ struct Watched {
     id: Arc<str>,
     kind: EnergySource,
     schedule: Schedule,
+    quantum_ns: i64,
     next_poll_ns: i64,
     last: Option<Seen>,
     last_row_ns: i64,
@@ -81,13 +82,15 @@ impl Sampler {
     /// A sampler whose first poll of every device is due at once.
     pub fn new(sources: Vec<Box<dyn CounterSource>>, clock: Arc<dyn Clock>, options: SamplerOptions) -> Self {
         let now = clock.now();
+        let schedule = &Schedule::new(options.cadence, now);
         let devices = sources.iter().enumerate().flat_map(|(source, s)| {
             s.devices().iter().enumerate().map(move |(index, device)| Watched {
                 source,
                 index,
                 id: Arc::from(device.id.as_str()),
                 kind: device.energy_source,
-                schedule: Schedule::new(options.cadence, now),
+                quantum_ns: quantum_ns(&schedule),
+                schedule: schedule.clone(),
                 next_poll_ns: now,
                 last: None,
                 last_row_ns: now,
@@ -207,8 +210,8 @@ impl Watched {
             self.rows += 1;
             Some(SampleRow {
                 device: self.id.clone(),
-                t_mono_ns: after_ns,
-                t_prev_poll_ns: still_at_ns,
+                t_mono_ns: rounded_up(after_ns, self.quantum_ns),
+                t_prev_poll_ns: rounded_down(still_at_ns, self.quantum_ns),
                 energy_counter_uj: reading.energy_counter_uj,
                 power_w: reading.power_w.filter(|_| self.power_is_due(value, after_ns, options)),
                 t_device_ns: reading.t_device_ns,
@@ -258,4 +261,19 @@ impl Watched {
             refresh_period_s: self.schedule.period_ns().map(|ns| ns / NS_PER_S),
         }
     }
+}
+
+/// Brackets are stored rounded outward to this power of two, at most a hundredth of the distance of polls. Below it
+/// stands the noise of wake-ups, which says nothing of the counter and would be a third of the file: 8.6 bytes per row
+/// against 5.4 (8 devices, 1 ms; see `a_sample_of_eight_devices_costs_at_most_six_bytes`).
+fn quantum_ns(schedule: &Schedule) -> i64 {
+    1 << (schedule.step_ns() / 100).max(1).ilog2()
+}
+
+fn rounded_down(t_ns: i64, quantum_ns: i64) -> i64 {
+    t_ns.div_euclid(quantum_ns) * quantum_ns
+}
+
+fn rounded_up(t_ns: i64, quantum_ns: i64) -> i64 {
+    -rounded_down(-t_ns, quantum_ns)
 }

@@ -11,7 +11,7 @@
 //!
 //! Dense polling goes on until the edge is found, so a late edge is as sharp as any. An edge that comes before the
 //! window is *blurred*: its bracket is the whole wait. Blurred edges are counted, widen the margin, and send the
-//! schedule back to dense polling until the next edge; three in a row and it learns anew.
+//! schedule back to dense polling until the next edge; three within a few edges and it learns anew.
 
 use crate::units::NS_PER_S;
 
@@ -34,8 +34,11 @@ pub enum Cadence {
 const MEMORY: usize = 64;
 /// Intervals needed before waiting is dared. Two edges are not enough: a scheduling hiccup looks like a long period.
 const ENOUGH: usize = 8;
-/// Blurred edges in a row after which what was learned is forgotten.
-const FORGET_AFTER: u32 = 3;
+/// Doubt that a blurred edge adds; a sharp one takes 1 away. A counter that became faster gives a blurred and a sharp
+/// edge in turn, so counting blurred ones in a row would never doubt it.
+const DOUBT_PER_BLUR: u32 = 8;
+/// Doubt at which what was learned is forgotten: the third blurred edge within a few.
+const FORGET_AT: u32 = 20;
 /// The margin shrinks by this fraction of the resolution per sharp edge and grows by a whole one per blurred edge: it
 /// settles where one edge in 256 is blurred.
 const MARGIN_DECAY: i64 = 256;
@@ -55,7 +58,7 @@ pub(super) struct Schedule {
     last_edge_ns: i64,
     /// End of the present wait, if waiting.
     window_ns: Option<i64>,
-    blurred_in_a_row: u32,
+    doubt: u32,
     blurred: u64,
 }
 
@@ -75,7 +78,7 @@ impl Schedule {
             last_sharp_edge_ns: None,
             last_edge_ns: now_ns,
             window_ns: None,
-            blurred_in_a_row: 0,
+            doubt: 0,
             blurred: 0,
         }
     }
@@ -116,7 +119,7 @@ impl Schedule {
             }
             return self.tick_after(latest_ns);
         }
-        self.blurred_in_a_row = 0;
+        self.doubt = self.doubt.saturating_sub(1);
         self.margin_ns = (self.margin_ns - self.step_ns / MARGIN_DECAY).max(self.step_ns / 2);
         if let Some(before) = self.last_sharp_edge_ns.replace(edge_ns) {
             self.remember(edge_ns - before);
@@ -143,12 +146,12 @@ impl Schedule {
 
     fn note_blurred(&mut self) {
         self.blurred += 1;
-        self.blurred_in_a_row += 1;
+        self.doubt += DOUBT_PER_BLUR;
         self.margin_ns += self.step_ns;
-        if self.blurred_in_a_row >= FORGET_AFTER {
+        if self.doubt >= FORGET_AT {
             self.intervals_ns.clear();
             self.oldest = 0;
-            self.blurred_in_a_row = 0;
+            self.doubt = 0;
             self.margin_ns = self.step_ns / 2;
         }
     }

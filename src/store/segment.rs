@@ -37,7 +37,7 @@ impl SegmentWriter {
         let (file, spool) = create_next(dir, table, &host)?;
         let schema = table.arrow_schema();
         let schema = Schema::new_with_metadata(schema.fields().clone(), meta.to_pairs(table));
-        let buffered = BufWriter::with_capacity(64 * 1024, SpoolFile { file, bytes: 0, closed: false });
+        let buffered = BufWriter::with_capacity(64 * 1024, SpoolFile { file, bytes: 0, closed: false, room: u64::MAX });
         let stream = StreamWriter::try_new(buffered, &schema).map_err(|e| {
             let _ = std::fs::remove_file(&spool);
             Error::arrow("write", &spool, e)
@@ -108,6 +108,12 @@ impl SegmentWriter {
     /// The spool.
     pub fn path(&self) -> &Path {
         &self.spool
+    }
+
+    /// From now on the disk takes `bytes` and is full then.
+    #[cfg(test)]
+    pub(crate) fn limit_room(&mut self, bytes: u64) {
+        self.stream.get_mut().get_mut().room = bytes;
     }
 
     /// Adds a key to the metadata of the sealed file: what is known only at the end, such as counts of losses.
@@ -220,6 +226,8 @@ struct SpoolFile {
     bytes: u64,
     /// Set after an error: a buffer above flushes when it is dropped, and must not.
     closed: bool,
+    /// Bytes that the disk still takes; bounded only by tests.
+    room: u64,
 }
 
 impl Write for SpoolFile {
@@ -227,7 +235,15 @@ impl Write for SpoolFile {
         if self.closed {
             return Err(io::Error::other("the segment was closed after an earlier error"));
         }
+        if self.room < buf.len() as u64 {
+            // As a full disk does: part of it is taken.
+            let part = buf.get(..usize::try_from(self.room).unwrap_or(0)).unwrap_or_default();
+            self.file.write_all(part)?;
+            self.room = 0;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let written = self.file.write(buf)?;
+        self.room -= written as u64;
         self.bytes += written as u64;
         Ok(written)
     }
