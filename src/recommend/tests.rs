@@ -193,6 +193,19 @@ fn two_configurations_are_told_apart_as_their_normal_difference_says() {
 }
 
 #[test]
+fn replicas_of_one_configuration_do_not_compete_with_it() {
+    let answer = recommend(&fixture::model(), &Request { max_gpus: 16, ..request(None) }).unwrap();
+    let find = |d: u32, batch: f64| {
+        let same = |c: &&Candidate| (c.tensor_parallel, c.data_parallel, c.batch_size) == (4, d, batch);
+        answer.ranked.iter().find(same).unwrap()
+    };
+    let (one, two) = (find(1, 128.0), find(2, 256.0));
+    assert_eq!(one.energy_per_token_j, two.energy_per_token_j);
+    assert_eq!(two.probability_best, Some(0.0));
+    assert!(one.probability_best.unwrap() > 0.8);
+}
+
+#[test]
 fn the_front_is_what_no_other_beats_in_both() {
     let answer = recommend(&fixture::model(), &Request { top: 10_000, ..request(None) }).unwrap();
     assert_eq!(answer.latency, Some(Quantity::MeanTpotS));
