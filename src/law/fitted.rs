@@ -161,7 +161,7 @@ impl Law {
     }
 
     /// `d ln f / d parameter`, coefficients first.
-    fn log_gradient(&self, case: &Case, contributions: &[f64], value: f64) -> Vec<f64> {
+    pub(crate) fn log_gradient(&self, case: &Case, contributions: &[f64], value: f64) -> Vec<f64> {
         let products = self.skeleton.products(case);
         let exponents = self.exponent_values();
         let mut gradient: Vec<f64> = self

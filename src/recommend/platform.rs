@@ -1,0 +1,276 @@
+//! One model on one GPU, engine and precision: its laws, its memory, and the cases of its configurations.
+
+use super::Error;
+use super::request::Request;
+use super::search::degrees_up_to;
+use crate::card::{GpuCard, ModelCard};
+use crate::dataset::Row;
+use crate::law::{Case, Law, Model, ResolveError, Scenario, Target};
+use crate::schema::{EnergySource, Phase, nearest};
+
+/// Share of memory that engines hand out where nothing better is known; the law's capacity factor assumes the same.
+const MEMORY_UTILISATION: f64 = 0.9;
+
+/// Slack of range checks, as in [`Law::outside`].
+const SLACK: f64 = 1e-3;
+
+/// Names that a message lists before it stops.
+const NAMES: usize = 5;
+
+/// Everything that is fixed while degrees and batch sizes are searched.
+#[derive(Debug)]
+pub(super) struct Platform<'a> {
+    row: Row,
+    scenario: Scenario,
+    energy: &'a Law,
+    others: Vec<&'a Law>,
+    gpu_memory_bytes: Option<f64>,
+    known_model: bool,
+}
+
+/// The platforms that `request` leaves open and `model` has an energy law for.
+pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<Platform<'a>>, Error> {
+    let energy_laws: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ).collect();
+    let name = model_name(&energy_laws, request)?;
+    let agrees = |asked: &Option<String>, known: Option<&String>| match (asked, known) {
+        (Some(a), Some(k)) => a.eq_ignore_ascii_case(k),
+        _ => true,
+    };
+    let mut found: Vec<Platform<'a>> = Vec::new();
+    for law in &energy_laws {
+        if !(law.model.as_ref().is_none_or(|m| *m == name)
+            && agrees(&request.gpu_model, Some(&law.gpu_model))
+            && agrees(&request.engine, law.engine.as_ref())
+            && agrees(&request.precision, law.precision.as_ref()))
+        {
+            continue;
+        }
+        let row = template(request, &name, law);
+        let scenario = model.scenario_for(&row).map_err(|e| unknown_model(e, &energy_laws))?;
+        let others = Target::ALL.iter().filter(|t| **t != Target::EnergyJ);
+        // A single output token has no time per token after the first.
+        let others = others.filter(|t| !(**t == Target::MeanTpotS && request.output_tokens < 2.0));
+        let gpu_card = || GpuCard::builtin(&law.gpu_model).map(|card| card.memory_bytes);
+        found.push(Platform {
+            gpu_memory_bytes: request.card.gpu_memory_bytes.or(scenario.gpu_memory_bytes).or_else(gpu_card),
+            others: others.filter_map(|t| model.law_for(*t, &row).ok()).collect(),
+            known_model: law.fitted_models.contains(&name),
+            energy: law,
+            row,
+            scenario,
+        });
+    }
+    if found.is_empty() {
+        let asked = [Some(&name), request.gpu_model.as_ref(), request.engine.as_ref(), request.precision.as_ref()];
+        return Err(Error::NoLaw {
+            asked: asked.into_iter().flatten().cloned().collect::<Vec<_>>().join(" / "),
+            known: listing(energy_laws.iter().map(|l| l.scope())),
+        });
+    }
+    for limit in &request.limits {
+        let Some(target) = limit.quantity.target() else { continue };
+        // A platform without that law cannot be judged, and so not recommended.
+        let asked = found.iter().map(|p| p.row.scenario_key()).next().unwrap_or_default();
+        found.retain(|p| p.law(target).is_some());
+        if found.is_empty() {
+            return Err(Error::NoLawForLimit { limit: limit.to_string(), target, asked });
+        }
+    }
+    Ok(found)
+}
+
+/// The model that is asked for, in the spelling of the model file.
+fn model_name(laws: &[&Law], request: &Request) -> Result<String, Error> {
+    let mut known: Vec<&String> = laws.iter().flat_map(|l| l.model.iter().chain(&l.fitted_models)).collect();
+    known.sort();
+    known.dedup();
+    let Some(asked) = &request.model else {
+        return match known.as_slice() {
+            [only] => Ok((*only).clone()),
+            [] => Err(Error::NoLaw { asked: "any model".to_owned(), known: "none".to_owned() }),
+            _ => Err(Error::WhichModel { known: listing(known.iter().map(|m| (*m).clone())) }),
+        };
+    };
+    let same = |name: &str| known.iter().find(|k| k.eq_ignore_ascii_case(name)).map(|k| (*k).clone());
+    let carded = || ModelCard::builtin(asked).map(|card| card.model);
+    if let Some(name) = same(asked).or_else(|| same(&carded()?)) {
+        return Ok(name);
+    }
+    // A stranger is welcome where a law holds for all models.
+    if laws.iter().any(|l| l.model.is_none()) {
+        return Ok(carded().unwrap_or_else(|| asked.clone()));
+    }
+    let names: Vec<String> = known.iter().map(|k| k.to_lowercase()).collect();
+    let near = nearest(asked, names.iter().map(String::as_str)).and_then(same);
+    Err(match near {
+        Some(near) => {
+            Error::UnknownName { what: "model", found: asked.clone(), hint: format!("did you mean `{near}`?") }
+        }
+        None => Error::NoLaw { asked: asked.clone(), known: listing(laws.iter().map(|l| l.scope())) },
+    })
+}
+
+fn unknown_model(error: ResolveError, laws: &[&Law]) -> Error {
+    let ResolveError::UnknownModel { model, .. } = &error else { return error.into() };
+    let known = laws.iter().flat_map(|l| &l.fitted_models).map(String::as_str);
+    match nearest(model, known) {
+        Some(near) => {
+            Error::UnknownName { what: "model", found: model.clone(), hint: format!("did you mean `{near}`?") }
+        }
+        None => error.into(),
+    }
+}
+
+fn listing(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    let shown = names.iter().take(NAMES).cloned().collect::<Vec<_>>().join("; ");
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n > NAMES => format!("{shown}; and {} more", n - NAMES),
+        _ => shown,
+    }
+}
+
+fn template(request: &Request, model: &str, law: &Law) -> Row {
+    let card = &request.card;
+    Row {
+        line: 1,
+        run_id: String::new(),
+        phase: Phase::Total,
+        model: model.to_owned(),
+        architecture: None,
+        engine: law.engine.clone().or_else(|| request.engine.clone()),
+        precision: law.precision.clone().or_else(|| request.precision.clone()),
+        gpu_model: law.gpu_model.clone(),
+        num_gpus: 1,
+        tensor_parallel: 1,
+        pipeline_parallel: 1,
+        data_parallel: 1,
+        expert_parallel: 1,
+        batch_size: 1.0,
+        input_tokens: Some(request.input_tokens),
+        output_tokens: request.output_tokens,
+        energy_j: None,
+        energy_j_std: None,
+        duration_s: None,
+        mean_ttft_s: None,
+        mean_tpot_s: None,
+        kv_capacity_tokens: None,
+        params: card.params,
+        active_params: card.active_params,
+        n_layers: card.n_layers,
+        hidden_size: card.hidden_size,
+        kv_bytes_per_token: card.kv_bytes_per_token,
+        num_experts: card.num_experts,
+        experts_per_token: card.experts_per_token,
+        bytes_per_weight: card.bytes_per_weight,
+        gpu_memory_bytes: card.gpu_memory_bytes,
+        quality: Vec::new(),
+        source: EnergySource::Imported,
+    }
+}
+
+impl<'a> Platform<'a> {
+    pub(super) fn model(&self) -> &str {
+        &self.row.model
+    }
+
+    pub(super) fn gpu_model(&self) -> &str {
+        &self.row.gpu_model
+    }
+
+    pub(super) fn engine(&self) -> Option<&str> {
+        self.row.engine.as_deref()
+    }
+
+    pub(super) fn precision(&self) -> Option<&str> {
+        self.row.precision.as_deref()
+    }
+
+    pub(super) fn energy(&self) -> &'a Law {
+        self.energy
+    }
+
+    pub(super) fn known_model(&self) -> bool {
+        self.known_model
+    }
+
+    pub(super) fn law(&self, target: Target) -> Option<&'a Law> {
+        if target == Target::EnergyJ {
+            return Some(self.energy);
+        }
+        self.others.iter().copied().find(|l| l.skeleton.target == target)
+    }
+
+    /// The case of one configuration; `batch` counts the sequences of all replicas.
+    pub(super) fn case(&self, tensor: u32, pipeline: u32, replicas: u32, batch: f64) -> Result<Case, ResolveError> {
+        self.scenario.case(&self.row_at(tensor, pipeline, replicas, batch))
+    }
+
+    fn row_at(&self, tensor: u32, pipeline: u32, replicas: u32, batch: f64) -> Row {
+        Row {
+            tensor_parallel: tensor,
+            pipeline_parallel: pipeline,
+            data_parallel: replicas,
+            num_gpus: tensor.saturating_mul(pipeline).saturating_mul(replicas),
+            batch_size: batch,
+            ..self.row.clone()
+        }
+    }
+
+    /// Pairs of degrees on at most `max_gpus` GPUs.
+    pub(super) fn degrees(&self, max_gpus: u32) -> Vec<(u32, u32)> {
+        let ends = |symbol: &str| {
+            let domain = self.energy.domain.get(symbol);
+            domain.into_iter().flat_map(|d| [d.low, d.high]).filter(|v| v.fract() == 0.0).map(|v| v as u32)
+        };
+        let capacities = &self.scenario.kv_capacity_tokens;
+        let tensor = degrees_up_to(max_gpus, ends("t").chain(capacities.iter().map(|c| c.0)));
+        let pipeline = degrees_up_to(max_gpus, ends("p").chain(capacities.iter().map(|c| c.1)));
+        let layers = if self.scenario.descriptors.nominal { f64::INFINITY } else { self.scenario.descriptors.n_layers };
+        let pairs = tensor.iter().flat_map(|t| pipeline.iter().map(move |p| (*t, *p)));
+        pairs.filter(|(t, p)| t.checked_mul(*p).is_some_and(|n| n <= max_gpus) && f64::from(*p) <= layers).collect()
+    }
+
+    /// Whether the energy law was fitted on such values of `symbol`.
+    pub(super) fn covers(&self, symbol: &str, value: f64) -> bool {
+        self.energy.domain.get(symbol).is_none_or(|d| {
+            let slack = SLACK * d.high.abs();
+            (d.low - slack..=d.high + slack).contains(&value)
+        })
+    }
+
+    /// Bytes needed and bytes there, if weights and one sequence do not fit; `None` where they do or nothing is known.
+    /// A measured cache capacity outweighs the arithmetic: that run worked.
+    pub(super) fn memory_shortage(&self, tensor: u32, pipeline: u32) -> Option<(f64, f64)> {
+        let card = &self.scenario.descriptors;
+        let sequence_tokens = self.row.input_tokens.unwrap_or(0.0) + self.row.output_tokens;
+        let capacities = &self.scenario.kv_capacity_tokens;
+        if let Some((.., tokens)) = capacities.iter().find(|(t, p, _)| (*t, *p) == (tensor, pipeline)) {
+            return (*tokens < sequence_tokens).then_some((sequence_tokens, *tokens));
+        }
+        if card.nominal {
+            return None;
+        }
+        let needed = card.weight_bytes + card.kv_bytes_per_token * sequence_tokens;
+        let share = self.scenario.memory_utilisation.unwrap_or(MEMORY_UTILISATION);
+        let there = f64::from(tensor) * f64::from(pipeline) * self.gpu_memory_bytes? * share;
+        (needed > there).then_some((needed, there))
+    }
+
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.known_model {
+            warnings.push(format!(
+                "{} was not among the fitted models: the law carries it over by its card alone",
+                self.row.model
+            ));
+        }
+        if self.scenario.descriptors.nominal {
+            warnings.push(format!("nothing is known of {}'s size: memory is not checked", self.row.model));
+        } else if self.gpu_memory_bytes.is_none() {
+            warnings.push(format!("the memory of {} is not known: it is not checked", self.row.gpu_model));
+        }
+        warnings
+    }
+}
