@@ -5,6 +5,7 @@
 //! Limit: a card describes the published architecture. What an engine makes of it (fused experts, padded vocabularies,
 //! quantised layers left in bf16) is not on the card.
 
+mod builtin;
 pub mod gpu;
 pub mod hugging_face;
 pub mod model;
