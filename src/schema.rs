@@ -114,11 +114,11 @@ pub const SAMPLES: Table = Table {
             "ns",
             "Monotonic instant of the last poll that still saw the value before: the counter moved in between.",
         ),
-        col(
+        opt(
             "energy_counter_uj",
             U64,
             "uJ",
-            "The cumulative counter as the driver gave it, converted exactly to microjoules.",
+            "The cumulative counter as the driver gave it, converted exactly to microjoules; missing where there is none.",
         ),
         opt("power_w", F64, "W", "Power as the driver reported it at the same poll."),
         opt("t_device_ns", I64, "ns", "The device's own timestamp of the reading, on the device's own time base."),
@@ -283,6 +283,36 @@ labels! {
         Simulated = "simulated",
         /// Rows that somebody else measured.
         Imported = "imported",
+    }
+}
+
+labels! {
+    /// Whether a phase begins or ends.
+    MarkEvent, "event" {
+        /// The phase begins at the mark.
+        Begin = "begin",
+        /// The phase ends at the mark.
+        End = "end",
+    }
+}
+
+labels! {
+    /// What came of a run.
+    RunStatus, "status" {
+        /// It ran to its end.
+        Done = "done",
+        /// It did not start, or broke off.
+        Failed = "failed",
+    }
+}
+
+labels! {
+    /// Whether marks and runs come from a machine or from the built-in simulated node.
+    Origin, "source" {
+        /// A machine.
+        Measured = "measured",
+        /// The built-in simulated node.
+        Simulated = "simulated",
     }
 }
 

@@ -13,17 +13,3 @@ pub mod model;
 pub use gpu::{GpuCard, Vendor};
 pub use hugging_face::HuggingFaceError;
 pub use model::{Architecture, ModelCard};
-
-impl ModelCard {
-    /// STUB until the card room lands.
-    pub fn builtin(_name: &str) -> Option<Self> {
-        None
-    }
-}
-
-impl GpuCard {
-    /// STUB until the card room lands.
-    pub fn builtin(_name: &str) -> Option<Self> {
-        None
-    }
-}

@@ -1,9 +1,26 @@
 //! What did each run cost?
 //!
 //! Start at [`Dataset`]: rows of joules with their uncertainty, from our own recordings ([`phases`]) or from others
-//! ([`import`]). Between counters and joules stand [`unwrap`] (which differences are energy at all) and [`interval`]
-//! (how much of it fell into a window, and how sure that is).
+//! ([`load`], [`import`]). Between counters and joules stand [`unwrap`] (which differences are energy at all) and
+//! [`interval`] (how much of it fell into a window, and how sure that is).
+//!
+//! Limits. A counter that lags behind the power it integrates shifts every window by that lag; nothing in the counter
+//! tells, and nothing here corrects it. Rows of others are checked for what cannot be true (units, counts, powers no
+//! GPU has), not for what is merely unlikely.
 
+pub mod check;
+pub mod error;
+pub mod import;
+pub mod load;
 pub mod row;
+pub mod write;
 
+mod frame;
+mod headers;
+mod parse;
+
+pub use error::Error;
+pub use import::{Format, import};
+pub use load::{Configurations, load, load_configurations};
 pub use row::{Dataset, RejectedRow, Row};
+pub use write::{write_csv, write_phases};

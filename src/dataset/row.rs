@@ -1,5 +1,7 @@
 //! One row of the `phases` table in memory.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::schema::{EnergySource, Phase};
@@ -104,6 +106,8 @@ pub struct Dataset {
     pub rows: Vec<Row>,
     /// Rows that were refused, each with its reason.
     pub rejected: Vec<RejectedRow>,
+    /// What a reader should know of the file as a whole: separators guessed, columns ignored, facts the source lacks.
+    pub notes: Vec<String>,
 }
 
 /// A row that could not be used.
@@ -115,4 +119,13 @@ pub struct RejectedRow {
     pub column: Option<String>,
     /// What was expected, what was found, and the likely fix.
     pub reason: String,
+}
+
+impl fmt::Display for RejectedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.column {
+            Some(column) => write!(f, "row {}, column {column}: {}", self.line, self.reason),
+            None => write!(f, "row {}: {}", self.line, self.reason),
+        }
+    }
 }

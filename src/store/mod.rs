@@ -1,1 +1,40 @@
 //! What is on disk?
+//!
+//! Start at [`Campaign`]: a directory that holds the tables of [`schema`](crate::schema). A recording grows as an Arrow
+//! IPC stream, the *spool*, because a Parquet file whose writer was killed has no footer and cannot be read; a finished
+//! spool is sealed into Parquet under a temporary name and renamed.
+//!
+//! ```text
+//! samples-HOST-0.arrows.spool   append, flush each second     killed here: rows up to the last flush survive
+//!   -> .samples-HOST-0.*.tmp    rewritten as Parquet, fsync   killed here: the spool is still whole
+//!   -> samples-HOST-0.parquet   rename, fsync of directory    killed here: both exist, the spool is ignored
+//!   -> spool removed
+//! ```
+//!
+//! Limits. A flush hands bytes to the kernel; it does not wait for the disk. So `kill -9` loses at most what was not
+//! flushed, whereas a power failure can also lose what the kernel had not written yet (about 30 s on ext4). Whether a
+//! spool is still being written is told by its `flock`, which some network file systems do not offer: there, orphans
+//! are left alone. Rows of a sealed segment are grouped by device, in time order within each device.
+
+mod campaign;
+pub mod columns;
+mod error;
+mod lock;
+mod metadata;
+mod read;
+mod rows;
+mod sealed;
+mod segment;
+mod spool;
+
+pub use campaign::{Campaign, Recovered, RecoveredAs};
+pub use error::{Error, Result};
+pub use lock::{CampaignLock, host_name};
+pub use metadata::{FileMetadata, read_metadata};
+pub use read::{read_file, read_table};
+pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow};
+pub use sealed::write_table;
+pub use segment::SegmentWriter;
+
+#[cfg(test)]
+mod tests;

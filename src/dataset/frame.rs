@@ -1,0 +1,219 @@
+//! A foreign table before anything is believed of it: headers, and cells that are missing, numbers or text.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::Error;
+use super::headers;
+
+/// One value of a foreign table.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell {
+    Missing,
+    Number(f64),
+    Text(String),
+}
+
+/// One row of a foreign table.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    /// Position in the file, from 1, the header not counted.
+    pub(super) line: usize,
+    pub(super) cells: Vec<Cell>,
+    /// The row as text, to be written back beside a prediction.
+    pub(super) text: Vec<String>,
+    /// Why the row as a whole makes no sense.
+    pub(super) defect: Option<String>,
+}
+
+/// A foreign table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Frame {
+    pub(super) headers: Vec<String>,
+    pub(super) records: Vec<Record>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Cell {
+    fn of_text(text: &str) -> Self {
+        let text = text.trim();
+        let missing = ["", "na", "n/a", "nan", "null", "none", "-"].iter().any(|m| text.eq_ignore_ascii_case(m));
+        if missing { Self::Missing } else { Self::Text(text.to_owned()) }
+    }
+
+    fn of_number(number: f64) -> Self {
+        if number.is_nan() { Self::Missing } else { Self::Number(number) }
+    }
+}
+
+/// Reads a CSV or Parquet file; which of the two, its first bytes say.
+pub(super) fn read(path: &Path) -> Result<Frame, Error> {
+    let fail = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(fail)?;
+    let mut magic = Vec::new();
+    file.by_ref().take(4).read_to_end(&mut magic).map_err(fail)?;
+    if magic == b"PAR1" {
+        return read_parquet(path);
+    }
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet")) {
+        let reason = "it does not begin with the four bytes PAR1 (an unfinished or truncated file?)".to_owned();
+        return Err(Error::Parquet { path: path.to_owned(), reason });
+    }
+    file.read_to_end(&mut magic).map_err(fail)?;
+    read_csv(path, &magic)
+}
+
+/// Reads CSV text whose separator is guessed from the header.
+pub(super) fn read_csv(path: &Path, bytes: &[u8]) -> Result<Frame, Error> {
+    let bad = |reason: String| Error::Csv { path: path.to_owned(), reason };
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(bad("it is UTF-16 text; save it as UTF-8".to_owned()));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    if bytes.iter().take(4096).any(|b| *b == 0) {
+        return Err(bad("it holds binary data; expected text with a header line".to_owned()));
+    }
+    let mut frame = Frame::default();
+    let text = String::from_utf8_lossy(bytes);
+    if let Cow::Owned(_) = text {
+        frame.notes.push("some bytes are not UTF-8 and were replaced; save the file as UTF-8".to_owned());
+    }
+    let Some(header_line) = text.lines().find(|l| !l.trim().is_empty() && !l.starts_with('#')) else {
+        return Err(bad("it is empty; expected a header line".to_owned()));
+    };
+    let separator = sniff(header_line);
+    if separator != b',' {
+        let name = match separator {
+            b'\t' => "tabs",
+            b';' => "semicolons",
+            _ => "vertical bars",
+        };
+        frame.notes.push(format!("fields are taken to be separated by {name}"));
+    }
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .has_headers(false)
+        .flexible(true)
+        .comment(Some(b'#'))
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let mut records = reader.records();
+    let header = match records.next() {
+        Some(Ok(header)) => header,
+        Some(Err(e)) => return Err(bad(e.to_string())),
+        None => return Err(bad("it is empty; expected a header line".to_owned())),
+    };
+    frame.headers = header.iter().map(str::to_owned).collect();
+    // Spreadsheets leave separators behind the last column.
+    while frame.headers.last().is_some_and(String::is_empty) {
+        frame.headers.pop();
+    }
+    for record in records {
+        let record = record.map_err(|e| bad(e.to_string()))?;
+        let mut fields: Vec<&str> = record.iter().collect();
+        if fields.iter().all(|f| f.is_empty()) {
+            continue;
+        }
+        while fields.len() > frame.headers.len() && fields.last().is_some_and(|f| f.is_empty()) {
+            fields.pop();
+        }
+        let defect =
+            (fields.len() != frame.headers.len()).then(|| field_count_reason(fields.len(), frame.headers.len()));
+        frame.records.push(Record {
+            line: frame.records.len() + 1,
+            cells: fields.iter().map(|f| Cell::of_text(f)).collect(),
+            text: fields.into_iter().map(str::to_owned).collect(),
+            defect,
+        });
+    }
+    Ok(frame)
+}
+
+fn field_count_reason(found: usize, expected: usize) -> String {
+    let fix = if found > expected {
+        "is there a decimal comma, or text with a separator that wants quotes?"
+    } else {
+        "is the line cut off?"
+    };
+    format!("expected {expected} fields as in the header, found {found}; {fix}")
+}
+
+/// The separator that cuts the header into the most names we know; a comma when none does better.
+fn sniff(header_line: &str) -> u8 {
+    let known = |separator: u8| {
+        let names = header_line.split(char::from(separator));
+        let names: Vec<&str> = names.map(|n| n.trim().trim_matches('"')).collect();
+        (names.iter().filter(|n| headers::is_known(n)).count(), names.len())
+    };
+    [b'|', b'\t', b';', b','].into_iter().max_by_key(|s| known(*s)).unwrap_or(b',')
+}
+
+fn read_parquet(path: &Path) -> Result<Frame, Error> {
+    let bad = |reason: String| Error::Parquet { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| bad(e.to_string()))?;
+    let mut frame =
+        Frame { headers: builder.schema().fields().iter().map(|f| f.name().clone()).collect(), ..Frame::default() };
+    for batch in builder.build().map_err(|e| bad(e.to_string()))? {
+        let batch = batch.map_err(|e| bad(e.to_string()))?;
+        append_batch(&mut frame, &batch).map_err(bad)?;
+    }
+    Ok(frame)
+}
+
+fn append_batch(frame: &mut Frame, batch: &RecordBatch) -> Result<(), String> {
+    let first = frame.records.len();
+    frame.records.extend((0..batch.num_rows()).map(|i| Record {
+        line: first + i + 1,
+        cells: Vec::with_capacity(batch.num_columns()),
+        text: Vec::with_capacity(batch.num_columns()),
+        defect: None,
+    }));
+    let options = FormatOptions::default().with_null("");
+    for (column, name) in batch.columns().iter().zip(&frame.headers) {
+        let cells = cells_of(column.as_ref()).map_err(|e| format!("column {name}: {e}"))?;
+        let shown = ArrayFormatter::try_new(column.as_ref(), &options).map_err(|e| format!("column {name}: {e}"))?;
+        for (i, (record, cell)) in frame.records.iter_mut().skip(first).zip(cells).enumerate() {
+            record.text.push(shown.value(i).try_to_string().map_err(|e| format!("column {name}: {e}"))?);
+            record.cells.push(cell);
+        }
+    }
+    Ok(())
+}
+
+/// Any integer, float, string or dictionary of these is welcome; a list becomes its items joined by semicolons.
+fn cells_of(column: &dyn Array) -> Result<Vec<Cell>, arrow::error::ArrowError> {
+    let numeric = |data_type: &DataType| {
+        data_type.is_numeric() || matches!(data_type, DataType::Dictionary(_, v) if v.is_numeric())
+    };
+    if numeric(column.data_type()) {
+        let numbers = cast(column, &DataType::Float64)?;
+        let numbers = numbers.as_primitive::<Float64Type>();
+        return Ok(numbers.iter().map(|n| n.map_or(Cell::Missing, Cell::of_number)).collect());
+    }
+    if let Some(lists) = column.as_list_opt::<i32>() {
+        return lists
+            .iter()
+            .map(|list| {
+                let Some(list) = list else { return Ok(Cell::Missing) };
+                let items = cast(&list, &DataType::Utf8)?;
+                let items: Vec<&str> = items.as_string::<i32>().iter().flatten().collect();
+                Ok(Cell::of_text(&items.join(";")))
+            })
+            .collect();
+    }
+    if matches!(column.data_type(), DataType::Null) {
+        return Ok(vec![Cell::Missing; column.len()]);
+    }
+    // What has no text form (nested structures) is somebody else's extra column: as good as missing.
+    let Ok(text) = cast(column, &DataType::Utf8) else { return Ok(vec![Cell::Missing; column.len()]) };
+    Ok(text.as_string::<i32>().iter().map(|t| t.map_or(Cell::Missing, Cell::of_text)).collect())
+}

@@ -1,0 +1,129 @@
+//! Columns of a batch by name, in the type that is wanted.
+//!
+//! Other people's Parquet has other integer widths, plain text instead of dictionaries, integers where we write
+//! floats. All of that is accepted where no value changes by it; anything else is an error that names the column.
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, PrimitiveArray, StringArray, UInt32Array,
+    UInt64Array,
+};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Float64Type, Int64Type, UInt32Type, UInt64Type};
+use arrow::record_batch::RecordBatch;
+
+use super::error::{Error, Result};
+
+fn find<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    batch.column_by_name(name).ok_or_else(|| {
+        let schema = batch.schema();
+        let names = schema.fields().iter().map(|f| f.name().as_str());
+        let found = match crate::schema::nearest(name, names) {
+            Some(near) => format!("none; is `{near}` meant?"),
+            None => "none".to_owned(),
+        };
+        Error::column(name, "a column of this name", found)
+    })
+}
+
+fn cast(array: &ArrayRef, name: &str, to: &DataType) -> Result<ArrayRef> {
+    if array.data_type() == to {
+        return Ok(array.clone());
+    }
+    // A fraction must not become an integer quietly.
+    if to.is_integer() && array.data_type().is_floating() {
+        let floats = cast(array, name, &DataType::Float64)?;
+        if let Some(odd) = floats.as_primitive::<Float64Type>().iter().flatten().find(|v| v.fract() != 0.0) {
+            return Err(Error::column(name, "whole numbers", odd.to_string()));
+        }
+    }
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(array, to, &options)
+        .map_err(|e| Error::column(name, format!("values of type {to}"), format!("{} ({e})", array.data_type())))
+}
+
+fn primitive<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Result<PrimitiveArray<T>> {
+    Ok(cast(find(batch, name)?, name, &T::DATA_TYPE)?.as_primitive::<T>().clone())
+}
+
+/// Floats.
+pub fn f64s(batch: &RecordBatch, name: &str) -> Result<Float64Array> {
+    primitive::<Float64Type>(batch, name)
+}
+
+/// Signed integers.
+pub fn i64s(batch: &RecordBatch, name: &str) -> Result<Int64Array> {
+    primitive::<Int64Type>(batch, name)
+}
+
+/// Unsigned integers.
+pub fn u64s(batch: &RecordBatch, name: &str) -> Result<UInt64Array> {
+    primitive::<UInt64Type>(batch, name)
+}
+
+/// Small unsigned integers.
+pub fn u32s(batch: &RecordBatch, name: &str) -> Result<UInt32Array> {
+    primitive::<UInt32Type>(batch, name)
+}
+
+/// Text, with dictionaries resolved.
+pub fn text(batch: &RecordBatch, name: &str) -> Result<StringArray> {
+    let array = find(batch, name)?;
+    let is_text = match array.data_type() {
+        DataType::Dictionary(_, values) => is_text(values),
+        other => is_text(other),
+    };
+    if !is_text {
+        return Err(Error::column(name, "text", array.data_type().to_string()));
+    }
+    Ok(cast(array, name, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Lists of text; a missing list reads as an empty one.
+pub fn text_lists(batch: &RecordBatch, name: &str) -> Result<Vec<Vec<String>>> {
+    let array = find(batch, name)?;
+    let item = match array.data_type() {
+        DataType::List(item) | DataType::LargeList(item) => item.clone(),
+        other => return Err(Error::column(name, "lists of text", other.to_string())),
+    };
+    let to = DataType::List(std::sync::Arc::new(item.as_ref().clone().with_data_type(DataType::Utf8)));
+    let lists = cast(array, name, &to)?;
+    let lists: &ListArray = lists.as_list();
+    let texts = |list: Option<ArrayRef>| match list {
+        Some(list) => list.as_string::<i32>().iter().flatten().map(str::to_owned).collect(),
+        None => Vec::new(),
+    };
+    Ok(lists.iter().map(texts).collect())
+}
+
+/// Whether the batch has the column.
+pub fn has(batch: &RecordBatch, name: &str) -> bool {
+    batch.column_by_name(name).is_some()
+}
+
+/// The value in `row`, or `None` where it is missing.
+pub fn value<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, row: usize) -> Option<T::Native> {
+    (row < array.len() && array.is_valid(row)).then(|| array.value(row))
+}
+
+/// The value in `row`, or an error where it is missing from column `name`.
+pub fn required<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, name: &str, row: usize) -> Result<T::Native> {
+    value(array, row).ok_or_else(|| missing(name, row))
+}
+
+/// The text in `row`, or `None` where it is missing.
+pub fn text_at(array: &StringArray, row: usize) -> Option<&str> {
+    (row < array.len() && array.is_valid(row)).then(|| array.value(row))
+}
+
+/// The text in `row`, or an error where it is missing from column `name`.
+pub fn required_text<'a>(array: &'a StringArray, name: &str, row: usize) -> Result<&'a str> {
+    text_at(array, row).ok_or_else(|| missing(name, row))
+}
+
+fn missing(name: &str, row: usize) -> Error {
+    Error::column(name, format!("a value in row {}", row + 1), "none")
+}

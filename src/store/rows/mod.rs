@@ -1,0 +1,11 @@
+//! Rows as structs, and the batches they travel in.
+
+mod builder;
+mod mark;
+mod run;
+mod sample;
+
+pub use builder::BatchBuilder;
+pub use mark::MarkRow;
+pub use run::RunRow;
+pub use sample::SampleRow;

@@ -1,0 +1,189 @@
+//! One growing file of one table on one host.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::Schema;
+use arrow::error::ArrowError;
+use arrow::ipc::writer::StreamWriter;
+use arrow::record_batch::RecordBatch;
+
+use super::error::{Error, Result};
+use super::lock::{self, Attempt};
+use super::metadata::FileMetadata;
+use super::sealed::{SealedWriter, directory_of, sync_directory};
+use super::spool::{self, SPOOL_SUFFIX, sealed_path};
+use crate::schema::Table;
+
+/// Appends rows to a spool, and seals it into Parquet. Dropped without [`seal`](Self::seal), the spool stays for
+/// [`Campaign::recover`](super::Campaign::recover).
+pub struct SegmentWriter {
+    table: &'static Table,
+    spool: PathBuf,
+    stream: StreamWriter<BufWriter<CountingFile>>,
+    extra: Vec<(String, String)>,
+    rows: u64,
+}
+
+impl SegmentWriter {
+    /// Starts the next free segment `<table>-<host>-<n>` in `dir`. Characters of `host` that are awkward in file names
+    /// become `_`.
+    pub fn create(dir: &Path, table: &'static Table, host: &str, meta: &FileMetadata) -> Result<Self> {
+        let host = file_name_part(host);
+        let (file, spool) = create_next(dir, table, &host)?;
+        let schema = table.arrow_schema();
+        let schema = Schema::new_with_metadata(schema.fields().clone(), meta.to_pairs(table));
+        let buffered = BufWriter::with_capacity(64 * 1024, CountingFile { file, bytes: 0 });
+        let stream = StreamWriter::try_new(buffered, &schema).map_err(|e| Error::arrow("write", &spool, e))?;
+        let mut writer = Self { table, spool, stream, extra: Vec::new(), rows: 0 };
+        writer.flush()?;
+        sync_directory(dir)?;
+        Ok(writer)
+    }
+
+    /// Appends rows; they are safe from a killed process after the next [`flush`](Self::flush).
+    pub fn append(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let expected = self.table.arrow_schema();
+        if batch.schema().fields() != expected.fields() {
+            let source = ArrowError::SchemaError("columns differ from the table's".to_owned());
+            return Err(Error::Batch { table: self.table.name, source });
+        }
+        self.stream.write(batch).map_err(|e| Error::arrow("write", &self.spool, e))?;
+        self.rows += batch.num_rows() as u64;
+        Ok(())
+    }
+
+    /// Hands everything appended so far to the operating system.
+    pub fn flush(&mut self) -> Result<()> {
+        self.stream.flush().map_err(|e| Error::arrow("write", &self.spool, e))
+    }
+
+    /// Rows appended.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes of the spool that were flushed.
+    pub fn bytes(&self) -> u64 {
+        self.stream.get_ref().get_ref().bytes
+    }
+
+    /// The spool.
+    pub fn path(&self) -> &Path {
+        &self.spool
+    }
+
+    /// Adds a key to the metadata of the sealed file: what is known only at the end, such as counts of losses.
+    pub fn set_extra(&mut self, key: &str, value: String) {
+        self.extra.push((key.to_owned(), value));
+    }
+
+    /// Ends the stream and turns it into Parquet. On an error the spool is still there, and recoverable.
+    pub fn seal(mut self) -> Result<PathBuf> {
+        self.stream.finish().map_err(|e| Error::arrow("write", &self.spool, e))?;
+        self.flush()?;
+        let (sealed, rows, torn) = seal_spool(&self.spool, self.table, &self.extra)?;
+        if rows != self.rows || torn {
+            return Err(Error::Foreign {
+                path: sealed,
+                expected: format!("{} rows, as were appended", self.rows),
+                found: format!("{rows}; the spool was changed by somebody else, or the disk returned other bytes"),
+            });
+        }
+        remove_spool(&self.spool)?;
+        Ok(sealed)
+    }
+}
+
+/// Rewrites a spool as Parquet; the spool stays. Returns the new file, its rows, and whether the spool was torn.
+pub(super) fn seal_spool(
+    spool: &Path,
+    table: &'static Table,
+    extra: &[(String, String)],
+) -> Result<(PathBuf, u64, bool)> {
+    let file = File::open(spool).map_err(Error::io("open", spool))?;
+    let mut batches = spool::open(file, spool)?;
+    let schema = batches.schema();
+    if schema.fields() != table.arrow_schema().fields() {
+        return Err(Error::Foreign {
+            path: spool.to_owned(),
+            expected: format!("the columns of table `{}`", table.name),
+            found: "others; it was written by another version, which can still seal it".to_owned(),
+        });
+    }
+    let path = sealed_path(spool);
+    let pairs = schema.metadata().clone().into_iter().collect();
+    let mut writer = SealedWriter::create(&path, table, &pairs)?;
+    for batch in &mut batches {
+        writer.write(&batch)?;
+    }
+    for (key, value) in extra {
+        writer.append_metadata(key, value);
+    }
+    let torn = batches.is_torn();
+    Ok((path, writer.finish()?, torn))
+}
+
+pub(super) fn remove_spool(spool: &Path) -> Result<()> {
+    std::fs::remove_file(spool).map_err(Error::io("remove", spool))?;
+    sync_directory(directory_of(spool))
+}
+
+fn create_next(dir: &Path, table: &Table, host: &str) -> Result<(File, PathBuf)> {
+    let mut number = 0_u64;
+    loop {
+        let spool = dir.join(format!("{}-{host}-{number}{SPOOL_SUFFIX}", table.name));
+        number += 1;
+        if sealed_path(&spool).exists() {
+            continue;
+        }
+        // `create_new`: two agents that start together do not share a file.
+        match OpenOptions::new().write(true).create_new(true).open(&spool) {
+            // Told apart from an orphan by this lock, which the kernel drops with the process. A recovery that saw the
+            // file in the instant before it was locked takes it for an orphan and removes it: then, the next number.
+            Ok(file) => {
+                if lock::try_lock(&file, &spool)? != Attempt::HeldByOther && is_at(&file, &spool) {
+                    return Ok((file, spool));
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("create", &spool)(e)),
+        }
+    }
+}
+
+/// Whether `path` still names the open `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), path.metadata()) {
+        (Ok(open), Ok(named)) => open.ino() == named.ino() && open.dev() == named.dev(),
+        _ => false,
+    }
+}
+
+fn file_name_part(host: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let name: String = host.chars().take(100).map(safe).collect();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+struct CountingFile {
+    file: File,
+    bytes: u64,
+}
+
+impl Write for CountingFile {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(buf)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
