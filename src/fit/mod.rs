@@ -12,6 +12,7 @@ mod inference;
 mod nnls;
 mod problem;
 mod search;
+pub mod stats;
 #[cfg(test)]
 mod synthetic;
 

@@ -114,3 +114,42 @@ pub(crate) fn group(observations: &[Observation]) -> super::group::Group {
         }],
     }
 }
+
+/// A bare row of Llama-2-70B on A100s, to be filled in by a test.
+pub(crate) fn row(t: u32, p: u32, batch: f64, input: f64, output: f64) -> crate::dataset::Row {
+    crate::dataset::Row {
+        line: 1,
+        run_id: String::new(),
+        phase: Phase::Total,
+        model: "meta-llama/Llama-2-70b-hf".to_owned(),
+        architecture: None,
+        engine: None,
+        precision: None,
+        gpu_model: "A100-SXM4-80GB".to_owned(),
+        num_gpus: t * p,
+        tensor_parallel: t,
+        pipeline_parallel: p,
+        data_parallel: 1,
+        expert_parallel: 1,
+        batch_size: batch,
+        input_tokens: Some(input),
+        output_tokens: output,
+        energy_j: None,
+        energy_j_std: None,
+        duration_s: None,
+        mean_ttft_s: None,
+        mean_tpot_s: None,
+        kv_capacity_tokens: None,
+        params: None,
+        active_params: None,
+        n_layers: None,
+        hidden_size: None,
+        kv_bytes_per_token: None,
+        num_experts: None,
+        experts_per_token: None,
+        bytes_per_weight: None,
+        gpu_memory_bytes: None,
+        quality: Vec::new(),
+        source: crate::schema::EnergySource::Imported,
+    }
+}
