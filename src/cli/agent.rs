@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions};
 use energylens::clock::SystemClock;
-use energylens::store::Campaign;
+use energylens::store::{Campaign, Recovered, RecoveredAs};
 
 use super::sources::SourceArguments;
 use super::{Outcome, doctor, output};
@@ -75,11 +75,26 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
+/// What became of a recording that was interrupted, in a line.
+pub(crate) fn describe(recovered: &Recovered) -> String {
+    let spool = recovered.spool.display();
+    match &recovered.outcome {
+        RecoveredAs::Sealed { path, rows, torn } => {
+            let torn = if *torn { "; the batch being written when it broke off is lost" } else { "" };
+            format!("recovered {rows} rows of an interrupted recording into {}{torn}", path.display())
+        }
+        RecoveredAs::AlreadySealed => format!("removed {spool}, which had been sealed already"),
+        RecoveredAs::Empty => format!("removed {spool}, which held nothing"),
+        RecoveredAs::Live => format!("left {spool} alone: its writer is alive"),
+        RecoveredAs::Refused(reason) => format!("left {spool} alone: {reason}"),
+    }
+}
+
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let campaign = Campaign::create_or_open(&a.output)?;
     let _lock = campaign.lock()?;
     for recovered in campaign.recover()? {
-        eprintln!("recovered: {recovered}");
+        eprintln!("{}", describe(&recovered));
     }
     let detection = a.sources.require()?;
     let options = RecorderOptions {

@@ -54,7 +54,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         }))
         .map(|()| Outcome::Done);
     }
-    let mut table = output::table(&["device", "name", "polls", "moved", "refresh", "shortest window for 1 %"], &[2, 3, 4, 5]);
+    let mut table =
+        output::table(&["device", "name", "polls", "moved", "refresh", "shortest window for 1 %"], &[2, 3, 4, 5]);
     for (device, w) in devices.iter().zip(&watched) {
         let ms = |s: f64| format!("{} ms", short(1e3 * s));
         // One edge is uncertain by a refresh period, uniformly: 1/sqrt(12) of it at each end of the window.

@@ -3,12 +3,16 @@
 //! Results go to stdout, progress and remarks to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 done but some rows or
 //! runs were rejected.
 
+mod agent;
 mod cards;
+mod doctor;
 mod fit;
 mod import;
 mod laws;
 mod output;
+mod plan;
 mod predict;
+mod sources;
 mod tables;
 
 use std::process::ExitCode;
@@ -49,6 +53,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Doctor(doctor::Arguments),
+    Agent(agent::Arguments),
+    Plan(plan::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
     Predict(predict::Arguments),
@@ -60,6 +67,9 @@ enum Verb {
 /// Carries out one verb.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.verb {
+        Verb::Doctor(a) => doctor::run(&a),
+        Verb::Agent(a) => agent::run(&a),
+        Verb::Plan(a) => plan::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Predict(a) => predict::run(&a),

@@ -24,7 +24,11 @@ impl SourceArguments {
     pub(crate) fn detect(&self) -> anyhow::Result<Detection> {
         for name in &self.sources {
             let known = ["nvml", "rapl"];
-            anyhow::ensure!(known.contains(&name.as_str()), "source `{name}` is unknown; expected some of {}", known.join(", "));
+            anyhow::ensure!(
+                known.contains(&name.as_str()),
+                "source `{name}` is unknown; expected some of {}",
+                known.join(", ")
+            );
         }
         let defaults = DetectOptions::default();
         let mut detection = detect(&DetectOptions {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::problem::Observation;
 use super::{Error, MIN_ROWS};
 use crate::card::{GpuCard, ModelCard};
+use crate::dataset::quality::rejecting;
 use crate::dataset::{Dataset, RejectedRow, Row};
 use crate::law::{Descriptors, Pool, Scenario, Skeleton, Target};
 use crate::schema::{EnergySource, Phase};
@@ -78,8 +79,8 @@ fn usable(row: &Row) -> Result<(), (&'static str, String)> {
     if !row.energy_j.is_some_and(|e| e.is_finite() && e > 0.0) {
         return Err(("energy_j", "energy_j is missing; a fit needs joules".to_owned()));
     }
-    if !row.quality.is_empty() {
-        return Err(("quality", format!("the row was marked {}", row.quality.join(", "))));
+    if let Some(reason) = rejecting(&row.quality) {
+        return Err(("quality", format!("the row was marked {reason}")));
     }
     Ok(())
 }

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands, and exactly what continuous integration runs.
+# Installs what it needs on Debian (a C compiler for Lua, zstd and the driver stubs); a Rust toolchain must be there.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+need() { # need COMMAND PACKAGE: installs PACKAGE where COMMAND is missing
+    command -v "$1" >/dev/null && return
+    say "installing $2"
+    local sudo=''
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$2"
+}
+
+need cc build-essential
+command -v cargo >/dev/null || { echo 'cargo is missing: install a Rust toolchain with rustup first' >&2; exit 1; }
+cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
+cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
+
+say 'format'
+cargo fmt --check
+
+say 'lints'
+cargo clippy --locked --all-targets -- -D warnings
+
+say 'tests'
+cargo test --locked
+
+say 'documentation'
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+
+say 'all checks passed'

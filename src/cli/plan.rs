@@ -1,0 +1,64 @@
+//! `energylens plan`: what a sweep would do; touches nothing.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use energylens::sweep::Plan;
+use serde_json::json;
+
+use super::{Outcome, output};
+
+/// Points that are listed without `--all`.
+const LISTED: usize = 12;
+
+/// Print what a sweep would run, without running anything.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The Lua script.
+    script: PathBuf,
+    /// List every point.
+    #[arg(long)]
+    all: bool,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
+    if a.json {
+        output::print_json(&json!({
+            "name": plan.name, "script_sha256": plan.script_sha256, "seed": plan.seed, "repeats": plan.repeats,
+            "measure": plan.measure, "workload": plan.workload, "points": plan.points, "runs": plan.runs,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let headers = ["point", "model", "gpu", "tp", "pp", "dp", "batch", "in", "out"];
+    let mut table = output::table(&headers, &[3, 4, 5, 6, 7, 8]);
+    let listed = if a.all { plan.points.len() } else { LISTED };
+    for p in plan.points.iter().take(listed) {
+        table.add_row([
+            p.point_id.clone(),
+            p.model.model.clone(),
+            p.gpu.gpu_model.clone(),
+            p.tensor_parallel.to_string(),
+            p.pipeline_parallel.to_string(),
+            p.data_parallel.to_string(),
+            p.batch_size.to_string(),
+            p.input_tokens.to_string(),
+            p.output_tokens.to_string(),
+        ]);
+    }
+    let more = plan.points.len().saturating_sub(listed);
+    let rest = if more > 0 { format!("\n ... and {more} more points (--all lists them)") } else { String::new() };
+    output::print(&format!(
+        "sweep {}: {} points, {} runs, seed {}, workload {}\n\n{}{rest}",
+        plan.name,
+        plan.points.len(),
+        plan.runs.len(),
+        plan.seed,
+        plan.workload.engine(),
+        table.trim_fmt()
+    ))?;
+    Ok(Outcome::Done)
+}
