@@ -12,6 +12,8 @@ mod laws;
 mod output;
 mod plan;
 mod predict;
+mod recommend;
+mod run;
 mod sources;
 mod tables;
 
@@ -56,9 +58,11 @@ enum Verb {
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Plan(plan::Arguments),
+    Run(run::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
     Predict(predict::Arguments),
+    Recommend(recommend::Arguments),
     Laws(laws::Arguments),
     Cards(cards::Arguments),
     Tables(tables::Arguments),
@@ -70,9 +74,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Plan(a) => plan::run(&a),
+        Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Predict(a) => predict::run(&a),
+        Verb::Recommend(a) => recommend::run(&a),
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
         Verb::Tables(a) => tables::run(&a),

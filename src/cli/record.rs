@@ -1,0 +1,1 @@
+//! `energylens record -- CMD`: what one command costs, device by device.
