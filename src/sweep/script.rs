@@ -5,8 +5,10 @@
 //! accident) is an error with file and line and, where there is one, the name that was probably meant.
 
 mod api;
+mod cards;
 mod fields;
 mod place;
+mod point;
 mod sandbox;
 #[cfg(test)]
 mod tests;
@@ -16,6 +18,7 @@ use std::path::Path;
 use mlua::{Function, Value};
 
 use self::place::Place;
+use self::point::PointTable;
 use self::sandbox::Sandbox;
 use super::Error;
 use super::axis::Sweep;
@@ -27,7 +30,7 @@ pub struct Script {
     place: Place,
     sweep: Sweep,
     accepts: Option<Function>,
-    point_table: api::PointTable,
+    point_table: PointTable,
 }
 
 impl Script {
@@ -38,7 +41,7 @@ impl Script {
         let result = Self::run(&sandbox, &place, source, directory);
         sandbox.drain_log(log);
         let (sweep, accepts) = result.map_err(|e| place.error(&e))?;
-        let point_table = api::PointTable::new(&sandbox.lua, &place).map_err(|e| place.error(&e))?;
+        let point_table = PointTable::new(&sandbox.lua, &place).map_err(|e| place.error(&e))?;
         Ok(Self { sandbox, place, sweep, accepts, point_table })
     }
 

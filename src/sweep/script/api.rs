@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use mlua::{Function, Lua, Table, UserData, Value};
 
+use super::cards::{gpu_card, model_card};
 use super::fields::{Fields, as_whole, show};
 use super::place::Place;
-use crate::card::{Architecture, GpuCard, ModelCard, Vendor};
+use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
-use crate::sweep::design::{Candidate, MOST_POINTS, PRECISIONS, precision_bytes};
+use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
 use crate::sweep::plan::{Measure, WorkloadSpec};
 
 /// What `el.sweep` returns.
@@ -22,7 +23,7 @@ struct Choice(Vec<Value>);
 /// `el.linear`, `el.geometric`.
 struct Range(Levels);
 /// `el.card_from`.
-struct Card(ModelCard);
+pub(super) struct Card(pub(super) ModelCard);
 /// `el.latin_hypercube`, `el.factorial`.
 struct Chosen(Design);
 /// `el.simulated`.
@@ -190,7 +191,8 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
     Ok(Returned { sweep, accepts })
 }
 
-fn borrowed<T: UserData + 'static, R>(value: &Value, read: impl Fn(&T) -> R) -> Option<R> {
+/// What `read` makes of a userdata value, if it is of the type that `read` takes.
+pub(super) fn borrowed<T: UserData + 'static, R>(value: &Value, read: impl Fn(&T) -> R) -> Option<R> {
     match value {
         Value::UserData(data) => data.borrow::<T>().ok().map(|d| read(&d)),
         _ => None,
@@ -281,181 +283,5 @@ fn levels(axes: &Fields<'_>, axis: &'static str, grid_wanted: bool, default: Opt
     match borrowed(&value, |c: &Choice| c.0.clone()) {
         Some(values) => Ok(Levels::choice(values.iter().map(whole).collect::<mlua::Result<Vec<_>>>()?)),
         None => Ok(Levels::Choice(vec![whole(&value)?])),
-    }
-}
-
-fn model_card(axes: &Fields<'_>, value: &Value) -> mlua::Result<ModelCard> {
-    match value {
-        Value::String(name) => {
-            let name = name.to_string_lossy();
-            ModelCard::builtin(&name).ok_or_else(|| {
-                let hint = match ModelCard::nearest_builtin(&name) {
-                    Some(near) => format!("; did you mean `{near}`?"),
-                    None => {
-                        "; describe it with a table of card fields, or el.card_from \"path/config.json\"".to_owned()
-                    }
-                };
-                axes.fail("model", format!("model {} is not built in{hint}", show(value)))
-            })
-        }
-        Value::UserData(_) => borrowed(value, |c: &Card| c.0.clone()).ok_or_else(|| {
-            axes.fail(
-                "model",
-                "axis `model` has something that is no model; expected a name, a card or el.choice of them",
-            )
-        }),
-        Value::Table(_) => described_model(axes, value),
-        other => Err(axes.fail("model", format!("axis `model` has {}; expected a name or a card", show(other)))),
-    }
-}
-
-fn described_model(axes: &Fields<'_>, value: &Value) -> mlua::Result<ModelCard> {
-    const KNOWN: [&str; 11] = [
-        "model",
-        "architecture",
-        "params",
-        "active_params",
-        "n_layers",
-        "hidden_size",
-        "kv_bytes_per_token",
-        "num_experts",
-        "experts_per_token",
-        "bytes_per_weight",
-        "ssm_share",
-    ];
-    let place = axes.place;
-    let card = Fields::at(place, axes.line_of("model"), value, "model card", "field", &KNOWN, 0)?;
-    let model = card.text("model", "a name")?;
-    let params = card.number("params", 1.0, 1e15, None)?;
-    let kv_bytes_per_token = card.number("kv_bytes_per_token", 0.0, 1e9, None)?;
-    let num_experts = card.number("num_experts", 0.0, 1e6, Some(0.0))?;
-    let ssm_share = card.number("ssm_share", 0.0, 1.0, Some(0.0))?;
-    let architecture = match card.get("architecture")? {
-        Value::Nil if num_experts > 1.0 => Architecture::Moe,
-        Value::Nil if ssm_share >= 1.0 => Architecture::Ssm,
-        Value::Nil if ssm_share > 0.0 => Architecture::Hybrid,
-        Value::Nil => Architecture::Dense,
-        _ => {
-            let text = card.text("architecture", "dense, moe, ssm, hybrid or vlm")?;
-            text.parse().map_err(|message: String| card.fail("architecture", message))?
-        }
-    };
-    Ok(ModelCard {
-        model,
-        architecture,
-        params,
-        active_params: card.number("active_params", 1.0, params, Some(params))?,
-        n_layers: card.number("n_layers", 1.0, 1e5, None)?,
-        hidden_size: card.number("hidden_size", 1.0, 1e7, None)?,
-        kv_bytes_per_token,
-        num_experts,
-        experts_per_token: card.number("experts_per_token", 0.0, num_experts, Some(num_experts.min(1.0)))?,
-        bytes_per_weight: card.number("bytes_per_weight", 0.1, 8.0, Some(2.0))?,
-        ssm_share,
-    })
-}
-
-fn gpu_card(axes: &Fields<'_>, value: &Value) -> mlua::Result<GpuCard> {
-    const KNOWN: [&str; 8] = [
-        "gpu_model",
-        "vendor",
-        "memory_bytes",
-        "peak_flops",
-        "memory_bandwidth_bytes_per_s",
-        "link_bandwidth_bytes_per_s",
-        "power_limit_w",
-        "idle_power_w",
-    ];
-    match value {
-        Value::String(name) => {
-            let name = name.to_string_lossy();
-            GpuCard::builtin(&name).ok_or_else(|| {
-                let hint = match GpuCard::nearest_builtin(&name) {
-                    Some(near) => format!("; did you mean `{near}`?"),
-                    None => "; describe it with a table of card fields".to_owned(),
-                };
-                axes.fail("gpu_model", format!("GPU {} is not built in{hint}", show(value)))
-            })
-        }
-        Value::Table(_) => {
-            let card = Fields::at(axes.place, axes.line_of("gpu_model"), value, "GPU card", "field", &KNOWN, 0)?;
-            let vendor = match card.text("vendor", "nvidia, amd or intel")?.as_str() {
-                "nvidia" => Vendor::Nvidia,
-                "amd" => Vendor::Amd,
-                "intel" => Vendor::Intel,
-                other => {
-                    let message = format!("vendor `{other}` is unknown; expected nvidia, amd or intel");
-                    return Err(card.fail("vendor", message));
-                }
-            };
-            let power_limit_w = card.number("power_limit_w", 1.0, 1e5, None)?;
-            Ok(GpuCard {
-                gpu_model: card.text("gpu_model", "a name")?,
-                vendor,
-                memory_bytes: card.number("memory_bytes", 1e6, 1e14, None)?,
-                peak_flops: card.number("peak_flops", 1e9, 1e18, None)?,
-                memory_bandwidth_bytes_per_s: card.number("memory_bandwidth_bytes_per_s", 1e6, 1e15, None)?,
-                link_bandwidth_bytes_per_s: card.number("link_bandwidth_bytes_per_s", 1e6, 1e15, None)?,
-                power_limit_w,
-                idle_power_w: card.number("idle_power_w", 0.0, power_limit_w, None)?,
-            })
-        }
-        other => {
-            Err(axes.fail("gpu_model", format!("axis `gpu_model` has {}; expected a name or a card", show(other))))
-        }
-    }
-}
-
-/// Makes the `p` of `where`: a table of the point's facts that knows what it lacks.
-pub(super) struct PointTable {
-    metatable: Table,
-}
-
-/// Names of the fields of `p`.
-const POINT_FIELDS: [&str; 13] = [
-    "model",
-    "architecture",
-    "params",
-    "gpu_model",
-    "precision",
-    "num_gpus",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "data_parallel",
-    "batch_size",
-    "input_tokens",
-    "output_tokens",
-    "kv_capacity_tokens",
-];
-
-impl PointTable {
-    pub(super) fn new(lua: &Lua, place: &Place) -> mlua::Result<Self> {
-        let metatable = lua.create_table()?;
-        let at = place.clone();
-        let index = lua.create_function(move |lua, (_, key): (Value, Value)| -> mlua::Result<Value> {
-            Err(at.fail(lua, super::sandbox::unknown("a point", "field", &show(&key), POINT_FIELDS)))
-        })?;
-        metatable.raw_set("__index", index)?;
-        Ok(Self { metatable })
-    }
-
-    pub(super) fn fill(&self, lua: &Lua, c: &Candidate<'_>) -> mlua::Result<Table> {
-        let d = c.deployment;
-        let p = lua.create_table_with_capacity(0, POINT_FIELDS.len())?;
-        p.raw_set("model", d.model.model.as_str())?;
-        p.raw_set("architecture", d.model.architecture.as_str())?;
-        p.raw_set("params", d.model.params)?;
-        p.raw_set("gpu_model", d.gpu.gpu_model.as_str())?;
-        p.raw_set("precision", d.precision.as_str())?;
-        p.raw_set("num_gpus", d.tensor_parallel * d.pipeline_parallel * d.data_parallel)?;
-        p.raw_set("tensor_parallel", d.tensor_parallel)?;
-        p.raw_set("pipeline_parallel", d.pipeline_parallel)?;
-        p.raw_set("data_parallel", d.data_parallel)?;
-        p.raw_set("batch_size", c.batch_size)?;
-        p.raw_set("input_tokens", c.input_tokens)?;
-        p.raw_set("output_tokens", c.output_tokens)?;
-        p.raw_set("kv_capacity_tokens", d.kv_capacity_tokens)?;
-        p.set_metatable(Some(self.metatable.clone()))?;
-        Ok(p)
     }
 }

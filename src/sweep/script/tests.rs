@@ -296,3 +296,16 @@ fn a_hundred_thousand_points_are_planned_through_a_where() {
     println!("100,000 points planned in {:?}", begin.elapsed());
     assert_eq!((plan.points.len(), plan.runs.len()), (100_000, 100_000));
 }
+
+#[test]
+fn the_example_of_the_reference_is_a_plan() {
+    let reference = include_str!("../../../docs/lua.md");
+    let example: String = reference
+        .lines()
+        .skip_while(|line| !line.starts_with("    local el"))
+        .take_while(|line| line.is_empty() || line.starts_with("    "))
+        .map(|line| format!("{}\n", line.trim_start_matches("    ")))
+        .collect();
+    assert_eq!(plan(&example).unwrap().points.len(), 50, "{example}");
+    assert!(reference.contains("`kv_capacity_tokens`"));
+}
