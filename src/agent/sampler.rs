@@ -89,7 +89,7 @@ impl Sampler {
                 index,
                 id: Arc::from(device.id.as_str()),
                 kind: device.energy_source,
-                quantum_ns: quantum_ns(&schedule),
+                quantum_ns: quantum_ns(schedule),
                 schedule: schedule.clone(),
                 next_poll_ns: now,
                 last: None,

@@ -88,9 +88,9 @@ fn open_sealed(path: PathBuf) -> Result<(PathBuf, Opened)> {
     Ok((path, Opened::Sealed(reader)))
 }
 
-/// Files of `table`, in reading order. A spool beside its sealed file is a sealing that was killed before its last
+/// Files of `table`, in reading order: for their metadata, such as the device table. A spool beside its sealed file is a sealing that was killed before its last
 /// step; its rows are in the sealed file.
-pub(super) fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
+pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let path = entry.map_err(Error::io("list", dir))?.path();
