@@ -30,6 +30,7 @@ pub(super) struct FakeDevice {
     pub(super) fatal_from_ns: Option<i64>,
     pub(super) power_only: bool,
     pub(super) has_left: bool,
+    pub(super) panics_after_reads: Option<u64>,
 }
 
 impl Twin {
@@ -67,6 +68,8 @@ impl CounterSource for FakeSource {
         let device = &mut self.twin.0.lock().unwrap()[index];
         assert!(!device.has_left, "device {index} was read after it had left");
         device.reads += 1;
+        let bug = device.panics_after_reads.is_some_and(|n| device.reads > n);
+        assert!(!bug, "a bug in the wrapper, on purpose");
         if device.gone_from_ns.is_some_and(|t| now >= t) {
             device.has_left = true;
             return Err(ReadError::Gone("fell off the bus".to_owned()));

@@ -87,6 +87,11 @@ fn a_recording_under_virtual_time_is_sealed_with_its_summary() {
 
 #[test]
 fn a_recording_in_real_time_keeps_every_row_it_does_not_count_as_lost() {
+    // The second ring is as small as can be, so that the writer cannot always keep up.
+    [65_536, 1].into_iter().for_each(record_in_real_time);
+}
+
+fn record_in_real_time(ring_rows: usize) {
     let dir = TempDir::new().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut device = counter(1, 5, 0.0, 600 * S);
@@ -94,8 +99,8 @@ fn a_recording_in_real_time_keeps_every_row_it_does_not_count_as_lost() {
     device.refreshes_ns.iter_mut().for_each(|t| *t += now);
     let (sources, twin) = fake(&clock, vec![device.clone(), device]);
     let stop = Arc::new(AtomicBool::new(false));
-    let recorder =
-        Recorder::start(dir.path(), sources, clock.clone(), RecorderOptions::default(), stop.clone()).unwrap();
+    let options = RecorderOptions { ring_rows, ..RecorderOptions::default() };
+    let recorder = Recorder::start(dir.path(), sources, clock.clone(), options, stop.clone()).unwrap();
     // 150 polls of each device are 150 ms at least, however slow this machine is: 30 refreshes.
     while twin.reads() < 300 {
         clock.sleep_until(clock.now() + 5 * MS);
@@ -105,6 +110,7 @@ fn a_recording_in_real_time_keeps_every_row_it_does_not_count_as_lost() {
     let emitted: u64 = recording.devices.iter().map(|d| d.rows).sum();
     assert!(emitted > 2);
     assert_eq!(recording.rows + recording.lost_rows, emitted);
+    assert!(recording.lost_rows == 0 || ring_rows == 1);
     let rows = rows_of(dir.path());
     assert_eq!(rows.len() as u64, recording.rows);
     assert!(rows.iter().all(|r| r.t_prev_poll_ns < r.t_mono_ns));
@@ -198,4 +204,21 @@ fn a_sample_of_eight_devices_costs_at_most_six_bytes() {
     let per_row = bytes as f64 / recording.rows as f64;
     println!("{bytes} bytes, {} rows, {per_row:.2} bytes per row", recording.rows);
     assert!(per_row <= 6.0, "{per_row:.2} bytes per row");
+}
+
+#[test]
+fn a_driver_wrapper_that_panics_ends_the_recording_with_an_error_and_keeps_the_rows() {
+    let dir = TempDir::new().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut device = counter(1, 5, 0.0, S);
+    device.panics_after_reads = Some(50);
+    let (sources, _) = fake(&clock, vec![device]);
+    let options = RecorderOptions::default();
+    let recorder = Recorder::start(dir.path(), sources, clock, options, Arc::default()).unwrap();
+    while !recorder.is_finished() {
+        std::thread::yield_now();
+    }
+    let error = recorder.finish().unwrap_err().to_string();
+    assert!(error.starts_with("the sampler thread of the recording has crashed"), "{error}");
+    assert!(!rows_of(dir.path()).is_empty());
 }
