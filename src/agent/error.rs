@@ -27,8 +27,8 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// A thread ended by a bug in this program or in a driver wrapper; the spool is left for recovery.
-    #[error("the {thread} thread of the recording has crashed; its rows are recovered at the next start")]
+    /// A thread ended by a bug in this program or in a driver wrapper. What was flushed before is sealed or recoverable.
+    #[error("the {thread} thread of the recording has crashed; rows up to the last flush are kept")]
     Crashed {
         /// Which.
         thread: &'static str,

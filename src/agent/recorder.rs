@@ -136,10 +136,11 @@ impl VirtualRecorder {
     }
 }
 
-/// Records in real time, on two threads, until stopped.
+/// Records in real time, on two threads, until stopped. Dropped without [`finish`](Self::finish) it stops and seals
+/// too, but nobody learns how that went.
 pub struct Recorder {
-    sampler: JoinHandle<()>,
-    writer: JoinHandle<Result<Recording>>,
+    sampler: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -183,21 +184,30 @@ impl Recorder {
                 return Err(e);
             }
         };
-        Ok(Self { sampler, writer, stop })
+        Ok(Self { sampler: Some(sampler), writer: Some(writer), stop })
     }
 
-    /// Whether it has ended by itself: all devices are gone, or the stop flag was set.
+    /// Whether sampling has ended: all devices are gone, or the stop flag was set.
     pub fn is_finished(&self) -> bool {
-        self.sampler.is_finished()
+        self.sampler.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Stops, writes what is left, and seals.
-    pub fn finish(self) -> Result<Recording> {
+    pub fn finish(mut self) -> Result<Recording> {
         self.stop.store(true, Ordering::Release);
-        let sampled = self.sampler.join();
-        let written = self.writer.join().map_err(|_| Error::Crashed { thread: "writer" })?;
-        sampled.map_err(|_| Error::Crashed { thread: "sampler" })?;
-        written
+        let sampled = self.sampler.take().is_some_and(|thread| thread.join().is_ok());
+        let written = self.writer.take().and_then(|thread| thread.join().ok());
+        let recording = written.ok_or(Error::Crashed { thread: "writer" })??;
+        if sampled { Ok(recording) } else { Err(Error::Crashed { thread: "sampler" }) }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
     }
 }
 

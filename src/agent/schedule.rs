@@ -109,12 +109,14 @@ impl Schedule {
     /// The counter moved in `(earliest_ns, latest_ns]`; when to look next.
     pub(super) fn after_edge(&mut self, earliest_ns: i64, latest_ns: i64) -> i64 {
         let edge_ns = earliest_ns + (latest_ns - earliest_ns) / 2;
-        let waited = self.window_ns.take().is_some();
+        // Early only if we looked when we meant to. A wake-up that came late blurs edges too, but says nothing of the
+        // counter: it must not widen the margin (it is among the late polls).
+        let early = self.window_ns.take().is_some_and(|window| latest_ns <= window + 2 * self.step_ns);
         let sharp = latest_ns - earliest_ns <= 2 * self.step_ns;
         self.last_edge_ns = edge_ns;
         if !sharp {
             self.last_sharp_edge_ns = None;
-            if waited {
+            if early {
                 self.note_blurred();
             }
             return self.tick_after(latest_ns);
@@ -188,5 +190,56 @@ impl Schedule {
     /// that have passed are skipped, not made up for.
     fn tick_after(&self, now_ns: i64) -> i64 {
         (now_ns.div_euclid(self.step_ns) + 1) * self.step_ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    /// A schedule that has seen edges at 0, 100, ..., 1000 ms, and when it wants to look next.
+    fn learnt() -> (Schedule, i64) {
+        let mut schedule = Schedule::new(Cadence::PhaseLocked { resolution_ns: MS }, 0);
+        let mut next = 0;
+        for edge in (0..=1_000).step_by(100) {
+            next = schedule.after_edge(edge * MS, (edge + 1) * MS);
+        }
+        (schedule, next)
+    }
+
+    #[test]
+    fn it_waits_for_the_shortest_interval_less_its_margin() {
+        let (mut schedule, next) = learnt();
+        // Last edge at 1000.5 ms, shortest interval 100 ms, margin 0.5 ms: 1100 ms, on the grid.
+        assert_eq!(next, 1_100 * MS);
+        assert_eq!(schedule.after_standstill(1_000 * MS + 300_000), 1_100 * MS, "a heartbeat does not end the wait");
+        assert_eq!(schedule.after_standstill(1_100 * MS), 1_101 * MS);
+        assert_eq!(schedule.after_standstill(1_103 * MS + 5), 1_104 * MS, "back on the grid after a late poll");
+        assert_eq!(schedule.period_ns(), Some(1e8));
+    }
+
+    #[test]
+    fn an_early_edge_widens_the_margin_but_a_late_wake_up_does_not() {
+        let (mut early, _) = learnt();
+        assert_eq!(early.after_edge(1_001 * MS, 1_100 * MS), 1_101 * MS, "dense until the next edge");
+        assert_eq!(early.blurred(), 1);
+        // Margin 0.5 + 1 ms, less 1/256 ms for the sharp edge: 1200.5 + 100 - 1.496 = 1299.004.
+        assert_eq!(early.after_edge(1_200 * MS, 1_201 * MS), 1_299 * MS);
+
+        let (mut late, _) = learnt();
+        late.after_edge(1_001 * MS, 1_108 * MS);
+        assert_eq!(late.blurred(), 0);
+        assert_eq!(late.after_edge(1_200 * MS, 1_201 * MS), 1_300 * MS);
+    }
+
+    #[test]
+    fn it_does_not_wait_before_it_has_seen_enough() {
+        let mut schedule = Schedule::new(Cadence::PhaseLocked { resolution_ns: MS }, 0);
+        for edge in (0..800).step_by(100) {
+            assert_eq!(schedule.after_edge(edge * MS, (edge + 1) * MS), (edge + 2) * MS);
+        }
+        assert_eq!(schedule.after_edge(800 * MS, 801 * MS), 900 * MS);
     }
 }

@@ -124,3 +124,65 @@ impl SampleWriter {
         recording
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::agent::ReadCost;
+    use crate::clock::ClockAnchor;
+    use crate::schema::EnergySource;
+
+    fn row(t_mono_ns: i64) -> SampleRow {
+        SampleRow {
+            device: Arc::from("a"),
+            t_mono_ns,
+            t_prev_poll_ns: t_mono_ns - 1,
+            energy_counter_uj: Some(t_mono_ns.unsigned_abs()),
+            power_w: None,
+            t_device_ns: None,
+            source: EnergySource::Counter,
+        }
+    }
+
+    fn summary() -> Recording {
+        Recording {
+            host: "n".to_owned(),
+            t_begin_mono_ns: 0,
+            t_end_mono_ns: 1,
+            rows: 0,
+            lost_rows: 0,
+            polls: 0,
+            late_polls: 0,
+            edges: 0,
+            read_cost: ReadCost::default(),
+            sampler_cpu_s: None,
+            write_errors: 0,
+            last_write_error: None,
+            devices: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_for_a_while_costs_no_row_and_doubles_none() {
+        let dir = TempDir::new().unwrap();
+        let meta = FileMetadata::of_host("n", ClockAnchor { t_mono_ns: 0, t_unix_ns: 0 });
+        let mut writer = SampleWriter::create(dir.path().to_owned(), meta, 1_000_000).unwrap();
+        (0..10).for_each(|t| writer.push(row(t)));
+        writer.flush(&summary).unwrap();
+        writer.segment.as_mut().unwrap().limit_room(500);
+        (10..400).for_each(|t| writer.push(row(t)));
+        assert!(writer.flush(&summary).is_err());
+        (400..410).for_each(|t| writer.push(row(t)));
+        writer.flush(&summary).unwrap();
+        let recording = writer.finish(&summary).unwrap();
+        assert_eq!((recording.rows, recording.write_errors, recording.files.len()), (410, 1, 2));
+        let batches = store::read_table(dir.path(), &SAMPLES).unwrap();
+        let rows: Vec<_> = batches.flat_map(|b| SampleRow::from_batch(&b.unwrap()).unwrap()).collect();
+        assert_eq!(rows, (0..410).map(row).collect::<Vec<_>>());
+    }
+}

@@ -88,7 +88,7 @@ fn open_sealed(path: PathBuf) -> Result<(PathBuf, Opened)> {
     Ok((path, Opened::Sealed(reader)))
 }
 
-/// Files of `table`, in reading order. A spool beside its sealed file is a sealing that was killed before its last
+/// Files of `table`, in reading order: for their metadata, such as the device table. A spool beside its sealed file is a sealing that was killed before its last
 /// step; its rows are in the sealed file.
 pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -324,7 +324,6 @@ fn a_host_name_cannot_leave_the_directory() {
 
 #[test]
 fn a_newer_format_is_refused_by_name() {
-    let dir = TempDir::new().unwrap();
     let mut newer = meta();
     newer.extra.clear();
     let mut pairs = newer.to_pairs(&SAMPLES);
