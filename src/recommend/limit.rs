@@ -31,6 +31,15 @@ impl Objective {
     }
 }
 
+impl From<Objective> for Quantity {
+    fn from(objective: Objective) -> Self {
+        match objective {
+            Objective::EnergyPerToken => Self::EnergyPerTokenJ,
+            Objective::EnergyPerRequest => Self::EnergyPerRequestJ,
+        }
+    }
+}
+
 impl fmt::Display for Objective {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

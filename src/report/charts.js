@@ -1,0 +1,191 @@
+// Draws every .chart of the report from the JSON element #figures, and again when its width or the colours change.
+"use strict";
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const narrow = (width) => width < 480;
+  // Okabe and Ito's colours, which the colour-blind tell apart; black becomes the text's own colour.
+  const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
+  const groups = { static: "#7f7f7f", prefill: "#e69f00", decode: "#0072b2", communication: "#cc79a7", overhead: "#009e73" };
+  const bands = { idle: "#7f7f7f", warmup: "#56b4e9", prefill: "#e69f00", decode: "#0072b2", total: "#009e73" };
+  const number = d3.format(".4~g");
+  const unique = (values) => [...new Set(values)];
+  const positive = (values) => d3.extent(values.filter((v) => v > 0));
+
+  // Plain elements, not HTML text: names come from outside.
+  const swatches = (entries) => {
+    const list = document.createElement("div");
+    list.className = "swatches";
+    for (const [name, colour] of entries) {
+      const item = document.createElement("span");
+      const box = document.createElement("i");
+      box.style.background = colour;
+      item.append(box, name);
+      list.append(item);
+    }
+    return list;
+  };
+  const plot = (width, options) =>
+    Plot.plot({
+      width,
+      marginLeft: narrow(width) ? 48 : 60,
+      marginRight: 16,
+      marginBottom: 40,
+      style: { background: "none", color: "currentColor", fontSize: "12px", overflow: "visible" },
+      ...options,
+    });
+  // Ticks of a logarithmic axis: as many as fit, in plain figures.
+  const logTicks = (domain, width) => ({
+    type: "log",
+    domain,
+    ticks: Math.log10(domain[1] / domain[0]) > 3 ? Math.max(3, Math.floor(width / 90)) : Math.max(3, Math.floor(width / 70)),
+    tickFormat: (v) => number(v),
+  });
+  const padded = ([low, high], factor = 1.15) => [low / factor, high * factor];
+  const byConfig = (names) => {
+    const order = (name) => name.match(/\d+/g).map(Number);
+    return [...names].sort((a, b) => {
+      const [ta, pa] = order(a), [tb, pb] = order(b);
+      return ta * pa - tb * pb || ta - tb;
+    });
+  };
+
+  const charts = {
+    power(width) {
+      const { traces, bands: phases } = figures.power;
+      const points = traces.flatMap((t) => t.points.map(([t_s, power_w]) => ({ device: t.device, t_s, power_w })));
+      const devices = traces.map((t) => t.device);
+      const colour = (device) => palette[devices.indexOf(device) % palette.length];
+      const present = unique(phases.map((b) => b.phase));
+      const svg = plot(width, {
+        height: narrow(width) ? 240 : 320,
+        x: { label: "time, s" },
+        y: { label: "power, W", zero: true, grid: true, nice: true },
+        marks: [
+          Plot.rectY(phases, {
+            x1: "start_s", x2: "end_s", y1: 0, y2: d3.max(points, (d) => d.power_w),
+            fill: (d) => bands[d.phase] ?? "#7f7f7f", fillOpacity: 0.16,
+          }),
+          Plot.line(points, { x: "t_s", y: "power_w", z: "device", stroke: (d) => colour(d.device), strokeWidth: 1 }),
+          Plot.tip(points, Plot.pointerX({ x: "t_s", y: "power_w", title: (d) => `${d.device}\n${number(d.t_s)} s\n${number(d.power_w)} W` })),
+        ],
+      });
+      return [
+        swatches([...devices.slice(0, 8).map((d) => [d, colour(d)]), ...present.map((p) => [p, (bands[p] ?? "#7f7f7f") + "55"])]),
+        svg,
+      ];
+    },
+
+    curves(width, index) {
+      const { curves, points } = figures.views[index];
+      const configs = byConfig(unique(curves.map((d) => d.config)));
+      const colour = (config) => palette[configs.indexOf(config) % palette.length];
+      const dashed = (config) => (configs.indexOf(config) >= palette.length ? "4 3" : null);
+      const svg = plot(width, {
+        height: narrow(width) ? 300 : 400,
+        x: { label: "sequences per replica", ...logTicks(padded(positive(curves.map((d) => d.batch)), 1.05), width) },
+        y: { label: "J per output token", grid: true, ...logTicks(padded(positive([...curves.flatMap((d) => [d.low, d.high]), ...points.map((d) => d.value)]), 1.05), 300) },
+        marks: [
+          Plot.areaY(curves, { x: "batch", y1: "low", y2: "high", z: "config", fill: (d) => colour(d.config), fillOpacity: 0.12 }),
+          ...configs.map((config) =>
+            Plot.line(curves.filter((d) => d.config === config), { x: "batch", y: "value", stroke: colour(config), strokeWidth: 1.8, strokeDasharray: dashed(config) })),
+          Plot.dot(points, { x: "batch", y: "value", fill: (d) => colour(d.config), r: 3, stroke: "var(--page)", strokeWidth: 0.7 }),
+          Plot.tip(points, Plot.pointer({ x: "batch", y: "value", title: (d) => `${d.config}, ${number(d.batch)} sequences\n${number(d.value)} J per token\n${d.run_id}` })),
+        ],
+      });
+      return [swatches(configs.map((c) => [c, colour(c)])), svg];
+    },
+
+    terms(width, index) {
+      const { terms } = figures.views[index];
+      const configs = byConfig(unique(terms.map((d) => d.config)));
+      const names = unique(terms.map((d) => d.term));
+      const group = new Map(terms.map((d) => [d.term, d.group]));
+      // Terms of one group share a hue and differ in lightness.
+      const colour = (term) => {
+        const mates = names.filter((n) => group.get(n) === group.get(term));
+        const base = d3.hsl(groups[group.get(term)] ?? "#7f7f7f");
+        base.l = Math.min(0.85, base.l + 0.17 * mates.indexOf(term));
+        return base.formatHex();
+      };
+      const shown = names.filter((n) => terms.some((d) => d.term === n && d.energy_per_token_j > 0));
+      const svg = plot(width, {
+        height: 50 + 30 * configs.length,
+        marginLeft: 74,
+        marginTop: 6,
+        x: { label: "J per output token", grid: true, ticks: Math.max(3, Math.floor(width / 90)) },
+        y: { domain: configs, label: null },
+        marks: [
+          Plot.barX(terms, Plot.stackX({
+            x: "energy_per_token_j", y: "config", order: names, fill: (d) => colour(d.term), inset: 0.5,
+            title: (d) => `${d.config}\n${d.term}\n${number(d.energy_per_token_j)} J per token`, tip: true,
+          })),
+        ],
+      });
+      return [swatches(shown.map((n) => [n, colour(n)])), svg];
+    },
+
+    tradeoff(width) {
+      const { latency, points } = figures.tradeoff;
+      const style = { recommended: ["recommended", palette[1]], front: ["on the front", palette[0]], other: ["ranked, off the front", "#8a94a0"], measured: ["measured", palette[0]] };
+      const front = points.filter((d) => d.kind === "front").sort((a, b) => a.latency_s - b.latency_s);
+      const svg = plot(width, {
+        height: narrow(width) ? 300 : 380,
+        x: { label: `${latency}`, ...logTicks(padded(positive(points.map((d) => d.latency_s))), width) },
+        y: { label: "J per output token", grid: true, ...logTicks(padded(positive(points.map((d) => d.energy_per_token_j))), 300) },
+        marks: [
+          Plot.line(front, { x: "latency_s", y: "energy_per_token_j", stroke: palette[0], strokeOpacity: 0.6, curve: "step-after" }),
+          Plot.dot(points, { x: "latency_s", y: "energy_per_token_j", fill: (d) => style[d.kind][1], r: (d) => (d.kind === "recommended" ? 6 : 3.5), symbol: (d) => (d.kind === "recommended" ? "star" : "circle") }),
+          Plot.tip(points, Plot.pointer({ x: "latency_s", y: "energy_per_token_j", title: (d) => `${d.label}\n${number(d.energy_per_token_j)} J per token\n${number(d.latency_s)} s` })),
+        ],
+      });
+      return [swatches(unique(points.map((d) => d.kind)).map((k) => style[k])), svg];
+    },
+
+    parity(width) {
+      const points = figures.parity;
+      const kinds = unique(points.map((d) => d.phase));
+      const colour = (kind) => palette[kinds.indexOf(kind) % palette.length];
+      const domain = padded(positive(points.flatMap((d) => [d.measured_j, d.predicted_j])), 1.3);
+      const svg = plot(width, {
+        height: Math.min(width, 420),
+        x: { label: "predicted, J", ...logTicks(domain, width) },
+        y: { label: "measured, J", grid: true, ...logTicks(domain, 360) },
+        marks: [
+          Plot.line([domain[0], domain[1]], { x: Plot.identity, y: Plot.identity, stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "4 3" }),
+          Plot.dot(points, { x: "predicted_j", y: "measured_j", stroke: (d) => colour(d.phase), r: 3 }),
+          Plot.tip(points, Plot.pointer({ x: "predicted_j", y: "measured_j", title: (d) => `${d.label}\n${d.phase}: measured ${number(d.measured_j)} J, predicted ${number(d.predicted_j)} J` })),
+        ],
+      });
+      return [swatches(kinds.map((k) => [k, colour(k)])), svg];
+    },
+
+    residuals(width) {
+      const points = figures.parity.map((d) => ({ ...d, off: 100 * (d.measured_j / d.predicted_j - 1) }));
+      const kinds = unique(points.map((d) => d.phase));
+      const colour = (kind) => palette[kinds.indexOf(kind) % palette.length];
+      const svg = plot(width, {
+        height: Math.min(width, 420),
+        x: { label: "predicted, J", ...logTicks(padded(positive(points.map((d) => d.predicted_j)), 1.3), width) },
+        y: { label: "measured over predicted, %", grid: true, nice: true, tickFormat: "+d" },
+        marks: [
+          Plot.ruleY([0], { strokeOpacity: 0.5 }),
+          Plot.dot(points, { x: "predicted_j", y: "off", stroke: (d) => colour(d.phase), r: 3 }),
+          Plot.tip(points, Plot.pointer({ x: "predicted_j", y: "off", title: (d) => `${d.label}\n${d.phase}: ${d3.format("+.1f")(d.off)} %` })),
+        ],
+      });
+      return [swatches(kinds.map((k) => [k, colour(k)])), svg];
+    },
+  };
+
+  const draw = (element) => {
+    const width = Math.floor(element.clientWidth);
+    if (width < 40 || element.drawnWidth === width) return;
+    element.drawnWidth = width;
+    element.replaceChildren(...charts[element.dataset.chart](width, Number(element.dataset.index)));
+  };
+  const watcher = new ResizeObserver((entries) => entries.forEach((entry) => draw(entry.target)));
+  for (const element of document.querySelectorAll(".chart")) {
+    draw(element);
+    watcher.observe(element);
+  }
+})();

@@ -1,0 +1,490 @@
+//! The words and tables of the page, ready for the template.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::ReportInput;
+use super::figures::{Figures, FittedRow, VIEWS, View};
+use crate::law::{HeldOut, Law, Target, formula_text, legend};
+use crate::recommend::{Candidate, Quantity, Recommendation, figure};
+use crate::schema::Phase;
+
+/// Rows of the phase table.
+const TABLE_ROWS: usize = 200;
+
+/// Refused rows that are listed one by one.
+const REFUSED_ROWS: usize = 20;
+
+/// Names that a fact lists.
+const NAMES: usize = 4;
+
+/// Laws with a section of their own.
+const LAWS: usize = 12;
+
+/// Everything on the page but the charts' numbers.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    title: String,
+    version: &'static str,
+    simulated: bool,
+    measured: Vec<Fact>,
+    quality: Vec<Fact>,
+    recommendation: Option<Answer>,
+    refused: Vec<Refused>,
+    refused_more: usize,
+    power: Option<String>,
+    views: Vec<ViewText>,
+    views_more: usize,
+    tradeoff: Option<String>,
+    parity: Option<String>,
+    accuracy: Vec<Accuracy>,
+    laws: Vec<LawText>,
+    laws_more: usize,
+    phases: Table,
+    phases_more: usize,
+}
+
+/// One line of the first page.
+#[derive(Debug, Serialize)]
+struct Fact {
+    name: &'static str,
+    value: String,
+    /// Whether a reader should be wary of it.
+    warn: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    sentence: String,
+    table: Table,
+    rules: Vec<String>,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Refused {
+    line: usize,
+    column: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ViewText {
+    name: String,
+    workload: String,
+    batch: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Accuracy {
+    scope: String,
+    scheme: String,
+    table: Table,
+}
+
+#[derive(Debug, Serialize)]
+struct LawText {
+    title: String,
+    facts: String,
+    formula: String,
+    legend: Vec<(&'static str, &'static str)>,
+    parameters: Table,
+    verdicts: Vec<VerdictText>,
+    domain: Table,
+    /// Shown at once rather than on demand.
+    open: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct VerdictText {
+    text: String,
+    good: bool,
+}
+
+impl Page {
+    pub(super) fn new(
+        input: &ReportInput<'_>,
+        fitted: &[FittedRow<'_>],
+        views: &[View<'_>],
+        figures: &Figures,
+    ) -> Self {
+        let scenarios: BTreeSet<_> = fitted.iter().map(|r| r.row.scenario_key()).collect();
+        let rejected = &input.dataset.rejected;
+        Self {
+            title: input.title.to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            simulated: input.is_simulated(),
+            measured: measured(input),
+            quality: quality(input, fitted),
+            recommendation: input.recommendation.map(Answer::of),
+            refused: rejected
+                .iter()
+                .take(REFUSED_ROWS)
+                .map(|r| Refused {
+                    line: r.line,
+                    column: r.column.clone().unwrap_or_default(),
+                    reason: r.reason.clone(),
+                })
+                .collect(),
+            refused_more: rejected.len().saturating_sub(REFUSED_ROWS),
+            power: figures.power.as_ref().map(|p| match p.bands_left_out {
+                0 => "Phases are shaded.".to_owned(),
+                n => format!("Phases are shaded; the last {n} are left out."),
+            }),
+            views: views.iter().map(ViewText::of).collect(),
+            views_more: if views.len() == VIEWS { scenarios.len().saturating_sub(VIEWS) } else { 0 },
+            tradeoff: figures.tradeoff.as_ref().map(|t| t.latency.to_owned()),
+            parity: (!figures.parity.is_empty()).then(|| {
+                if figures.held_out {
+                    "Held-out rows: the law that predicts each was fitted without it.".to_owned()
+                } else {
+                    "Fitted rows: the law has seen every one of them, so this shows how well it describes, not how well \
+                     it predicts."
+                        .to_owned()
+                }
+            }),
+            accuracy: input
+                .model
+                .laws
+                .iter()
+                .filter_map(|law| Some(Accuracy::of(law, law.held_out.as_ref()?)))
+                .take(LAWS)
+                .collect(),
+            laws: input.model.laws.iter().take(LAWS).map(LawText::of).collect(),
+            laws_more: input.model.laws.len().saturating_sub(LAWS),
+            phases: phase_table(input, fitted),
+            phases_more: input.dataset.rows.len().saturating_sub(TABLE_ROWS),
+        }
+    }
+}
+
+fn fact(name: &'static str, value: impl Into<String>) -> Fact {
+    Fact { name, value: value.into(), warn: false }
+}
+
+/// What was measured, on what.
+fn measured(input: &ReportInput<'_>) -> Vec<Fact> {
+    let rows = &input.dataset.rows;
+    let mut facts = Vec::new();
+    let mut names = |name, values: BTreeSet<&str>| {
+        if !values.is_empty() {
+            facts.push(fact(name, listing(&values)));
+        }
+    };
+    names("models", rows.iter().map(|r| r.model.as_str()).collect());
+    names("GPUs", rows.iter().map(|r| r.gpu_model.as_str()).collect());
+    names("engines", rows.iter().filter_map(|r| r.engine.as_deref()).collect());
+    names("precisions", rows.iter().filter_map(|r| r.precision.as_deref()).collect());
+    names("energy from", rows.iter().map(|r| r.source.as_str()).collect());
+    let mut range = |name, values: Vec<f64>| {
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        if low.is_finite() {
+            let text = if low == high { figure(low) } else { format!("{} to {}", figure(low), figure(high)) };
+            facts.push(fact(name, text));
+        }
+    };
+    range("GPUs per run", rows.iter().map(|r| f64::from(r.num_gpus)).collect());
+    range("tensor_parallel", rows.iter().map(|r| f64::from(r.tensor_parallel)).collect());
+    range("pipeline_parallel", rows.iter().map(|r| f64::from(r.pipeline_parallel)).collect());
+    range("batch_size", rows.iter().map(|r| r.batch_size).collect());
+    range("input_tokens", rows.iter().filter_map(|r| r.input_tokens).collect());
+    range("output_tokens", rows.iter().map(|r| r.output_tokens).collect());
+    facts
+}
+
+/// How well it was measured and fitted.
+fn quality(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Vec<Fact> {
+    let dataset = input.dataset;
+    let of_phase = |phase| dataset.rows.iter().filter(|r| r.phase == phase).count();
+    let [total, prefill, decode] = [Phase::Total, Phase::Prefill, Phase::Decode].map(of_phase);
+    let mut facts =
+        vec![fact("rows", format!("{} ({total} total, {prefill} prefill, {decode} decode)", dataset.rows.len()))];
+    facts.push(Fact {
+        name: "rows refused",
+        value: dataset.rejected.len().to_string(),
+        warn: !dataset.rejected.is_empty(),
+    });
+    let doubtful = dataset.rows.iter().filter(|r| !r.quality.is_empty()).count();
+    facts.push(Fact { name: "rows with a reason to doubt", value: doubtful.to_string(), warn: doubtful > 0 });
+    let relative = |r: &crate::dataset::Row| Some(r.energy_j_std? / r.energy_j.filter(|e| *e > 0.0)?);
+    let mut uncertainty: Vec<f64> = dataset.rows.iter().filter_map(relative).filter(|u| u.is_finite()).collect();
+    uncertainty.sort_by(f64::total_cmp);
+    if let Some(median) = uncertainty.get(uncertainty.len() / 2) {
+        facts.push(fact("median uncertainty of an energy", format!("±{} %", figure(100.0 * median))));
+    }
+    if let Some(recording) = &input.recording {
+        recording_facts(recording, &mut facts);
+    }
+    facts.push(fact("rows that a law describes", fitted.len().to_string()));
+    let held_out = input.model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ);
+    if let Some(held_out) = held_out.filter_map(|l| l.held_out.as_ref()).next() {
+        let own = held_out.figures.get("energylens").or(held_out.figures.values().next());
+        if let Some(mape) = own.and_then(|f| f.get("mape")) {
+            facts.push(fact("error on held-out rows (MAPE)", format!("{} %", figure(100.0 * mape))));
+        }
+        if let Some(top1) = own.and_then(|f| f.get("top1")) {
+            facts.push(fact("best configuration picked, held out (Top-1)", format!("{} %", figure(100.0 * top1))));
+        }
+    } else {
+        facts.push(Fact { name: "accuracy on held-out rows", value: "not computed".to_owned(), warn: true });
+    }
+    let bad = input.model.laws.iter().flat_map(|l| &l.verdicts).filter(|v| !v.is_good()).count();
+    facts.push(Fact { name: "verdicts to read", value: bad.to_string(), warn: bad > 0 });
+    facts
+}
+
+fn recording_facts(recording: &super::RecordingFacts, facts: &mut Vec<Fact>) {
+    if let Some(devices) = &recording.devices {
+        facts.push(fact("devices recorded", listing(&devices.iter().map(String::as_str).collect())));
+    }
+    if let Some(duration_s) = recording.duration_s {
+        facts.push(fact("time recorded", format!("{} s", figure(duration_s))));
+    }
+    if let (Some(edges), Some(polls)) = (recording.edges, recording.polls) {
+        facts.push(fact("counter edges", format!("{edges} in {polls} readings")));
+    } else if let Some(edges) = recording.edges {
+        facts.push(fact("counter edges", edges.to_string()));
+    }
+    if let Some(lost) = recording.lost {
+        facts.push(Fact { name: "samples lost", value: lost.to_string(), warn: lost > 0 });
+    }
+    if let Some(share) = recording.cpu_share {
+        facts.push(fact("cost of recording", format!("{} % of one core", figure(100.0 * share))));
+    }
+}
+
+fn listing(names: &BTreeSet<&str>) -> String {
+    let shown: Vec<_> = names.iter().take(NAMES).copied().collect();
+    let more = names.len().saturating_sub(NAMES);
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+impl Answer {
+    fn of(answer: &Recommendation) -> Self {
+        let estimates = [
+            (answer.objective.into(), "J per token"),
+            (Quantity::MeanTtftS, "TTFT, s"),
+            (Quantity::MeanTpotS, "TPOT, s"),
+            (Quantity::DurationS, "batch, s"),
+            (Quantity::MeanPowerW, "power, W"),
+        ];
+        let known = |q: Quantity| answer.ranked.iter().any(|c| c.estimate(q).is_some());
+        let estimates: Vec<(Quantity, &str)> = estimates.into_iter().filter(|(q, _)| known(*q)).collect();
+        let mut head: Vec<String> = ["GPU", "TP", "PP", "DP", "GPUs", "batch"].into_iter().map(str::to_owned).collect();
+        head.extend(estimates.iter().map(|(q, title)| match q {
+            Quantity::EnergyPerRequestJ => "J per request".to_owned(),
+            _ => (*title).to_owned(),
+        }));
+        head.extend(["extra energy", "probability to be best", "notes"].map(str::to_owned));
+        let row = |c: &Candidate| {
+            let mut cells = vec![c.gpu_model.clone()];
+            cells.extend([c.tensor_parallel, c.pipeline_parallel, c.data_parallel, c.num_gpus].map(|v| v.to_string()));
+            cells.push(figure(c.batch_size));
+            cells.extend(estimates.iter().enumerate().map(|(i, (q, _))| match c.estimate(*q) {
+                Some(e) if i == 0 => format!("{} ({} to {})", figure(e.value), figure(e.low), figure(e.high)),
+                Some(e) => figure(e.value),
+                None => "–".to_owned(),
+            }));
+            cells.push(format!("{:+.1} %", c.extra_energy_percent));
+            cells.push(c.probability_best.map_or("–".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
+            let mut notes: Vec<String> = c.outside.clone();
+            notes.extend(
+                c.limits
+                    .iter()
+                    .filter(|l| !l.holds_with_margin)
+                    .map(|l| format!("{} may reach {}", l.limit.quantity, figure(l.worst))),
+            );
+            cells.push(notes.join("; "));
+            cells
+        };
+        let rule = |a: &crate::recommend::Alternative| {
+            format!(
+                "{}: {} on {} GPUs would need {:+.1} % energy.",
+                a.rule,
+                a.pick.label(),
+                a.pick.num_gpus,
+                a.pick.extra_energy_percent
+            )
+        };
+        let mut notes = vec![format!(
+            "{} of {} configurations are feasible. Intervals hold 90 %; probabilities come from {} draws over {} \
+             contenders (seed {}).",
+            answer.feasible, answer.candidates, answer.draws, answer.contenders, answer.seed
+        )];
+        notes.extend(answer.excluded.iter().map(|e| format!("Left out: {e}.")));
+        Self {
+            sentence: answer.ranked.first().map(|best| answer.sentence(best)).unwrap_or_default(),
+            table: Table { head, rows: answer.ranked.iter().map(row).collect() },
+            rules: answer.alternatives.iter().map(rule).collect(),
+            notes,
+            warnings: answer.warnings.clone(),
+        }
+    }
+}
+
+impl ViewText {
+    fn of(view: &View<'_>) -> Self {
+        Self {
+            name: format!("{} on {}", view.scenario.model, view.scenario.gpu_model),
+            workload: format!("{} input and {} output tokens", figure(view.input_tokens), figure(view.output_tokens)),
+            batch: figure(view.batch_size),
+        }
+    }
+}
+
+impl Accuracy {
+    fn of(law: &Law, held_out: &HeldOut) -> Self {
+        let known: BTreeSet<&String> = held_out.figures.values().flat_map(BTreeMap::keys).collect();
+        // Shares are printed in %, whatever else there is as it stands.
+        let shares = [
+            ("mape", "MAPE"),
+            ("top1", "Top-1"),
+            ("top1_tolerant", "Top-1 within repeat noise"),
+            ("regret", "energy regret"),
+            ("pairwise", "pairs ordered right"),
+        ];
+        let mut columns: Vec<(String, String, bool)> = shares
+            .iter()
+            .filter(|(key, _)| known.iter().any(|k| k == key))
+            .map(|(key, title)| ((*key).to_owned(), (*title).to_owned(), true))
+            .collect();
+        let others = known.iter().filter(|k| shares.iter().all(|(key, _)| key != *k));
+        columns.extend(others.map(|k| ((*k).clone(), (*k).clone(), false)));
+        let mut head = vec!["predictor".to_owned()];
+        head.extend(columns.iter().map(|(_, title, _)| title.clone()));
+        let rows = held_out.figures.iter().map(|(predictor, figures)| {
+            let mut row = vec![predictor.clone()];
+            row.extend(columns.iter().map(|(key, _, share)| match figures.get(key) {
+                Some(value) if *share => format!("{:.1} %", 100.0 * value),
+                Some(value) => figure(*value),
+                None => "–".to_owned(),
+            }));
+            row
+        });
+        Self {
+            scope: format!("{} of {}", law.skeleton.target, law.scope()),
+            scheme: format!(
+                "{}; at least {} training rows, {} groups with a choice, seed {}",
+                held_out.scheme, held_out.training_rows, held_out.groups, held_out.seed
+            ),
+            table: Table { head, rows: rows.collect() },
+        }
+    }
+}
+
+impl LawText {
+    fn of(law: &Law) -> Self {
+        let term = |name: &str| law.skeleton.terms.iter().find(|t| t.name == name).map(|t| t.title.clone());
+        let exponent = |name: &str| law.skeleton.exponents.iter().find(|e| e.name == name).map(|e| e.title.clone());
+        let plus_minus = |e: Option<f64>| e.map_or("–".to_owned(), |e| format!("± {}", significant(e)));
+        let mut rows: Vec<Vec<String>> = law
+            .coefficients
+            .iter()
+            .map(|c| {
+                vec![
+                    c.name.clone(),
+                    term(&c.name).unwrap_or_default(),
+                    significant(c.value),
+                    plus_minus(c.std_error),
+                    format!("{} to {}", significant(c.low), c.high.map_or("?".to_owned(), significant)),
+                    c.unit.clone(),
+                ]
+            })
+            .collect();
+        rows.extend(law.exponents.iter().map(|e| {
+            vec![
+                e.name.clone(),
+                exponent(&e.name).unwrap_or_default(),
+                significant(e.value),
+                plus_minus(e.std_error),
+                format!("{} to {}", significant(e.low), significant(e.high)),
+                "exponent".to_owned(),
+            ]
+        }));
+        let head = ["", "stands for", "value", "standard error", "95 % interval", "unit"].map(str::to_owned);
+        let verdict = |v: &crate::law::Verdict| VerdictText { text: v.to_string(), good: v.is_good() };
+        Self {
+            title: format!("{} of {}", law.skeleton.target, law.scope()),
+            facts: format!(
+                "{} parameters, {} rows; residuals of ±{:.1} % (one standard deviation); mean absolute error on the \
+                 fitted rows {:.1} %, which is no accuracy figure.",
+                law.skeleton.parameter_count(),
+                law.rows,
+                100.0 * law.sigma_log,
+                100.0 * law.training_mape
+            ),
+            formula: formula_text(&law.skeleton),
+            legend: legend(&law.skeleton),
+            parameters: Table { head: head.to_vec(), rows },
+            verdicts: law.verdicts.iter().map(verdict).collect(),
+            domain: Table {
+                head: ["symbol", "from", "to"].map(str::to_owned).to_vec(),
+                rows: law
+                    .domain
+                    .iter()
+                    .map(|(symbol, d)| vec![symbol.clone(), figure(d.low), figure(d.high)])
+                    .collect(),
+            },
+            open: law.skeleton.target == Target::EnergyJ,
+        }
+    }
+}
+
+/// Three significant digits, with an exponent where a coefficient needs one.
+fn significant(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { figure(value) } else { format!("{value:.2e}") }
+}
+
+fn phase_table(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Table {
+    let rows = &input.dataset.rows;
+    let several =
+        |value: &dyn Fn(&crate::dataset::Row) -> &str| rows.iter().map(value).collect::<BTreeSet<_>>().len() > 1;
+    let (models, gpus) = (several(&|r| &r.model), several(&|r| &r.gpu_model));
+    let mut head = vec!["run".to_owned(), "phase".to_owned()];
+    head.extend(models.then(|| "model".to_owned()));
+    head.extend(gpus.then(|| "GPU".to_owned()));
+    head.extend(
+        [
+            "TP",
+            "PP",
+            "DP",
+            "batch",
+            "input",
+            "output",
+            "energy, J",
+            "±, J",
+            "law, J",
+            "off by",
+            "duration, s",
+            "doubts",
+        ]
+        .map(str::to_owned),
+    );
+    let known: BTreeMap<*const crate::dataset::Row, &FittedRow<'_>> =
+        fitted.iter().map(|f| (std::ptr::from_ref(f.row), f)).collect();
+    let or_dash = |value: Option<f64>| value.map_or("–".to_owned(), figure);
+    let row = |r: &crate::dataset::Row| {
+        let law = known.get(&std::ptr::from_ref(r));
+        let mut cells = vec![r.run_id.clone(), r.phase.to_string()];
+        cells.extend(models.then(|| r.model.clone()));
+        cells.extend(gpus.then(|| r.gpu_model.clone()));
+        cells.extend([r.tensor_parallel, r.pipeline_parallel, r.data_parallel].map(|v| v.to_string()));
+        cells.extend([figure(r.batch_size), or_dash(r.input_tokens), figure(r.output_tokens)]);
+        cells.extend([or_dash(r.energy_j), or_dash(r.energy_j_std), or_dash(law.map(|l| l.predicted.value))]);
+        cells.push(
+            law.map_or("–".to_owned(), |l| format!("{:+.1} %", 100.0 * (l.measured_j / l.predicted.value - 1.0))),
+        );
+        cells.extend([or_dash(r.duration_s), r.quality.join(", ")]);
+        cells
+    };
+    Table { head, rows: rows.iter().take(TABLE_ROWS).map(row).collect() }
+}
