@@ -72,7 +72,7 @@ fn dataset(source: EnergySource) -> Dataset {
         column: Some("energy_j".to_owned()),
         reason: "expected a positive number, found -3; energy is that of the whole batch, in joules".to_owned(),
     }];
-    Dataset { rows: rows.collect(), rejected }
+    Dataset { rows: rows.collect(), rejected, notes: Vec::new() }
 }
 
 fn trace(device: &str, phase: f64) -> PowerTrace {
