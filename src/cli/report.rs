@@ -1,0 +1,136 @@
+//! `energylens report`: a campaign as one HTML file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use energylens::agent::Recording;
+use energylens::dataset::{self, Dataset};
+use energylens::fit::{FitOptions, attach_held_out, fit_model};
+use energylens::law::Model;
+use energylens::recommend::{Request, recommend};
+use energylens::report::{PhaseBand, PowerTrace, RecordingFacts, ReportInput, write_html};
+use energylens::schema::{MARKS, MarkEvent, SAMPLES};
+use energylens::store::{MarkRow, SampleRow, read_table};
+use energylens::units::{counter_difference_j, ns_to_s};
+
+use super::{Outcome, output};
+
+/// How much of a recording the power figure shows.
+const SHOWN_S: f64 = 300.0;
+
+/// Write a campaign or a table of rows as one HTML file.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A campaign directory, a Parquet file or a CSV file.
+    runs: PathBuf,
+    /// The HTML file to write.
+    #[arg(short, long)]
+    output: PathBuf,
+    /// The model; fitted to the rows if left out.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Put the recommendation for this workload on the first page.
+    #[arg(long)]
+    workload: Option<String>,
+    /// What the recommendation must respect; may be repeated.
+    #[arg(long = "limit")]
+    limits: Vec<energylens::recommend::Limit>,
+    /// Seed of the fit, the held-out split and the draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    output::writable(&a.output)?;
+    let dataset = dataset::load(&a.runs)?;
+    let options = FitOptions { seed: a.seed, ..FitOptions::default() };
+    let (model, held_out_rows) = match &a.model {
+        Some(path) => (Model::load(path)?, Vec::new()),
+        None => {
+            let mut model = fit_model(&dataset, &options)?.model;
+            let held_out = attach_held_out(&mut model, &dataset, &options, a.seed, &|_, _| {})?;
+            let pairs = held_out.iter().flat_map(|h| &h.rows).map(|r| (r.measured_j, r.predicted_j)).collect();
+            (model, pairs)
+        }
+    };
+    let answer = match &a.workload {
+        Some(workload) => {
+            let request = Request { limits: a.limits.clone(), ..Request::parse_workload(workload)? };
+            Some(recommend(&model, &request)?)
+        }
+        None => None,
+    };
+    let title = a.runs.file_name().map_or_else(|| "energylens".to_owned(), |n| n.to_string_lossy().into_owned());
+    let mut input = if a.runs.is_dir() {
+        of_campaign(&title, &a.runs, &dataset, &model)?
+    } else {
+        ReportInput::new(&title, &dataset, &model)
+    };
+    input.recommendation = answer.as_ref();
+    input.held_out_rows = held_out_rows;
+    write_html(&a.output, &input)?;
+    output::remark(&dataset, &[]);
+    output::print(&format!("report written to {}", a.output.display()))?;
+    Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
+}
+
+/// What a report says of a recording.
+pub(crate) fn facts(recording: &Recording) -> RecordingFacts {
+    let duration_s = ns_to_s(recording.t_end_mono_ns - recording.t_begin_mono_ns);
+    RecordingFacts {
+        devices: Some(recording.devices.iter().map(|d| d.device.clone()).collect()),
+        edges: Some(recording.edges),
+        polls: Some(recording.polls),
+        lost: Some(recording.lost_rows),
+        duration_s: Some(duration_s),
+        cpu_share: recording.sampler_cpu_s.filter(|_| duration_s > 0.0).map(|cpu| cpu / duration_s),
+    }
+}
+
+/// A report's input with the campaign's own recording: power from the counter's differences, phases from the marks.
+pub(crate) fn of_campaign<'a>(
+    title: &'a str,
+    campaign: &Path,
+    dataset: &'a Dataset,
+    model: &'a Model,
+) -> anyhow::Result<ReportInput<'a>> {
+    let mut input = ReportInput::new(title, dataset, model);
+    let mut origin_ns = None;
+    let mut last: BTreeMap<String, (i64, u64)> = BTreeMap::new();
+    let mut traces: BTreeMap<String, PowerTrace> = BTreeMap::new();
+    let shown = |t_ns: i64, origin: i64| ns_to_s(t_ns.saturating_sub(origin)) <= SHOWN_S;
+    for batch in read_table(campaign, &SAMPLES)? {
+        for row in SampleRow::from_batch(&batch?)? {
+            let origin = *origin_ns.get_or_insert(row.t_mono_ns);
+            let Some(counter_uj) = row.energy_counter_uj.filter(|_| shown(row.t_mono_ns, origin)) else { continue };
+            let before = last.insert(row.device.clone(), (row.t_mono_ns, counter_uj));
+            let Some((t_before, before_uj)) = before.filter(|(t, _)| *t < row.t_mono_ns) else { continue };
+            let Some(energy_j) = counter_difference_j(before_uj, counter_uj) else { continue };
+            let trace = traces.entry(row.device.clone()).or_insert_with(|| PowerTrace {
+                device: row.device.clone(),
+                t_s: Vec::new(),
+                power_w: Vec::new(),
+            });
+            trace.t_s.push(ns_to_s(row.t_mono_ns - origin));
+            trace.power_w.push(energy_j / ns_to_s(row.t_mono_ns - t_before));
+        }
+    }
+    input.power = traces.into_values().collect();
+    let origin = origin_ns.unwrap_or(0);
+    let mut open: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for batch in read_table(campaign, &MARKS)? {
+        for mark in MarkRow::from_batch(&batch?)? {
+            let key = (mark.run_id, mark.phase);
+            match mark.event {
+                MarkEvent::Begin => drop(open.insert(key, mark.t_mono_ns)),
+                MarkEvent::End => {
+                    let Some(begin) = open.remove(&key).filter(|begin| shown(*begin, origin)) else { continue };
+                    let (start_s, end_s) = (ns_to_s(begin - origin), ns_to_s(mark.t_mono_ns - origin));
+                    input.phases.push(PhaseBand { run_id: key.0, phase: key.1, start_s, end_s });
+                }
+            }
+        }
+    }
+    Ok(input)
+}
