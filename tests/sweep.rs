@@ -116,7 +116,7 @@ fn windows_are_as_long_as_asked_and_follow_each_other() {
             let at_least_ns = match *phase {
                 "idle" => 500_000_000,
                 "warmup" => 1,
-                _ => 2_000_000_000,
+                _ => 5_000_000_000,
             };
             assert!(end - begin >= at_least_ns, "{} {phase} lasts {} ns", run.run_id, end - begin);
         }
@@ -167,7 +167,7 @@ fn a_second_runner_and_a_changed_plan_are_refused() {
     let mut changed = plan.clone();
     changed.measure.min_window_s = 3.0;
     let message = Journal::open(&campaign, &changed).unwrap_err().to_string();
-    assert!(message.contains("min_window_s\":2.0") && message.contains("min_window_s\":3.0"), "{message}");
+    assert!(message.contains("min_window_s\":5.0") && message.contains("min_window_s\":3.0"), "{message}");
     let mut reworded = plan.clone();
     reworded.script_sha256 = "0".repeat(64);
     assert!(Journal::open(&campaign, &reworded).is_ok(), "another comment is no other plan");
