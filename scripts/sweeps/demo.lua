@@ -16,7 +16,7 @@ return el.sweep {
   },
   -- One point in five stops at the first token: its energy is prefill alone.
   design = el.latin_hypercube { points = 50, prefill_share = 0.2 },
-  -- Counters move every 20 to 100 ms, so each phase is repeated for at least two seconds.
-  measure = { min_window_s = 2, idle_s = 0.5 },
+  -- Counters move every 20 to 100 ms, so each phase is repeated for at least five seconds.
+  measure = { min_window_s = 5, idle_s = 0.5 },
   workload = el.simulated { gpus = 8 },
 }

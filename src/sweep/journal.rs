@@ -133,7 +133,8 @@ fn keep_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
             let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io(path, "written"))?;
             file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
             file.persist(path).map_err(|e| io(path, "written")(e.error))?;
-            Ok(())
+            // The name too must survive a power failure.
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir, "written"))
         }
         Err(e) => Err(io(path, "read")(e)),
     }

@@ -221,9 +221,9 @@ impl Plan {
             let example = gone.peek().map(|p| describe(p));
             (gone.count(), example)
         };
-        for ((count, example), verb) in [(missing(self, other), "gone"), (missing(other, self), "new")] {
+        for ((count, example), what) in [(missing(self, other), "points gone"), (missing(other, self), "new points")] {
             if let Some(example) = example {
-                found.push(format!("{count} points are {verb} (such as {example})"));
+                found.push(format!("{what}: {count} (such as {example})"));
             }
         }
         if found.is_empty() && self.runs != other.runs {

@@ -84,6 +84,7 @@ pub fn run_plan(
 ) -> Result<Outcome, Error> {
     let mut outcome = Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0 };
     let host = host_name();
+    let mut up: Option<(&Point, Deployed)> = None;
     for run in &plan.runs {
         let Some(point) = plan.points.get(run.point) else { continue };
         if journal.is_finished(&run.run_id) {
@@ -98,8 +99,14 @@ pub fn run_plan(
         let mut session = Session { plan, run, point, workload, observe, stop };
         session.tell(Event::RunStarted { run, point })?;
         let t_begin_mono_ns = session.workload.now();
-        let (measured, error) = match session.carry_out() {
-            Ok(measured) => (measured, None),
+        // A server that has been up for the run before serves this one too, if it can.
+        let serving = up.take().filter(|(of, _)| of.shares_deployment(point)).map(|(_, deployed)| deployed);
+        let (measured, error) = match session.carry_out(serving) {
+            Ok(measured) => {
+                up = measured.deployed.clone().map(|deployed| (point, deployed));
+                (measured, None)
+            }
+            // What a failed run leaves behind is not trusted to serve the next.
             Err(Break::Failed(why)) => (Measured::default(), Some(why)),
             Err(Break::Stopped) => {
                 outcome.left += 1;
@@ -180,9 +187,12 @@ impl Session<'_, '_> {
         (self.observe)(event).map_err(Error::Observer)
     }
 
-    fn carry_out(&mut self) -> Result<Measured, Break> {
+    fn carry_out(&mut self, serving: Option<Deployed>) -> Result<Measured, Break> {
         let measure = self.plan.measure;
-        let deployed = self.workload.deploy(self.point).map_err(Break::Failed)?;
+        let deployed = match serving {
+            Some(deployed) => deployed,
+            None => self.workload.deploy(self.point).map_err(Break::Failed)?,
+        };
         let mut measured = Measured { deployed: Some(deployed), ..Measured::default() };
         if measure.idle_s > 0.0 {
             self.phase("idle", |session| {

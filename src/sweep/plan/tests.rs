@@ -93,7 +93,7 @@ fn a_difference_is_told_in_a_few_words() {
     assert_eq!(one.difference(&one), None);
     assert_eq!(
         one.difference(&other).unwrap(),
-        "1 points are new (such as meta-llama/Llama-2-7b-hf on 1 A100-SXM4-80GB, tensor_parallel 1 pipeline_parallel 1 \
+        "new points: 1 (such as meta-llama/Llama-2-7b-hf on 1 A100-SXM4-80GB, tensor_parallel 1 pipeline_parallel 1 \
          batch_size 16 input_tokens 64 output_tokens 16)"
     );
     let mut again = one.clone();
