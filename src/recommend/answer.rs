@@ -122,6 +122,8 @@ impl Candidate {
 pub struct Alternative {
     /// The rule, in words.
     pub rule: &'static str,
+    /// Whether that is the first of the ranking.
+    pub same_as_best: bool,
     /// Its pick; how much it costs more is in `extra_energy_percent`.
     pub pick: Candidate,
 }
@@ -198,14 +200,7 @@ impl Recommendation {
         text.push_str(&format!("{}\n\n", self.sentence(best)));
         text.push_str(&self.ranking(&self.ranked));
         for alternative in &self.alternatives {
-            let pick = &alternative.pick;
-            text.push_str(&format!(
-                "\n{}: {} on {} GPUs, {} energy",
-                alternative.rule,
-                pick.label(),
-                pick.num_gpus,
-                percent(pick.extra_energy_percent)
-            ));
+            text.push_str(&format!("\n{alternative}"));
         }
         text.push_str(&format!(
             "\n{} of {} configurations are feasible; probabilities from {} draws over {} contenders, seed {}\n",
@@ -312,11 +307,23 @@ fn notes(candidate: &Candidate) -> String {
     notes.join("; ")
 }
 
+impl fmt::Display for Alternative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rule, pick) = (self.rule, &self.pick);
+        if self.same_as_best {
+            write!(f, "{rule}: the same choice")
+        } else {
+            let extra = percent(pick.extra_energy_percent);
+            write!(f, "{rule}: {} on {} GPUs, {extra} energy", pick.label(), pick.num_gpus)
+        }
+    }
+}
+
 impl fmt::Display for Exclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} by {}", self.count, self.reason)?;
         match &self.closest {
-            Some(closest) => write!(f, " (closest: {closest})"),
+            Some(closest) => write!(f, "; closest: {closest}"),
             None => Ok(()),
         }
     }

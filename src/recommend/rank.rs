@@ -98,7 +98,12 @@ impl Search<'_> {
             .and_then(|_| same_batch().min_by(|a, b| a.latency.total_cmp(&b.latency).then_with(|| a.order(b))));
         let rules = [("fewest GPUs", fewest), ("least latency", fastest)];
         let picks = rules.into_iter().filter_map(|(rule, point)| Some((rule, point?)));
-        picks.map(|(rule, p)| Ok(Alternative { rule, pick: self.candidate(p, first, front)? })).collect()
+        picks
+            .map(|(rule, p)| {
+                let same_as_best = p.order(first) == Ordering::Equal;
+                Ok(Alternative { rule, same_as_best, pick: self.candidate(p, first, front)? })
+            })
+            .collect()
     }
 
     fn exclusions(&self) -> Result<Vec<Exclusion>, Error> {

@@ -7,7 +7,7 @@
   const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f"];
   const groups = { static: "#7f7f7f", prefill: "#e69f00", decode: "#0072b2", communication: "#cc79a7", overhead: "#009e73" };
   const bands = { idle: "#7f7f7f", warmup: "#56b4e9", prefill: "#e69f00", decode: "#0072b2", total: "#009e73" };
-  const number = d3.format(".4~g");
+  const number = (v) => (Math.abs(v) >= 1e5 || (v !== 0 && Math.abs(v) < 1e-4) ? d3.format(".3~e")(v) : d3.format(".4~r")(v));
   const unique = (values) => [...new Set(values)];
   const positive = (values) => d3.extent(values.filter((v) => v > 0));
 
@@ -29,17 +29,25 @@
       width,
       marginLeft: narrow(width) ? 48 : 60,
       marginRight: 16,
+      marginTop: 28,
       marginBottom: 40,
       style: { background: "none", color: "currentColor", fontSize: "12px", overflow: "visible" },
       ...options,
     });
-  // Ticks of a logarithmic axis: as many as fit, in plain figures.
-  const logTicks = (domain, width) => ({
-    type: "log",
-    domain,
-    ticks: Math.log10(domain[1] / domain[0]) > 3 ? Math.max(3, Math.floor(width / 90)) : Math.max(3, Math.floor(width / 70)),
-    tickFormat: (v) => number(v),
-  });
+  // A logarithmic axis whose labels never touch: the roundest figures first, then whatever fits `gap` pixels apart.
+  const logTicks = (domain, pixels, gap) => {
+    const place = d3.scaleLog(domain, [0, pixels]);
+    const decades = d3.range(Math.floor(Math.log10(domain[0])), Math.ceil(Math.log10(domain[1])) + 1);
+    const round = [[1], [2, 5], [3], [1.5, 4, 7]].map((steps) => decades.flatMap((e) => steps.map((s) => s * 10 ** e)));
+    const ticks = [];
+    for (const tick of [...round.flat(), ...d3.ticks(domain[0], domain[1], 8)]) {
+      const inside = tick >= domain[0] && tick <= domain[1];
+      if (inside && ticks.every((t) => Math.abs(place(t) - place(tick)) >= gap)) ticks.push(tick);
+    }
+    return { type: "log", domain, ticks, tickFormat: number };
+  };
+  const logX = (values, width, factor) => logTicks(padded(positive(values), factor), width - 76, 44);
+  const logY = (values, height, factor) => ({ grid: true, ...logTicks(padded(positive(values), factor), height - 70, 22) });
   const padded = ([low, high], factor = 1.15) => [low / factor, high * factor];
   const byConfig = (names) => {
     const order = (name) => name.match(/\d+/g).map(Number);
@@ -61,10 +69,7 @@
         x: { label: "time, s" },
         y: { label: "power, W", zero: true, grid: true, nice: true },
         marks: [
-          Plot.rectY(phases, {
-            x1: "start_s", x2: "end_s", y1: 0, y2: d3.max(points, (d) => d.power_w),
-            fill: (d) => bands[d.phase] ?? "#7f7f7f", fillOpacity: 0.16,
-          }),
+          Plot.rect(phases, { x1: "start_s", x2: "end_s", fill: (d) => bands[d.phase] ?? "#7f7f7f", fillOpacity: 0.16 }),
           Plot.line(points, { x: "t_s", y: "power_w", z: "device", stroke: (d) => colour(d.device), strokeWidth: 1 }),
           Plot.tip(points, Plot.pointerX({ x: "t_s", y: "power_w", title: (d) => `${d.device}\n${number(d.t_s)} s\n${number(d.power_w)} W` })),
         ],
@@ -80,10 +85,12 @@
       const configs = byConfig(unique(curves.map((d) => d.config)));
       const colour = (config) => palette[configs.indexOf(config) % palette.length];
       const dashed = (config) => (configs.indexOf(config) >= palette.length ? "4 3" : null);
+      const height = narrow(width) ? 300 : 400;
+      const energies = [...curves.flatMap((d) => [d.low, d.high]), ...points.map((d) => d.value)];
       const svg = plot(width, {
-        height: narrow(width) ? 300 : 400,
-        x: { label: "sequences per replica", ...logTicks(padded(positive(curves.map((d) => d.batch)), 1.05), width) },
-        y: { label: "J per output token", grid: true, ...logTicks(padded(positive([...curves.flatMap((d) => [d.low, d.high]), ...points.map((d) => d.value)]), 1.05), 300) },
+        height,
+        x: { label: "sequences per replica", ...logX(curves.map((d) => d.batch), width, 1.05) },
+        y: { label: "J per output token", ...logY(energies, height, 1.05) },
         marks: [
           Plot.areaY(curves, { x: "batch", y1: "low", y2: "high", z: "config", fill: (d) => colour(d.config), fillOpacity: 0.12 }),
           ...configs.map((config) =>
@@ -128,14 +135,17 @@
       const { latency, points } = figures.tradeoff;
       const style = { recommended: ["recommended", palette[1]], front: ["on the front", palette[0]], other: ["ranked, off the front", "#8a94a0"], measured: ["measured", palette[0]] };
       const front = points.filter((d) => d.kind === "front").sort((a, b) => a.latency_s - b.latency_s);
+      const height = narrow(width) ? 300 : 380;
+      const best = points.find((d) => d.kind === "recommended");
+      const dots = points.filter((d) => d === best || d.label !== best?.label);
       const svg = plot(width, {
-        height: narrow(width) ? 300 : 380,
-        x: { label: `${latency}`, ...logTicks(padded(positive(points.map((d) => d.latency_s))), width) },
-        y: { label: "J per output token", grid: true, ...logTicks(padded(positive(points.map((d) => d.energy_per_token_j))), 300) },
+        height,
+        x: { label: latency, ...logX(points.map((d) => d.latency_s), width) },
+        y: { label: "J per output token", ...logY(points.map((d) => d.energy_per_token_j), height) },
         marks: [
           Plot.line(front, { x: "latency_s", y: "energy_per_token_j", stroke: palette[0], strokeOpacity: 0.6, curve: "step-after" }),
-          Plot.dot(points, { x: "latency_s", y: "energy_per_token_j", fill: (d) => style[d.kind][1], r: (d) => (d.kind === "recommended" ? 6 : 3.5), symbol: (d) => (d.kind === "recommended" ? "star" : "circle") }),
-          Plot.tip(points, Plot.pointer({ x: "latency_s", y: "energy_per_token_j", title: (d) => `${d.label}\n${number(d.energy_per_token_j)} J per token\n${number(d.latency_s)} s` })),
+          Plot.dot(dots, { x: "latency_s", y: "energy_per_token_j", fill: (d) => style[d.kind][1], r: (d) => (d === best ? 7 : 3.5), symbol: (d) => (d === best ? "star" : "circle") }),
+          Plot.tip(dots, Plot.pointer({ x: "latency_s", y: "energy_per_token_j", title: (d) => `${d.label}\n${number(d.energy_per_token_j)} J per token\n${number(d.latency_s)} s` })),
         ],
       });
       return [swatches(unique(points.map((d) => d.kind)).map((k) => style[k])), svg];
@@ -146,10 +156,11 @@
       const kinds = unique(points.map((d) => d.phase));
       const colour = (kind) => palette[kinds.indexOf(kind) % palette.length];
       const domain = padded(positive(points.flatMap((d) => [d.measured_j, d.predicted_j])), 1.3);
+      const height = Math.min(width, 420);
       const svg = plot(width, {
-        height: Math.min(width, 420),
-        x: { label: "predicted, J", ...logTicks(domain, width) },
-        y: { label: "measured, J", grid: true, ...logTicks(domain, 360) },
+        height,
+        x: { label: "predicted, J", ...logX(domain, width, 1) },
+        y: { label: "measured, J", ...logY(domain, height, 1) },
         marks: [
           Plot.line([domain[0], domain[1]], { x: Plot.identity, y: Plot.identity, stroke: "currentColor", strokeOpacity: 0.5, strokeDasharray: "4 3" }),
           Plot.dot(points, { x: "predicted_j", y: "measured_j", stroke: (d) => colour(d.phase), r: 3 }),
@@ -165,7 +176,7 @@
       const colour = (kind) => palette[kinds.indexOf(kind) % palette.length];
       const svg = plot(width, {
         height: Math.min(width, 420),
-        x: { label: "predicted, J", ...logTicks(padded(positive(points.map((d) => d.predicted_j)), 1.3), width) },
+        x: { label: "predicted, J", ...logX(points.map((d) => d.predicted_j), width, 1.3) },
         y: { label: "measured over predicted, %", grid: true, nice: true, tickFormat: "+d" },
         marks: [
           Plot.ruleY([0], { strokeOpacity: 0.5 }),

@@ -58,6 +58,8 @@ struct Fact {
 struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// Whether the last column is words rather than figures.
+    words_last: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -306,15 +308,6 @@ impl Answer {
             cells.push(notes.join("; "));
             cells
         };
-        let rule = |a: &crate::recommend::Alternative| {
-            format!(
-                "{}: {} on {} GPUs would need {:+.1} % energy.",
-                a.rule,
-                a.pick.label(),
-                a.pick.num_gpus,
-                a.pick.extra_energy_percent
-            )
-        };
         let mut notes = vec![format!(
             "{} of {} configurations are feasible. Intervals hold 90 %; probabilities come from {} draws over {} \
              contenders (seed {}).",
@@ -323,8 +316,8 @@ impl Answer {
         notes.extend(answer.excluded.iter().map(|e| format!("Left out: {e}.")));
         Self {
             sentence: answer.ranked.first().map(|best| answer.sentence(best)).unwrap_or_default(),
-            table: Table { head, rows: answer.ranked.iter().map(row).collect() },
-            rules: answer.alternatives.iter().map(rule).collect(),
+            table: without_empty_last(Table { head, rows: answer.ranked.iter().map(row).collect(), words_last: true }),
+            rules: answer.alternatives.iter().map(|a| format!("{a}.")).collect(),
             notes,
             warnings: answer.warnings.clone(),
         }
@@ -376,7 +369,7 @@ impl Accuracy {
                 "{}; at least {} training rows, {} groups with a choice, seed {}",
                 held_out.scheme, held_out.training_rows, held_out.groups, held_out.seed
             ),
-            table: Table { head, rows: rows.collect() },
+            table: Table { head, rows: rows.collect(), words_last: false },
         }
     }
 }
@@ -424,7 +417,7 @@ impl LawText {
             ),
             formula: formula_text(&law.skeleton),
             legend: legend(&law.skeleton),
-            parameters: Table { head: head.to_vec(), rows },
+            parameters: Table { head: head.to_vec(), rows, words_last: true },
             verdicts: law.verdicts.iter().map(verdict).collect(),
             domain: Table {
                 head: ["symbol", "from", "to"].map(str::to_owned).to_vec(),
@@ -433,6 +426,7 @@ impl LawText {
                     .iter()
                     .map(|(symbol, d)| vec![symbol.clone(), figure(d.low), figure(d.high)])
                     .collect(),
+                words_last: false,
             },
             open: law.skeleton.target == Target::EnergyJ,
         }
@@ -486,5 +480,15 @@ fn phase_table(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Table {
         cells.extend([or_dash(r.duration_s), r.quality.join(", ")]);
         cells
     };
-    Table { head, rows: rows.iter().take(TABLE_ROWS).map(row).collect() }
+    without_empty_last(Table { head, rows: rows.iter().take(TABLE_ROWS).map(row).collect(), words_last: true })
+}
+
+/// Drops the last column, the one for remarks, where nobody has any.
+fn without_empty_last(mut table: Table) -> Table {
+    if table.rows.iter().all(|row| row.last().is_none_or(String::is_empty)) {
+        table.head.pop();
+        table.words_last = false;
+        table.rows.iter_mut().for_each(|row| drop(row.pop()));
+    }
+    table
 }
