@@ -107,12 +107,17 @@ pub const SAMPLES: Table = Table {
     doc: "One row per observed change of an energy counter, and a heartbeat row at least once a second.",
     columns: &[
         col("device", Label, "", "Device the counter belongs to, as in the file's device table."),
-        col("t_mono_ns", I64, "ns", "Monotonic instant of the poll that first saw this value."),
+        col(
+            "t_mono_ns",
+            I64,
+            "ns",
+            "Monotonic instant of the poll that first saw this value, rounded up by at most 1 % of the poll distance.",
+        ),
         col(
             "t_prev_poll_ns",
             I64,
             "ns",
-            "Monotonic instant of the last poll that still saw the value before: the counter moved in between.",
+            "Monotonic instant of the last poll that still saw the value before, rounded down likewise: the counter moved in between.",
         ),
         opt(
             "energy_counter_uj",

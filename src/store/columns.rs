@@ -127,3 +127,50 @@ pub fn required_text<'a>(array: &'a StringArray, name: &str, row: usize) -> Resu
 fn missing(name: &str, row: usize) -> Error {
     Error::column(name, format!("a value in row {}", row + 1), "none")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Float32Array, Int16Array, LargeStringArray};
+
+    use super::*;
+
+    fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn other_widths_and_plain_text_are_accepted_where_no_value_changes() {
+        let batch = batch(vec![
+            ("small", Arc::new(Int16Array::from(vec![Some(7), None]))),
+            ("whole", Arc::new(Float64Array::from(vec![8.0, 1e9]))),
+            ("single", Arc::new(Float32Array::from(vec![0.5, 2.0]))),
+            ("word", Arc::new(LargeStringArray::from(vec!["a", "b"]))),
+        ]);
+        assert_eq!(u64s(&batch, "small").unwrap(), UInt64Array::from(vec![Some(7), None]));
+        assert_eq!(f64s(&batch, "small").unwrap(), Float64Array::from(vec![Some(7.0), None]));
+        assert_eq!(u32s(&batch, "whole").unwrap(), UInt32Array::from(vec![8, 1_000_000_000]));
+        assert_eq!(f64s(&batch, "single").unwrap(), Float64Array::from(vec![0.5, 2.0]));
+        assert_eq!(text(&batch, "word").unwrap(), StringArray::from(vec!["a", "b"]));
+    }
+
+    #[test]
+    fn what_would_change_by_a_cast_is_refused_with_column_and_cause() {
+        let batch = batch(vec![
+            ("negative", Arc::new(Int64Array::from(vec![1, -1]))),
+            ("fraction", Arc::new(Float64Array::from(vec![1.0, 2.5]))),
+        ]);
+        let refused = |e: Error, words: &[&str]| {
+            let message = e.to_string();
+            assert!(words.iter().all(|w| message.contains(w)), "{message}");
+        };
+        refused(u64s(&batch, "negative").unwrap_err(), &["`negative`", "UInt64", "-1"]);
+        refused(u32s(&batch, "fraction").unwrap_err(), &["`fraction`", "whole numbers", "2.5"]);
+        refused(text(&batch, "fraction").unwrap_err(), &["expected text", "Float64"]);
+        refused(text_lists(&batch, "fraction").unwrap_err(), &["expected lists of text"]);
+        refused(f64s(&batch, "fractoin").unwrap_err(), &["`fractoin`", "is `fraction` meant?"]);
+        let large = super::tests::batch(vec![("large", Arc::new(UInt64Array::from(vec![1_u64 << 40])))]);
+        refused(u32s(&large, "large").unwrap_err(), &["`large`", "UInt32"]);
+    }
+}

@@ -104,6 +104,14 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
+    pub(super) fn unreadable(
+        path: &Path,
+        expected: &'static str,
+    ) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Unreadable { path, expected, source }
+    }
+
     pub(super) fn in_file(self, path: &Path) -> Self {
         Self::InFile { path: path.to_owned(), source: Box::new(self) }
     }

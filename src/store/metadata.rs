@@ -9,6 +9,7 @@ use parquet::file::metadata::KeyValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::decode::contained;
 use super::error::{Error, Result};
 use crate::clock::ClockAnchor;
 use crate::schema::{FORMAT_VERSION, Table};
@@ -101,7 +102,8 @@ pub fn read_metadata(path: &Path) -> Result<FileMetadata> {
     let pairs = if super::spool::is_spool(path) {
         super::spool::open(file, path)?.schema().metadata().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     } else {
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| Error::parquet("read", path, e))?;
+        let builder =
+            contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(Error::unreadable(path, "Parquet"))?;
         let pairs = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
         pairs.into_iter().filter_map(|KeyValue { key, value }| Some((key, value?))).collect()
     };

@@ -18,6 +18,7 @@
 
 mod campaign;
 pub mod columns;
+mod decode;
 mod error;
 mod lock;
 mod metadata;

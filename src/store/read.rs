@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
+use super::decode::contained;
 use super::error::{Error, Result};
 use super::spool::{self, SPOOL_SUFFIX, SpoolBatches, sealed_path};
 use crate::schema::{ColumnType, Table};
@@ -35,7 +36,7 @@ pub fn read_file(path: &Path, table: &'static Table) -> Result<impl Iterator<Ite
     };
     check_columns(&schema, table).map_err(|e| e.in_file(&path))?;
     Ok(match opened {
-        Opened::Sealed(reader) => Batches::Sealed(path, reader),
+        Opened::Sealed(reader) => Batches::Sealed(path, Some(reader)),
         Opened::Spool(batches) => Batches::Spool(batches),
     })
 }
@@ -46,7 +47,8 @@ enum Opened {
 }
 
 enum Batches {
-    Sealed(PathBuf, ParquetRecordBatchReader),
+    /// The reader goes with the first error.
+    Sealed(PathBuf, Option<ParquetRecordBatchReader>),
     Spool(SpoolBatches),
 }
 
@@ -54,17 +56,16 @@ impl Iterator for Batches {
     type Item = Result<RecordBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match self {
-            Self::Sealed(path, reader) => {
-                let batch = reader.next()?;
-                Some(batch.map_err(|e| Error::Unreadable {
-                    path: path.clone(),
-                    expected: "Parquet",
-                    source: Box::new(e),
-                }))
-            }
-            Self::Spool(batches) => batches.next().map(Ok),
+        let (path, slot) = match self {
+            Self::Sealed(path, slot) => (path, slot),
+            Self::Spool(batches) => return batches.next().map(Ok),
+        };
+        let reader = slot.as_mut()?;
+        let batch = contained(|| reader.next().transpose()).map_err(Error::unreadable(path, "Parquet")).transpose();
+        if matches!(batch, Some(Err(_))) {
+            *slot = None;
         }
+        batch
     }
 }
 
@@ -82,13 +83,12 @@ fn open(path: &Path) -> Result<(PathBuf, Opened)> {
 
 fn open_sealed(path: PathBuf) -> Result<(PathBuf, Opened)> {
     let file = File::open(&path).map_err(Error::io("open", &path))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
-        .map_err(|e| Error::parquet("read", &path, e))?;
+    let build = || ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build();
+    let reader = contained(build).map_err(Error::unreadable(&path, "Parquet"))?;
     Ok((path, Opened::Sealed(reader)))
 }
 
-/// Files of `table`, in reading order. A spool beside its sealed file is a sealing that was killed before its last
+/// Files of `table`, in reading order: for their metadata, such as the device table. A spool beside its sealed file is a sealing that was killed before its last
 /// step; its rows are in the sealed file.
 pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();

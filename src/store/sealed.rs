@@ -21,7 +21,7 @@ use super::metadata::FileMetadata;
 use crate::schema::{ColumnType, Table};
 
 /// Rows of a row group: large enough for long runs of one device, small enough that sealing stays in a few MiB.
-const ROW_GROUP_ROWS: usize = 65_536;
+const ROW_GROUP_ROWS: usize = 32_768;
 
 /// Encodings by column type. Times and counters of one device rise nearly evenly, so their differences are short;
 /// a dictionary of them would be longer than they are. Figures in `tests.rs`.

@@ -22,9 +22,11 @@ use crate::schema::Table;
 pub struct SegmentWriter {
     table: &'static Table,
     spool: PathBuf,
-    stream: StreamWriter<BufWriter<CountingFile>>,
+    stream: StreamWriter<BufWriter<SpoolFile>>,
     extra: Vec<(String, String)>,
     rows: u64,
+    flushed_rows: u64,
+    flushed_bytes: u64,
 }
 
 impl SegmentWriter {
@@ -35,15 +37,25 @@ impl SegmentWriter {
         let (file, spool) = create_next(dir, table, &host)?;
         let schema = table.arrow_schema();
         let schema = Schema::new_with_metadata(schema.fields().clone(), meta.to_pairs(table));
-        let buffered = BufWriter::with_capacity(64 * 1024, CountingFile { file, bytes: 0 });
-        let stream = StreamWriter::try_new(buffered, &schema).map_err(|e| Error::arrow("write", &spool, e))?;
-        let mut writer = Self { table, spool, stream, extra: Vec::new(), rows: 0 };
-        writer.flush()?;
+        let buffered = BufWriter::with_capacity(64 * 1024, SpoolFile { file, bytes: 0, closed: false, room: u64::MAX });
+        let stream = StreamWriter::try_new(buffered, &schema).map_err(|e| {
+            let _ = std::fs::remove_file(&spool);
+            Error::arrow("write", &spool, e)
+        })?;
+        let mut writer = Self { table, spool, stream, extra: Vec::new(), rows: 0, flushed_rows: 0, flushed_bytes: 0 };
+        if let Err(e) = writer.flush() {
+            // A full disk takes names but no bytes.
+            let _ = std::fs::remove_file(&writer.spool);
+            return Err(e);
+        }
         sync_directory(dir)?;
         Ok(writer)
     }
 
     /// Appends rows; they are safe from a killed process after the next [`flush`](Self::flush).
+    ///
+    /// After an error the segment holds exactly the rows of the last successful flush and takes no more; the rows
+    /// since then belong into a new segment.
     pub fn append(&mut self, batch: &RecordBatch) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
@@ -53,14 +65,34 @@ impl SegmentWriter {
             let source = ArrowError::SchemaError("columns differ from the table's".to_owned());
             return Err(Error::Batch { table: self.table.name, source });
         }
-        self.stream.write(batch).map_err(|e| Error::arrow("write", &self.spool, e))?;
-        self.rows += batch.num_rows() as u64;
-        Ok(())
+        match self.stream.write(batch) {
+            Ok(()) => {
+                self.rows += batch.num_rows() as u64;
+                Ok(())
+            }
+            Err(e) => Err(self.cut(e)),
+        }
     }
 
     /// Hands everything appended so far to the operating system.
     pub fn flush(&mut self) -> Result<()> {
-        self.stream.flush().map_err(|e| Error::arrow("write", &self.spool, e))
+        if let Err(e) = self.stream.flush() {
+            return Err(self.cut(e));
+        }
+        self.flushed_bytes = self.stream.get_ref().get_ref().bytes;
+        self.flushed_rows = self.rows;
+        Ok(())
+    }
+
+    /// Takes back what was written since the last flush: half a batch on disk would make everything after it
+    /// unreadable, and whole ones would be there twice once their rows are written again elsewhere.
+    fn cut(&mut self, cause: ArrowError) -> Error {
+        let spool = self.stream.get_mut().get_mut();
+        spool.closed = true;
+        self.rows = self.flushed_rows;
+        // Shrinking needs no space. Should it fail all the same, the torn tail is dropped by whoever reads it.
+        let _ = spool.file.set_len(self.flushed_bytes);
+        Error::arrow("write", &self.spool, cause)
     }
 
     /// Rows appended.
@@ -70,7 +102,7 @@ impl SegmentWriter {
 
     /// Bytes of the spool that were flushed.
     pub fn bytes(&self) -> u64 {
-        self.stream.get_ref().get_ref().bytes
+        self.flushed_bytes
     }
 
     /// The spool.
@@ -78,15 +110,33 @@ impl SegmentWriter {
         &self.spool
     }
 
+    /// From now on the disk takes `bytes` and is full then.
+    #[cfg(test)]
+    pub(crate) fn limit_room(&mut self, bytes: u64) {
+        self.stream.get_mut().get_mut().room = bytes;
+    }
+
     /// Adds a key to the metadata of the sealed file: what is known only at the end, such as counts of losses.
     pub fn set_extra(&mut self, key: &str, value: String) {
         self.extra.push((key.to_owned(), value));
     }
 
+    /// As [`seal`](Self::seal), but leaves no file if there are no rows.
+    pub fn seal_unless_empty(self) -> Result<Option<PathBuf>> {
+        if self.rows > 0 {
+            return self.seal().map(Some);
+        }
+        remove_spool(&self.spool)?;
+        Ok(None)
+    }
+
     /// Ends the stream and turns it into Parquet. On an error the spool is still there, and recoverable.
     pub fn seal(mut self) -> Result<PathBuf> {
-        self.stream.finish().map_err(|e| Error::arrow("write", &self.spool, e))?;
-        self.flush()?;
+        // A segment that was cut after an error is sealed as far as it goes, without the mark of its end.
+        if !self.stream.get_ref().get_ref().closed {
+            self.flush()?;
+            self.stream.finish().and_then(|()| self.stream.flush()).map_err(|e| self.cut(e))?;
+        }
         let (sealed, rows, torn) = seal_spool(&self.spool, self.table, &self.extra)?;
         if rows != self.rows || torn {
             return Err(Error::Foreign {
@@ -143,7 +193,7 @@ fn create_next(dir: &Path, table: &Table, host: &str) -> Result<(File, PathBuf)>
             continue;
         }
         // `create_new`: two agents that start together do not share a file.
-        match OpenOptions::new().write(true).create_new(true).open(&spool) {
+        match OpenOptions::new().append(true).create_new(true).open(&spool) {
             // Told apart from an orphan by this lock, which the kernel drops with the process. A recovery that saw the
             // file in the instant before it was locked takes it for an orphan and removes it: then, the next number.
             Ok(file) => {
@@ -171,14 +221,29 @@ fn file_name_part(host: &str) -> String {
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
 
-struct CountingFile {
+struct SpoolFile {
     file: File,
     bytes: u64,
+    /// Set after an error: a buffer above flushes when it is dropped, and must not.
+    closed: bool,
+    /// Bytes that the disk still takes; bounded only by tests.
+    room: u64,
 }
 
-impl Write for CountingFile {
+impl Write for SpoolFile {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.closed {
+            return Err(io::Error::other("the segment was closed after an earlier error"));
+        }
+        if self.room < buf.len() as u64 {
+            // As a full disk does: part of it is taken.
+            let part = buf.get(..usize::try_from(self.room).unwrap_or(0)).unwrap_or_default();
+            self.file.write_all(part)?;
+            self.room = 0;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let written = self.file.write(buf)?;
+        self.room -= written as u64;
         self.bytes += written as u64;
         Ok(written)
     }

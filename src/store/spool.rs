@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::record_batch::RecordBatch;
 
+use super::decode::contained;
 use super::error::{Error, Result};
 
 pub(super) const SPOOL_SUFFIX: &str = ".arrows.spool";
@@ -33,11 +34,8 @@ pub(super) struct SpoolBatches {
 
 /// Opens a spool. Fails if not even the schema at its head is whole.
 pub(super) fn open(file: File, path: &Path) -> Result<SpoolBatches> {
-    let stream = StreamReader::try_new_buffered(file, None).map_err(|e| Error::Unreadable {
-        path: path.to_owned(),
-        expected: "Arrow stream",
-        source: Box::new(e),
-    })?;
+    let stream =
+        contained(|| StreamReader::try_new_buffered(file, None)).map_err(Error::unreadable(path, "Arrow stream"))?;
     Ok(SpoolBatches { stream, torn: false })
 }
 
@@ -74,12 +72,9 @@ impl Iterator for SpoolBatches {
         if self.torn {
             return None;
         }
-        match self.stream.next()? {
-            Ok(batch) => Some(batch),
-            Err(_) => {
-                self.torn = true;
-                None
-            }
-        }
+        contained(|| self.stream.next().transpose()).unwrap_or_else(|_| {
+            self.torn = true;
+            None
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
@@ -150,5 +151,222 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         experts_per_token: None,
         bytes_per_weight: Some(2.0),
         gpu_memory_bytes: None,
+    }
+}
+
+/// Rows 0, 1, 2, ... in batches of the given sizes, each flushed; where each flush left the file's end.
+fn spooled(dir: &Path, batches: &[usize]) -> (std::path::PathBuf, Vec<(u64, usize)>) {
+    let mut writer = SegmentWriter::create(dir, &SAMPLES, "n", &meta()).unwrap();
+    let mut flushed = vec![(writer.bytes(), 0)];
+    let mut rows = 0;
+    for size in batches {
+        // A device per batch: each batch then brings a dictionary of its own, the harder case to tear.
+        let batch: Vec<_> = (rows..rows + size).map(|i| sample(&format!("d{}", flushed.len()), i as i64)).collect();
+        append(&mut writer, &batch);
+        writer.flush().unwrap();
+        rows += size;
+        flushed.push((writer.bytes(), rows));
+    }
+    (writer.path().to_owned(), flushed)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: prop::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_spool_cut_anywhere_gives_exactly_the_batches_before_the_cut(
+        batches in prop::collection::vec(1_usize..40, 1..6),
+        share in 0.0..1.0_f64,
+    ) {
+        let dir = TempDir::new().unwrap();
+        let (spool, flushed) = spooled(dir.path(), &batches);
+        let (end, _) = flushed[flushed.len() - 1];
+        let cut = (end as f64 * share) as u64;
+        fs::OpenOptions::new().write(true).open(&spool).unwrap().set_len(cut).unwrap();
+        let whole = flushed.iter().rev().find(|(bytes, _)| *bytes <= cut).map(|(_, rows)| *rows);
+
+        let recovered = Campaign::open(dir.path()).unwrap().recover().unwrap();
+        prop_assert_eq!(recovered.len(), 1);
+        match (&recovered[0].outcome, whole) {
+            (RecoveredAs::Empty, None) => {}
+            (RecoveredAs::Sealed { rows, .. }, Some(whole)) => prop_assert_eq!(*rows, whole as u64),
+            other => prop_assert!(false, "{:?}", other),
+        }
+        let read: Vec<i64> = samples(dir.path()).iter().map(|r| r.t_mono_ns / 1_000_000).collect();
+        let mut sorted = read.clone();
+        sorted.sort_unstable();
+        prop_assert_eq!(sorted, (0..whole.unwrap_or(0) as i64).collect::<Vec<_>>());
+        prop_assert!(!spool.exists());
+    }
+
+    #[test]
+    fn damaged_files_give_rows_or_errors_but_no_panic(
+        sealed in any::<bool>(),
+        damage in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..4),
+    ) {
+        let dir = TempDir::new().unwrap();
+        let (spool, _) = spooled(dir.path(), &[20, 20]);
+        let mut path = spool;
+        if sealed {
+            Campaign::open(dir.path()).unwrap().recover().unwrap();
+            path = dir.path().join("samples-n-0.parquet");
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        for (at, byte) in damage {
+            let at = (bytes.len() as f64 * at) as usize;
+            bytes[at] = byte;
+        }
+        fs::write(&path, bytes).unwrap();
+        for batch in read_table(dir.path(), &SAMPLES).unwrap() {
+            let _ = batch.and_then(|b| SampleRow::from_batch(&b));
+        }
+        let _ = read_metadata(&path);
+        let _ = Campaign::open(dir.path()).unwrap().recover();
+    }
+}
+
+#[test]
+fn any_bytes_under_a_table_name_are_an_error_that_names_the_file() {
+    let dir = TempDir::new().unwrap();
+    for (name, bytes) in [("samples.parquet", "PAR1 not at all"), ("samples-n-0.arrows.spool", "\u{0}\u{0}garbage")] {
+        fs::write(dir.path().join(name), bytes).unwrap();
+        let error = read_table(dir.path(), &SAMPLES).unwrap().find_map(Result::err).unwrap();
+        assert!(error.to_string().contains(name), "{error}");
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_sealing_killed_before_its_last_step_counts_no_row_twice() {
+    let dir = TempDir::new().unwrap();
+    let (spool, _) = spooled(dir.path(), &[3]);
+    let copy = fs::read(&spool).unwrap();
+    let campaign = Campaign::open(dir.path()).unwrap();
+    campaign.recover().unwrap();
+    fs::write(&spool, copy).unwrap();
+    fs::write(dir.path().join(".samples-n-1.parquet.abc.tmp"), "half").unwrap();
+    assert_eq!(samples(dir.path()).len(), 3);
+    let recovered = campaign.recover().unwrap();
+    assert!(matches!(recovered.as_slice(), [Recovered { outcome: RecoveredAs::AlreadySealed, .. }]));
+    assert_eq!(samples(dir.path()).len(), 3);
+}
+
+#[test]
+fn recovery_clears_what_a_killed_sealing_left_half_written() {
+    let dir = TempDir::new().unwrap();
+    spooled(dir.path(), &[3]);
+    let half = dir.path().join(".samples-n-0.parquet.abc.tmp");
+    fs::write(&half, "half").unwrap();
+    Campaign::open(dir.path()).unwrap().recover().unwrap();
+    assert!(!half.exists());
+}
+
+#[test]
+fn a_full_disk_cuts_the_segment_back_to_its_last_flush() {
+    let dir = TempDir::new().unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), &SAMPLES, "n", &meta()).unwrap();
+    append(&mut writer, &[sample("a", 1), sample("a", 2)]);
+    writer.flush().unwrap();
+    writer.limit_room(700);
+    let rows: Vec<_> = (3..500).map(|t| sample("a", t)).collect();
+    append(&mut writer, &rows);
+    let error = writer.flush().unwrap_err();
+    assert!(error.to_string().contains("the disk or the quota is full; free some space"), "{error}");
+    assert_eq!((writer.rows(), fs::metadata(writer.path()).unwrap().len()), (2, writer.bytes()));
+    assert!(writer.append(&SampleRow::batch(&rows).unwrap()).and_then(|()| writer.flush()).is_err());
+    writer.seal().unwrap();
+    assert_eq!(samples(dir.path()), [sample("a", 1), sample("a", 2)]);
+}
+
+#[test]
+fn a_second_holder_is_told_who_holds_the_lock() {
+    let dir = TempDir::new().unwrap();
+    let campaign = Campaign::create_or_open(dir.path()).unwrap();
+    let lock = campaign.lock().unwrap();
+    let error = campaign.lock().unwrap_err().to_string();
+    assert!(error.contains(&format!("in use by process {} on ", std::process::id())), "{error}");
+    drop(lock);
+    campaign.lock().unwrap();
+}
+
+#[test]
+fn only_empty_directories_and_campaigns_become_campaigns() {
+    let dir = TempDir::new().unwrap();
+    assert!(matches!(Campaign::open(dir.path()), Err(Error::NotACampaign { .. })));
+    fs::write(dir.path().join("thesis.tex"), "").unwrap();
+    let error = Campaign::create_or_open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("found `thesis.tex`"), "{error}");
+    fs::remove_file(dir.path().join("thesis.tex")).unwrap();
+    Campaign::create_or_open(dir.path()).unwrap();
+    Campaign::create_or_open(dir.path()).unwrap();
+    let missing = Campaign::open(&dir.path().join("none")).unwrap_err().to_string();
+    assert!(missing.ends_with("no such file or directory"), "{missing}");
+}
+
+#[test]
+fn segments_are_read_in_the_order_of_their_numbers() {
+    let dir = TempDir::new().unwrap();
+    for t in 0..11 {
+        let mut writer = SegmentWriter::create(dir.path(), &SAMPLES, "node-a", &meta()).unwrap();
+        append(&mut writer, &[sample("a", t)]);
+        writer.seal().unwrap();
+    }
+    let times: Vec<_> = samples(dir.path()).iter().map(|r| r.t_mono_ns / 1_000_000).collect();
+    assert_eq!(times, (0..11).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_host_name_cannot_leave_the_directory() {
+    let dir = TempDir::new().unwrap();
+    let writer = SegmentWriter::create(dir.path(), &SAMPLES, "../../etc/x y", &meta()).unwrap();
+    assert_eq!(writer.path(), dir.path().join("samples-.._.._etc_x_y-0.arrows.spool"));
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let mut newer = meta();
+    newer.extra.clear();
+    let mut pairs = newer.to_pairs(&SAMPLES);
+    pairs.insert("energylens.format_version".to_owned(), "2".to_owned());
+    let pairs = pairs.into_iter().collect();
+    let error = FileMetadata::from_pairs(&pairs, Path::new("x.parquet")).unwrap_err().to_string();
+    assert_eq!(error, "x.parquet: expected format version 1, found format version 2; a newer energylens reads it");
+}
+
+/// The child of the test below; does nothing when run by itself.
+#[test]
+fn child_that_writes_until_killed() {
+    let Ok(dir) = std::env::var("ENERGYLENS_TEST_WRITE_UNTIL_KILLED") else { return };
+    let mut writer = SegmentWriter::create(Path::new(&dir), &SAMPLES, "n", &meta()).unwrap();
+    for t in 0.. {
+        append(&mut writer, &[sample("a", t)]);
+        if t % 50 == 49 {
+            writer.flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_writer_killed_at_any_moment_loses_only_what_it_had_not_flushed() {
+    for least_bytes in [30_000, 200_000, 500_000] {
+        let dir = TempDir::new().unwrap();
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::child_that_writes_until_killed", "--nocapture"])
+            .env("ENERGYLENS_TEST_WRITE_UNTIL_KILLED", dir.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let spool = dir.path().join("samples-n-0.arrows.spool");
+        while fs::metadata(&spool).map_or(0, |m| m.len()) < least_bytes {
+            assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let recovered = Campaign::open(dir.path()).unwrap().recover().unwrap();
+        assert!(matches!(recovered[0].outcome, RecoveredAs::Sealed { .. }), "{recovered:?}");
+        let times: Vec<_> = samples(dir.path()).iter().map(|r| r.t_mono_ns / 1_000_000).collect();
+        assert!(times.len() > 30);
+        assert_eq!(times, (0..times.len() as i64).collect::<Vec<_>>());
     }
 }

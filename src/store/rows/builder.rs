@@ -105,7 +105,7 @@ impl BatchBuilder {
     pub fn finish(mut self) -> Result<RecordBatch> {
         let table = self.table;
         let misfit = |source| Error::Batch { table: table.name, source };
-        let rows = self.columns.values().next().map_or(0, |c| arrow::array::Array::len(c));
+        let rows = self.columns.values().next().map_or(0, arrow::array::Array::len);
         let schema = table.arrow_schema();
         let mut arrays = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
