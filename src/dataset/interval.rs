@@ -20,19 +20,22 @@
 //!
 //! ```text
 //!   E_x = P_l x + V_x/(V_x + V_y) r,     r = D - P_l x - P_r y     (what the two expectations leave over)
-//!   var = V_x V_y/(V_x + V_y) max(1, r^2/(V_x + V_y))
-//!   V_x = s_l^2 x (L + x) + (f P)^2 x (L + x) + P_l^2 [u_0^2 (1 + x/S)^2 + u_k^2 (x/S)^2] + q^2
+//!   var = V_x V_y/(V_x + V_y)
+//!   V_x = F_x + P_l^2 [u_0^2 (1 + x/S)^2 + u_k^2 (x/S)^2] + q^2,    F_x = (s_l^2 + (f P)^2) x (L + x)
 //! ```
 //!
 //! s_l^2 is the variance of the power from one interval to the next on that side, less what edge timing adds to it; L
 //! the mean length of those intervals; S the span from edge k to edge 0 over which P_l was measured; u the standard
-//! uncertainty of an edge instant, bracket width/sqrt(12); f P a floor (P the larger power), so that two sides that
-//! look perfectly steady share what is left over by length; q the counter's step. If r is larger than both variances
-//! allow, a step happened on one side or the other: r belongs to x with probability V_x/(V_x + V_y), and the factor
-//! makes var the variance of just that choice.
+//! uncertainty of an edge instant, bracket width/sqrt(12); f P a floor (P the larger power); q the counter's step.
+//!
+//! If r exceeds twice its own standard deviation, the power stepped somewhere between the edges beside t, on one side or
+//! the other: then r belongs to x with probability k = F_x/(F_x + F_y), and `E_x = P_l x + k r` with `k (1-k) r^2` added
+//! to var is the mean and the variance of that choice. A side that was restless before is the likelier one, but k stays
+//! between a quarter and three quarters.
 //!
 //! Where every poll saw a change the counter refreshes faster than it is polled; the last refresh then lies nearer to
-//! the poll that saw it, and edges are put a quarter of the bracket before it (u = 0.22 widths).
+//! the poll that saw it. Edges are put a quarter of the bracket before it, with u = 1/6 of the bracket: the spread of
+//! an instant that is uniform in one refresh period, the period itself being anything up to the bracket.
 //!
 //! Windows that hold no two edges have no P_r (or P_l) of their own: the neighbour outside must do, no r can reveal a
 //! surprise, and the phase is marked [`Reason::WindowShorterThanRefreshes`].
@@ -47,7 +50,7 @@ use crate::units::{UJ_PER_J, ns_to_s};
 const NEIGHBOURS: usize = 8;
 
 /// Power differences that two steady-looking sides may still hide, relative to the larger power.
-const FLOOR: f64 = 0.002;
+const FLOOR: f64 = 0.001;
 
 /// The coarsest step of a counter in use: NVML's millijoule.
 const COUNTER_STEP_J: f64 = 1e-3;
@@ -55,6 +58,10 @@ const COUNTER_STEP_J: f64 = 1e-3;
 /// `r^2` in units of its variance beyond which it is no chance but a step: two standard deviations. A lower threshold
 /// makes intervals too wide for steady power (99 % where 95 % is stated), a higher one too narrow for restless power.
 const SURPRISE: f64 = 4.0;
+
+/// However restless one side was, the step may have been on the other: a share of less than a quarter would put the
+/// truth outside the stated interval whenever it was.
+const DOUBT: f64 = 0.25;
 
 /// Where only one side of a boundary is known nothing contradicts it; a step in the interval is allowed for with this
 /// share of the interval's energy.
@@ -276,7 +283,7 @@ impl Boundary {
         let see = |e: &Edge| {
             let width_s = ns_to_s(e.t_latest_ns - e.t_earliest_ns);
             let (back_s, std_s) =
-                if is_fast { (width_s / 4.0, 0.22 * width_s) } else { (width_s / 2.0, width_s / 12_f64.sqrt()) };
+                if is_fast { (width_s / 4.0, width_s / 6.0) } else { (width_s / 2.0, width_s / 12_f64.sqrt()) };
             let energy_j = if e.energy_uj >= nearest.energy_uj {
                 (e.energy_uj - nearest.energy_uj) as f64 / UJ_PER_J
             } else {
@@ -308,9 +315,14 @@ impl Boundary {
                 let most_w = l.power_w.max(r.power_w);
                 let (v_x, v_y) = (l.variance_j2(x_s, most_w), r.variance_j2(y_s, most_w));
                 let (both, left_over_j) = (v_x + v_y, d_j - l.power_w * x_s - r.power_w * y_s);
-                let surprise = Some(left_over_j * left_over_j / both).filter(|s| *s > SURPRISE).unwrap_or(1.0);
-                let energy_j = l.power_w * x_s + v_x / both * left_over_j;
-                division(energy_j, v_x * v_y / both * surprise, l.interval_s.min(r.interval_s))
+                let (mut share, mut variance_j2) = (v_x / both, v_x * v_y / both);
+                if left_over_j * left_over_j > SURPRISE * both {
+                    let (f_x, f_y) = (l.fluctuation_j2(x_s, most_w), r.fluctuation_j2(y_s, most_w));
+                    share = (f_x / (f_x + f_y)).clamp(DOUBT, 1.0 - DOUBT);
+                    variance_j2 += share * (1.0 - share) * left_over_j * left_over_j;
+                }
+                let energy_j = l.power_w * x_s + share * left_over_j;
+                division(energy_j, variance_j2, l.interval_s.min(r.interval_s))
             }
             (Some(l), None) => {
                 let variance = l.variance_j2(x_s, l.power_w) + (ONE_SIDED * d_j).powi(2);
@@ -329,8 +341,10 @@ impl Boundary {
 
     /// Whether every poll around the boundary saw the counter move.
     fn is_polled_slower_than_refreshed(&self) -> bool {
-        let near = || self.before.iter().chain(&self.after);
-        near().count() >= 4 && near().zip(near().skip(1)).all(|(a, b)| b.t_earliest_ns <= a.t_latest_ns)
+        let pairs = || {
+            self.before.iter().zip(self.before.iter().skip(1)).chain(self.after.iter().zip(self.after.iter().skip(1)))
+        };
+        pairs().count() >= 4 && pairs().all(|(a, b)| b.t_earliest_ns <= a.t_latest_ns)
     }
 }
 
@@ -374,14 +388,16 @@ impl Side {
         })
     }
 
+    /// The part of [`variance_j2`](Self::variance_j2) that restless power causes, not uncertain instants.
+    fn fluctuation_j2(&self, length_s: f64, most_w: f64) -> f64 {
+        (self.power_variance_w2 + (FLOOR * most_w).powi(2)) * length_s * (self.interval_s + length_s)
+    }
+
     /// Variance of the energy over `length_s` next to the boundary about `power_w * length_s`.
     fn variance_j2(&self, length_s: f64, most_w: f64) -> f64 {
         let reach = length_s / self.span_s;
         let timing_s2 = (self.near_std_s * (1.0 + reach)).powi(2) + (self.far_std_s * reach).powi(2);
-        let fluctuation_w2 = self.power_variance_w2 + (FLOOR * most_w).powi(2);
-        fluctuation_w2 * length_s * (self.interval_s + length_s)
-            + self.power_w.powi(2) * timing_s2
-            + COUNTER_STEP_J.powi(2)
+        self.fluctuation_j2(length_s, most_w) + self.power_w.powi(2) * timing_s2 + COUNTER_STEP_J.powi(2)
     }
 }
 
@@ -402,8 +418,8 @@ fn power_variance_w2(edges: &[Instant]) -> f64 {
         sum_w2 += (q - p).powi(2) - timing_w2;
         count += 1.0;
     }
-    // A variance from n differences is itself uncertain; (n + 3)/n widens the interval as Student's t would.
-    if count > 0.0 { (sum_w2 / (2.0 * count) * (count + 3.0) / count).max(0.0) } else { 0.0 }
+    // A variance from n differences is itself uncertain; (n + 1)/n widens the interval as Student's t would.
+    if count > 0.0 { (sum_w2 / (2.0 * count) * (count + 1.0) / count).max(0.0) } else { 0.0 }
 }
 
 #[cfg(test)]

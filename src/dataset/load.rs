@@ -111,3 +111,6 @@ pub(super) fn into_dataset(path: &Path, rows: Vec<Result<Row, Refusal>>, notes: 
     }
     Ok(dataset)
 }
+
+#[cfg(test)]
+mod tests;
