@@ -64,7 +64,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     say(&indented(&fitted.describe(&dir.join(&plan.name))))?;
     let (inside, all) = fitted.coverage();
     if all > 0 {
-        say(&format!("   {inside} of {all} stated 95 % intervals hold the true joules, which only the simulator knows"))?;
+        say(&format!(
+            "   {inside} of {all} stated 95 % intervals hold the true joules, which only the simulator knows"
+        ))?;
     }
 
     say("\n2. the law, fitted to these rows  [simulated]\n")?;

@@ -36,9 +36,18 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum PoolChoice {
+pub(crate) enum PoolChoice {
     None,
     Models,
+}
+
+impl From<PoolChoice> for Pool {
+    fn from(choice: PoolChoice) -> Self {
+        match choice {
+            PoolChoice::None => Self::None,
+            PoolChoice::Models => Self::Models,
+        }
+    }
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
@@ -61,11 +70,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         None => None,
     };
     let dataset = dataset::load(&a.runs)?;
-    let pool = match a.pool {
-        PoolChoice::None => Pool::None,
-        PoolChoice::Models => Pool::Models,
-    };
-    let options = FitOptions { pool, seed: a.seed, skeleton, ..FitOptions::default() };
+    let options = FitOptions { pool: a.pool.into(), seed: a.seed, skeleton, ..FitOptions::default() };
     let fitted = fit_model(&dataset, &options)?;
     if let Some(path) = &a.output {
         fitted.model.save(path)?;

@@ -5,6 +5,7 @@
 
 mod agent;
 mod cards;
+mod demo;
 mod doctor;
 mod fit;
 mod import;
@@ -13,9 +14,11 @@ mod output;
 mod plan;
 mod predict;
 mod recommend;
+mod report;
 mod run;
 mod sources;
 mod tables;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -55,6 +58,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Demo(demo::Arguments),
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Plan(plan::Arguments),
@@ -62,7 +66,9 @@ enum Verb {
     Import(import::Arguments),
     Fit(fit::Arguments),
     Predict(predict::Arguments),
+    Validate(validate::Arguments),
     Recommend(recommend::Arguments),
+    Report(report::Arguments),
     Laws(laws::Arguments),
     Cards(cards::Arguments),
     Tables(tables::Arguments),
@@ -71,6 +77,7 @@ enum Verb {
 /// Carries out one verb.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.verb {
+        Verb::Demo(a) => demo::run(&a),
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Plan(a) => plan::run(&a),
@@ -78,7 +85,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Predict(a) => predict::run(&a),
+        Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),
+        Verb::Report(a) => report::run(&a),
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
         Verb::Tables(a) => tables::run(&a),

@@ -104,11 +104,11 @@ pub(crate) fn of_campaign<'a>(
         for row in SampleRow::from_batch(&batch?)? {
             let origin = *origin_ns.get_or_insert(row.t_mono_ns);
             let Some(counter_uj) = row.energy_counter_uj.filter(|_| shown(row.t_mono_ns, origin)) else { continue };
-            let before = last.insert(row.device.clone(), (row.t_mono_ns, counter_uj));
+            let before = last.insert(row.device.to_string(), (row.t_mono_ns, counter_uj));
             let Some((t_before, before_uj)) = before.filter(|(t, _)| *t < row.t_mono_ns) else { continue };
             let Some(energy_j) = counter_difference_j(before_uj, counter_uj) else { continue };
-            let trace = traces.entry(row.device.clone()).or_insert_with(|| PowerTrace {
-                device: row.device.clone(),
+            let trace = traces.entry(row.device.to_string()).or_insert_with(|| PowerTrace {
+                device: row.device.to_string(),
                 t_s: Vec::new(),
                 power_w: Vec::new(),
             });

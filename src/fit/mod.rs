@@ -27,6 +27,9 @@ use group::Group;
 use problem::{Observation, Problem};
 use search::{Found, search};
 
+pub use baselines::Predictor;
+pub use validate::{ValidateOptions, Validation, attach_held_out, validate, validate_against};
+
 /// Median absolute deviations at which a residual starts to count linearly.
 const KNEE: f64 = 3.0;
 /// Residuals below this (log units) are never treated as outliers: measurements repeat to a few per cent at best.

@@ -87,7 +87,7 @@ fn holds_for(law: &Law, row: &Row) -> bool {
         && (&law.gpu_model, &law.engine, &law.precision) == (&row.gpu_model, &row.engine, &row.precision)
 }
 
-fn summary(by_workload: &Validation, by_model: Option<&Validation>) -> HeldOut {
+pub(super) fn summary(by_workload: &Validation, by_model: Option<&Validation>) -> HeldOut {
     let named = |validation: &Validation, suffix: &str| -> BTreeMap<String, BTreeMap<String, f64>> {
         let scores = validation.scores.iter();
         scores.filter_map(|s| Some((format!("{}{suffix}", s.predictor), s.figures.as_ref()?.by_name()))).collect()

@@ -20,7 +20,7 @@ use super::split::{self, Scheme, Split};
 use super::stats::{self, Figures, Outcome};
 use super::{Error, group};
 use crate::dataset::{Dataset, Row};
-use crate::law::{Pool, Skeleton};
+use crate::law::{HeldOut, Pool, Skeleton};
 use crate::schema::Phase;
 
 pub use curve::{CurvePoint, LearningCurve, learning_curve};
@@ -151,6 +151,11 @@ impl Validation {
     pub fn figures(&self, predictor: Predictor) -> Option<&Figures> {
         self.scores.iter().find(|s| s.predictor == predictor.as_str())?.figures.as_ref()
     }
+
+    /// The figures as they stand in a model file.
+    pub fn summary(&self) -> HeldOut {
+        held_out::summary(self, None)
+    }
 }
 
 /// The row as a question: its configuration, without anything that was measured.
@@ -169,31 +174,74 @@ pub fn question(row: &Row) -> Row {
 
 /// Judges predictors on rows that they did not learn from.
 pub fn validate(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Validation, Error> {
-    let (found, refused) = group::groups(dataset, options.pool)?;
-    let simulated = found.iter().any(|g| g.simulated);
-    let mut rows: Vec<Row> = found.into_iter().flat_map(|g| g.rows).collect();
-    rows.sort_by_key(|r| r.line);
-    let context = Context {
-        pool: options.pool,
-        across_hardware: options.scheme == Scheme::Hardware,
-        seed: options.seed,
-        skeleton: options.skeleton.clone(),
-    };
-    let units = split::units(&rows);
-    let scopes: Vec<String> = rows.iter().map(|r| context.scope(r)).collect();
-    let mut splits = split::splits(&rows, &units, options.scheme, options.pool, options.seed)?;
+    let usable = Usable::of(dataset, options)?;
+    let mut splits = split::splits(&usable.rows, &usable.units, options.scheme, options.pool, options.seed)?;
     if let Some(most) = options.training_rows {
         let capped = splits.into_iter().zip(options.seed..);
-        splits = capped.map(|(s, seed)| s.with_training_rows(most, &units, &scopes, seed)).collect();
+        splits = capped.map(|(s, seed)| s.with_training_rows(most, &usable.units, &usable.scopes, seed)).collect();
     }
+    Ok(judge(&usable, &splits, options.scheme.to_string(), options))
+}
+
+/// Judges predictors that learn from all of `learnt` on all of `unseen`. A workload that stands in both is refused.
+pub fn validate_against(
+    learnt: &Dataset,
+    unseen: &Dataset,
+    options: &ValidateOptions<'_>,
+) -> Result<Validation, Error> {
+    let offset = learnt.rows.iter().map(|r| r.line).max().unwrap_or(0);
+    let moved = unseen.rows.iter().map(|r| Row { line: r.line + offset, ..r.clone() });
+    let together = Dataset { rows: learnt.rows.iter().cloned().chain(moved).collect(), ..Dataset::default() };
+    let mut usable = Usable::of(&together, options)?;
+    usable.refused += learnt.rejected.len() + unseen.rejected.len();
+    let (train, test) = (0..usable.rows.len()).partition(|i| usable.rows[*i].line <= offset);
+    let split = split::Split::new(train, test, &usable.units)?;
+    Ok(judge(&usable, &[split], "workloads of a campaign of their own".to_owned(), options))
+}
+
+/// Rows that may take part, with what splits and predictors need to know of them.
+struct Usable {
+    rows: Vec<Row>,
+    units: Vec<usize>,
+    scopes: Vec<String>,
+    context: Context,
+    simulated: bool,
+    refused: usize,
+}
+
+impl Usable {
+    fn of(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Self, Error> {
+        let (found, refused) = group::groups(dataset, options.pool)?;
+        let simulated = found.iter().any(|g| g.simulated);
+        let mut rows: Vec<Row> = found.into_iter().flat_map(|g| g.rows).collect();
+        rows.sort_by_key(|r| r.line);
+        let context = Context {
+            pool: options.pool,
+            across_hardware: options.scheme == Scheme::Hardware,
+            seed: options.seed,
+            skeleton: options.skeleton.clone(),
+        };
+        Ok(Self {
+            units: split::units(&rows),
+            scopes: rows.iter().map(|r| context.scope(r)).collect(),
+            refused: refused.len() + dataset.rejected.len(),
+            rows,
+            context,
+            simulated,
+        })
+    }
+}
+
+fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &ValidateOptions<'_>) -> Validation {
+    let Usable { rows, scopes, context, .. } = usable;
     let predictors =
         if options.predictors.is_empty() { Predictor::suitable(options.scheme) } else { options.predictors.clone() };
 
-    let answers = work::answers(&rows, &splits, &predictors, &context, options);
+    let answers = work::answers(rows, splits, &predictors, context, options);
 
-    let groups = split::choice_groups(&rows);
+    let groups = split::choice_groups(rows);
     let held_out: Vec<usize> = splits.iter().flat_map(|s| s.test().iter().copied()).collect();
-    let (noise, noise_source) = match (options.noise, stats::repeat_noise(&rows)) {
+    let (noise, noise_source) = match (options.noise, stats::repeat_noise(rows)) {
         (Some(noise), _) => (noise, NoiseSource::Given),
         (None, Some(noise)) => (noise, NoiseSource::Repeats),
         (None, None) => (stats::DEFAULT_NOISE, NoiseSource::Default),
@@ -233,24 +281,24 @@ pub fn validate(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Vali
     let law = predictors.iter().position(|p| *p == Predictor::Law).and_then(|i| answers.get(i));
     let predictions = law.map_or_else(Vec::new, |law| parity(&judged, &law.estimates));
     let training = |fold: fn(usize, usize) -> usize, from| splits.iter().map(|s| s.train().len()).fold(from, fold);
-    Ok(Validation {
-        scheme: options.scheme.to_string(),
+    Validation {
+        scheme,
         seed: options.seed,
         pool: options.pool,
-        simulated,
+        simulated: usable.simulated,
         splits: splits.len(),
         training_rows_min: training(usize::min, usize::MAX),
         training_rows_max: training(usize::max, 0),
         scopes: scopes.iter().collect::<std::collections::BTreeSet<_>>().len(),
         rows: held_out.len(),
-        refused: refused.len() + dataset.rejected.len(),
+        refused: usable.refused,
         groups: choices(&judged),
         noise,
         noise_source,
         optima_differ: stats::optima_differ(&judged),
         scores: scores.collect(),
         predictions,
-    })
+    }
 }
 
 fn parity(judged: &[(usize, &Row)], estimates: &[Option<Estimate>]) -> Vec<HeldOutRow> {
