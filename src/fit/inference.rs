@@ -208,8 +208,8 @@ fn pseudo_inverse(information: &DMatrix<f64>) -> (DMatrix<f64>, Vec<bool>) {
 
 fn scaled_by(problem: &Problem<'_>, exponent: usize) -> &'static str {
     let name = &problem.skeleton.exponents[exponent].name;
-    let pipeline = problem.skeleton.terms.iter().any(|t| t.scaling.get("p") == Some(name));
-    if pipeline { "pipeline_parallel where its terms matter" } else { "tensor_parallel where its terms matter" }
+    let tensor = problem.skeleton.terms.iter().any(|t| t.scaling.get("t") == Some(name));
+    if tensor { "tensor_parallel where its terms matter" } else { "pipeline_parallel where its terms matter" }
 }
 
 fn missing_variation(term: &crate::law::Term) -> &'static str {

@@ -1,7 +1,8 @@
 //! The fit as numbers: products per row and term, observations, weights; and the objective as a function of the
 //! exponents alone.
 //!
-//! For exponents `a`, row `i` and term `j`, the design matrix is `A_ij = P_ij t_i^a p_i^b`. The objective is
+//! For exponents `a`, row `i` and term `j`, the design matrix is the product `P_ij` of the known factors times the fitted
+//! powers of `t` and of what the pipeline makes of `p`. The objective is
 //!
 //! ```text
 //! F(a) = min over k >= 0 of  sum_i w_i rho(ln(sum_j k_j A_ij) - ln y_i)  +  sum over a of (sigma (a - prior)/sd)^2
@@ -38,12 +39,12 @@ pub(crate) struct Problem<'a> {
     pub(crate) skeleton: &'a Skeleton,
     /// Rows x terms, without fitted powers.
     products: DMatrix<f64>,
-    ln_t: Vec<f64>,
-    ln_p: Vec<f64>,
+    /// Logs of what fitted powers stand on: one column per symbol of [`Symbol::SCALABLE`].
+    ln_bases: Vec<Vec<f64>>,
     ln_y: Vec<f64>,
     weights: Vec<f64>,
-    /// Exponents of `t` and `p` per term.
-    exponent_of: Vec<(Option<usize>, Option<usize>)>,
+    /// Per term, its fitted powers as (column of `ln_bases`, exponent).
+    scalings: Vec<Vec<(usize, usize)>>,
     /// Huber knee in log units; infinite for plain least squares.
     pub(crate) knee: f64,
     /// Log residual that a prior of one standard deviation is worth: what the rows scatter by, once that is known.
@@ -79,24 +80,20 @@ impl<'a> Problem<'a> {
         }
         // A measurement known to 5 % weighs half of a perfect one: the law itself is not better than that.
         let weight = |o: &Observation| o.relative_std.map_or(1.0, |s| 1.0 / (1.0 + (s / SIGMA0).powi(2)));
-        let exponent_of = skeleton
+        let column = |symbol: Symbol| Symbol::SCALABLE.iter().position(|s| *s == symbol);
+        let scalings = skeleton
             .terms
             .iter()
-            .map(|t| {
-                (
-                    skeleton.exponent_index(t, Symbol::TensorParallel),
-                    skeleton.exponent_index(t, Symbol::PipelineParallel),
-                )
-            })
+            .map(|term| skeleton.scalings(term).filter_map(|(symbol, j)| Some((column(symbol)?, j))).collect())
             .collect();
+        let logs = |symbol: &Symbol| observations.iter().map(|o| o.case.value(*symbol).ln()).collect();
         Self {
             skeleton,
             products,
-            ln_t: observations.iter().map(|o| o.case.tensor_parallel.ln()).collect(),
-            ln_p: observations.iter().map(|o| o.case.pipeline_parallel.ln()).collect(),
+            ln_bases: Symbol::SCALABLE.iter().map(logs).collect(),
             ln_y: observations.iter().map(|o| o.value.ln()).collect(),
             weights: observations.iter().map(weight).collect(),
-            exponent_of,
+            scalings,
             knee: f64::INFINITY,
             sigma: SIGMA0,
             warm: RefCell::new(None),
@@ -107,15 +104,16 @@ impl<'a> Problem<'a> {
         self.ln_y.len()
     }
 
-    /// Whether the data says anything about exponent `j`: some term that uses it is non-zero on rows that differ in `t` or `p`.
+    /// Whether the data says anything about exponent `j`: some term that uses it is non-zero on rows that differ in what
+    /// the power stands on.
     pub(crate) fn exponent_is_observable(&self, j: usize) -> bool {
         let varies = |logs: &[f64], rows: &[usize]| {
             let mut values = rows.iter().filter_map(|i| logs.get(*i));
             values.next().is_some_and(|first| values.any(|v| (v - first).abs() > 1e-12))
         };
-        self.exponent_of.iter().enumerate().any(|(term, (t, p))| {
+        self.scalings.iter().enumerate().any(|(term, scalings)| {
             let rows: Vec<usize> = (0..self.rows()).filter(|i| self.products[(*i, term)] > 0.0).collect();
-            (*t == Some(j) && varies(&self.ln_t, &rows)) || (*p == Some(j) && varies(&self.ln_p, &rows))
+            scalings.iter().any(|(base, exponent)| *exponent == j && varies(&self.ln_bases[*base], &rows))
         })
     }
 
@@ -125,11 +123,9 @@ impl<'a> Problem<'a> {
     }
 
     fn design(&self, exponents: &[f64]) -> DMatrix<f64> {
-        let power = |index: Option<usize>, log: f64| index.map_or(0.0, |j| exponents[j] * log);
-        DMatrix::from_fn(self.rows(), self.skeleton.terms.len(), |i, j| {
-            let (t, p) = self.exponent_of[j];
-            let log = power(t, self.ln_t[i]) + power(p, self.ln_p[i]);
-            self.products[(i, j)] * if log == 0.0 { 1.0 } else { log.exp() }
+        DMatrix::from_fn(self.rows(), self.skeleton.terms.len(), |i, term| {
+            let log: f64 = self.scalings[term].iter().map(|(base, j)| exponents[*j] * self.ln_bases[*base][i]).sum();
+            self.products[(i, term)] * if log == 0.0 { 1.0 } else { log.exp() }
         })
     }
 
@@ -228,13 +224,10 @@ impl<'a> Problem<'a> {
         let mut gradient = vec![0.0; exponents.len()];
         for i in 0..self.rows() {
             let pull = 2.0 * inner.weights[i] * inner.residuals[i] / inner.fitted[i];
-            for (j, (t, p)) in self.exponent_of.iter().enumerate() {
-                let share = pull * inner.coefficients[j] * inner.design[(i, j)];
-                if let Some(t) = t {
-                    gradient[*t] += share * self.ln_t[i];
-                }
-                if let Some(p) = p {
-                    gradient[*p] += share * self.ln_p[i];
+            for (term, scalings) in self.scalings.iter().enumerate() {
+                let share = pull * inner.coefficients[term] * inner.design[(i, term)];
+                for (base, j) in scalings {
+                    gradient[*j] += share * self.ln_bases[*base][i];
                 }
             }
         }
@@ -249,11 +242,11 @@ impl<'a> Problem<'a> {
 
     /// `d ln f_i / d exponent_j` at the inner minimum.
     pub(crate) fn exponent_sensitivity(&self, inner: &Inner, i: usize, j: usize) -> f64 {
-        let terms = self.exponent_of.iter().enumerate();
+        let terms = self.scalings.iter().enumerate();
         let sum: f64 = terms
-            .map(|(term, (t, p))| {
-                let logs =
-                    if *t == Some(j) { self.ln_t[i] } else { 0.0 } + if *p == Some(j) { self.ln_p[i] } else { 0.0 };
+            .map(|(term, scalings)| {
+                let uses = scalings.iter().filter(|(_, exponent)| *exponent == j);
+                let logs: f64 = uses.map(|(base, _)| self.ln_bases[*base][i]).sum();
                 inner.coefficients[term] * inner.design[(i, term)] * logs
             })
             .sum();

@@ -42,6 +42,12 @@ pub enum Symbol {
     Coverage,
     /// `w`: waves, `max(1, B (S+m) / kv_capacity)`: how often the KV cache forces the batch to queue.
     Waves,
+    /// `u`: micro-batches in the pipeline, `min(p, B/w)`: engines split the batch so that every stage has work.
+    MicroBatches,
+    /// `i`: stages per micro-batch, `p/u`; above 1 stages stand idle in decode.
+    StagesPerMicroBatch,
+    /// `b`: the prefill's pipeline bubble, `(u+p-1)/u`: its duration over that of a full pipeline (GPipe).
+    Bubble,
 }
 
 impl Symbol {
@@ -63,6 +69,9 @@ impl Symbol {
         Self::KvBytes,
         Self::Coverage,
         Self::Waves,
+        Self::MicroBatches,
+        Self::StagesPerMicroBatch,
+        Self::Bubble,
     ];
 
     /// The spelling in skeleton files.
@@ -84,6 +93,9 @@ impl Symbol {
             Self::KvBytes => "K",
             Self::Coverage => "c",
             Self::Waves => "w",
+            Self::MicroBatches => "u",
+            Self::StagesPerMicroBatch => "i",
+            Self::Bubble => "b",
         }
     }
 
@@ -110,6 +122,10 @@ impl Symbol {
             other => other.as_str(),
         }
     }
+
+    /// Symbols that a fitted exponent may stand on: degrees, and what a pipeline makes of them.
+    pub const SCALABLE: &'static [Symbol] =
+        &[Self::TensorParallel, Self::PipelineParallel, Self::MicroBatches, Self::StagesPerMicroBatch, Self::Bubble];
 
     /// Whether the symbol comes from the model card, so that it is constant within one scenario.
     pub fn is_card(self) -> bool {
@@ -176,6 +192,11 @@ impl Case {
         }
     }
 
+    /// Micro-batches that share the pipeline: as many as there are stages, while there are sequences enough.
+    pub fn micro_batches(&self) -> f64 {
+        (self.batch_size / self.waves()).clamp(1.0, self.pipeline_parallel.max(1.0))
+    }
+
     /// The number behind a symbol.
     pub fn value(&self, symbol: Symbol) -> f64 {
         match symbol {
@@ -193,11 +214,15 @@ impl Case {
             Symbol::WeightBytes => self.weight_bytes,
             Symbol::Hidden => self.hidden_size,
             Symbol::KvBytes => self.kv_bytes_per_token,
-            // In a queue only the sequences of one wave share a step's weights.
+            // Only the sequences of one wave and one micro-batch share a step's weights.
             Symbol::Coverage => {
-                expert_coverage(self.num_experts, self.experts_per_token, self.batch_size / self.waves())
+                let together = self.batch_size / (self.waves() * self.micro_batches());
+                expert_coverage(self.num_experts, self.experts_per_token, together)
             }
             Symbol::Waves => self.waves(),
+            Symbol::MicroBatches => self.micro_batches(),
+            Symbol::StagesPerMicroBatch => self.pipeline_parallel / self.micro_batches(),
+            Symbol::Bubble => (self.micro_batches() + self.pipeline_parallel - 1.0) / self.micro_batches(),
         }
     }
 }
@@ -233,6 +258,19 @@ pub(crate) mod tests {
         assert_eq!(llama_70b(4.0, 200.0, 3000.0, 1000.0).waves(), 2.0);
         let unlimited = Case { kv_capacity_tokens: None, ..llama_70b(4.0, 1e6, 3000.0, 1000.0) };
         assert_eq!(unlimited.waves(), 1.0);
+    }
+
+    #[test]
+    fn a_pipeline_splits_the_batch_while_it_can() {
+        let at = |batch: f64| Case { pipeline_parallel: 4.0, ..llama_70b(1.0, batch, 1000.0, 1000.0) };
+        let values = |batch: f64| {
+            [Symbol::MicroBatches, Symbol::StagesPerMicroBatch, Symbol::Bubble].map(|s| at(batch).value(s))
+        };
+        assert_eq!(values(1.0), [1.0, 4.0, 4.0]);
+        assert_eq!(values(2.0), [2.0, 2.0, 2.5]);
+        assert_eq!(values(64.0), [4.0, 1.0, 1.75]);
+        // Without a pipeline all three are 1, whatever the batch.
+        assert_eq!(llama_70b(4.0, 7.0, 1000.0, 10.0).value(Symbol::Bubble), 1.0);
     }
 
     #[test]

@@ -173,8 +173,8 @@ impl Law {
             .collect();
         let mut by_exponent = vec![0.0; exponents.len()];
         for (term, contribution) in self.skeleton.terms.iter().zip(contributions) {
-            for symbol in [Symbol::TensorParallel, Symbol::PipelineParallel] {
-                if let Some(slot) = self.skeleton.exponent_index(term, symbol).and_then(|j| by_exponent.get_mut(j)) {
+            for (symbol, j) in self.skeleton.scalings(term) {
+                if let Some(slot) = by_exponent.get_mut(j) {
                     *slot += contribution * case.value(symbol).ln() / value;
                 }
             }

@@ -52,7 +52,10 @@ fn indexed(name: &str) -> String {
 pub fn legend(skeleton: &Skeleton) -> Vec<(&'static str, &'static str)> {
     Symbol::ALL
         .iter()
-        .filter(|s| skeleton.terms.iter().any(|t| t.product.iter().any(|f| f.symbol == **s)))
+        .filter(|s| {
+            let uses = |t: &Term| t.product.iter().any(|f| f.symbol == **s) || t.scaling.contains_key(s.as_str());
+            skeleton.terms.iter().any(uses)
+        })
         .map(|s| (s.display(), meaning(*s)))
         .collect()
 }
@@ -75,6 +78,9 @@ fn meaning(symbol: Symbol) -> &'static str {
         Symbol::KvBytes => "kv_bytes_per_token",
         Symbol::Coverage => "expert coverage 1-(1-k/E)^B; 1 for models that do not route",
         Symbol::Waves => "waves max(1, B(S+m)/kv_capacity)",
+        Symbol::MicroBatches => "micro-batches in the pipeline, min(p, B/w)",
+        Symbol::StagesPerMicroBatch => "stages per micro-batch, p/u: above 1 stages stand idle",
+        Symbol::Bubble => "pipeline bubble of the prefill, (u+p-1)/u",
     }
 }
 

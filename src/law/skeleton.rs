@@ -95,7 +95,7 @@ pub struct Term {
     /// Known factors, as a product.
     #[serde(with = "product")]
     pub product: Vec<Factor>,
-    /// Fitted powers: symbol (`t` or `p`) to the name of the exponent.
+    /// Fitted powers: symbol (one of [`Symbol::SCALABLE`]) to the name of the exponent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scaling: BTreeMap<String, String>,
     /// Unit of the coefficient.
@@ -208,8 +208,10 @@ impl Skeleton {
                 return Err(invalid(format!("two terms are called `{}`", term.name)));
             }
             for (symbol, exponent) in &term.scaling {
-                if symbol != "t" && symbol != "p" {
-                    return Err(invalid(format!("term `{}` scales `{symbol}`; expected t or p", term.name)));
+                if !Symbol::SCALABLE.iter().any(|s| s.as_str() == symbol) {
+                    let known: Vec<_> = Symbol::SCALABLE.iter().map(|s| s.as_str()).collect();
+                    let known = known.join(", ");
+                    return Err(invalid(format!("term `{}` scales `{symbol}`; expected one of {known}", term.name)));
                 }
                 if !self.exponents.iter().any(|e| e.name == *exponent) {
                     return Err(invalid(format!(
@@ -278,12 +280,14 @@ impl Skeleton {
             .collect()
     }
 
-    /// The fitted powers of `t` and `p` of one term.
+    /// The fitted powers of one term: each symbol that it scales with, and the index of the exponent.
+    pub fn scalings<'a>(&'a self, term: &'a Term) -> impl Iterator<Item = (Symbol, usize)> + 'a {
+        Symbol::SCALABLE.iter().filter_map(|s| Some((*s, self.exponent_index(term, *s)?)))
+    }
+
+    /// The value of the fitted powers of one term.
     pub fn scale(&self, term: &Term, exponents: &[f64], case: &Case) -> f64 {
-        [Symbol::TensorParallel, Symbol::PipelineParallel]
-            .into_iter()
-            .filter_map(|s| Some(case.value(s).powf(*exponents.get(self.exponent_index(term, s)?)?)))
-            .product()
+        self.scalings(term).filter_map(|(symbol, j)| Some(case.value(symbol).powf(*exponents.get(j)?))).product()
     }
 }
 
@@ -363,8 +367,8 @@ mod tests {
         for (from, to, expected) in [
             ("L*h*B*S^2", "L*h*B*S^x", "is no power"),
             ("W*c*w*m", "W*ctxx*w*m", "did you mean `ctx`"),
-            ("{ t = \"a1\", p = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
-            ("{ t = \"a1\", p = \"a2\" }", "{ B = \"a1\" }", "expected t or p"),
+            ("{ t = \"a1\", b = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
+            ("{ t = \"a1\", b = \"a2\" }", "{ B = \"a1\" }", "expected one of t, p, u, i, b"),
             ("name = \"k1\"", "name = \"k0\"", "two terms are called `k0`"),
             ("low = -1.0", "low = 2.0", "needs low < high"),
             ("about =", "abuot =", "abuot"),

@@ -1,8 +1,9 @@
 //! A law folded down to what varies between the candidates of one pair of degrees.
 //!
-//! With the model, `t`, `p`, `S` and `m` fixed, only three symbols of a skeleton still move with the batch: `B`, the
-//! expert coverage `c` and the waves `w`. Everything else is folded into one constant per term, so that a candidate
-//! costs a few multiplications. `Law::predict` remains the reference; a test holds the two together.
+//! With the model, `t`, `p`, `S` and `m` fixed and the pipeline full, only three symbols of a skeleton still move with the
+//! batch: `B`, the expert coverage `c` and the waves `w`. Everything else is folded into one constant per term, so that a
+//! candidate costs a few multiplications. The few batches that leave pipeline stages empty are evaluated in full.
+//! `Law::predict` remains the reference; a test holds the two together.
 
 use crate::card::model::expert_coverage;
 use crate::law::{Case, Law, Symbol, Target};
@@ -25,7 +26,7 @@ struct Batch {
 
 /// One law at fixed degrees and lengths.
 #[derive(Debug)]
-pub(super) struct Folded {
+pub(super) struct Folded<'a> {
     /// The whole batch, or its first token where the target is the time to it.
     all: Batch,
     /// The batch stopped at its first token, and the decode steps that share the rest: for times per output token.
@@ -33,12 +34,16 @@ pub(super) struct Folded {
     kv_capacity_tokens: Option<f64>,
     num_experts: f64,
     experts_per_token: f64,
+    pipeline_parallel: f64,
     per_replica: bool,
+    /// For batches too small to fill the pipeline.
+    law: &'a Law,
+    case: Case,
 }
 
-impl Folded {
+impl<'a> Folded<'a> {
     /// `case` carries the degrees, lengths, card and capacity; its batch is not looked at.
-    pub(super) fn new(law: &Law, case: &Case) -> Self {
+    pub(super) fn new(law: &'a Law, case: &Case) -> Self {
         let target = law.skeleton.target;
         let m = case.output_tokens;
         let at = |output: f64| Batch::new(law, &case.with_output(output));
@@ -48,13 +53,20 @@ impl Folded {
             kv_capacity_tokens: case.kv_capacity_tokens.filter(|c| *c > 0.0),
             num_experts: case.num_experts,
             experts_per_token: case.experts_per_token,
+            pipeline_parallel: case.pipeline_parallel,
             per_replica: target == Target::EnergyJ,
+            law,
+            case: *case,
         }
     }
 
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
         let (waves, coverage) = self.occupancy(&self.all, batch);
+        if batch / waves < self.pipeline_parallel {
+            let case = Case { batch_size: batch, data_parallel: replicas, ..self.case };
+            return self.law.contributions(&case).iter().sum();
+        }
         let value = match &self.first {
             None => self.all.terms.iter().map(|term| term.at(batch, coverage, waves)).sum::<f64>(),
             Some((first, steps)) => {
@@ -70,13 +82,16 @@ impl Folded {
 
     fn occupancy(&self, at: &Batch, batch: f64) -> (f64, f64) {
         let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * at.sequence_tokens / capacity).max(1.0));
-        (waves, expert_coverage(self.num_experts, self.experts_per_token, batch / waves))
+        let together = batch / (waves * self.pipeline_parallel);
+        (waves, expert_coverage(self.num_experts, self.experts_per_token, together))
     }
 }
 
 impl Batch {
     fn new(law: &Law, case: &Case) -> Self {
         let exponents = law.exponent_values();
+        // What the pipeline's symbols are when it is full.
+        let case = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
         let fold = |(term, coefficient): (&crate::law::Term, f64)| {
             let mut folded = Term { constant: coefficient, batch: 0.0, coverage: 0.0, waves: 0.0 };
             for factor in &term.product {
