@@ -4,13 +4,15 @@
 //! to 3 kW (twice the largest board limit announced). Without one it is
 //!
 //! ```text
-//! 1e-13 J x 2 x N x tokens  <=  E  <=  1500 J x num_gpus x output_tokens + 60 J x batch_size x tokens
+//! 1e-13 J x 2 N batch_size tokens + 2e-11 J x N/2 steps
+//!     <=  E  <=  1500 J x num_gpus steps + 60 J x batch_size tokens
 //! ```
 //!
 //! with N the active parameters, or a tenth of the size that the model's name states, or 5e7; `tokens` what one
-//! sequence processes. Below it a GPU would do 10 TFLOP per joule (the best of 2026 does 9, in 4 bit); above it every
-//! step would take seconds at full power. Measured rows of others lie a factor of 10 or more inside on either side,
-//! and a slip of 1000 or more falls out of it nearly always.
+//! sequence processes, `steps` its output tokens (1 in prefill). Below it a GPU would do 10 TFLOP per joule (the best of
+//! 2026 does 9, in 4 bit) and read 4-bit weights at 2.5 pJ/bit (HBM3 alone takes about 4); above it every step would take
+//! seconds at full power. Measured rows of others lie a factor of 10 or more inside on either side, and most slips of
+//! 1000 or more fall out of it.
 
 use super::row::{RejectedRow, Row};
 use crate::schema::Phase;
@@ -173,7 +175,9 @@ fn energy_bounds_j(row: &Row) -> (f64, f64) {
     let processed = row.batch_size * tokens;
     let params = row.active_params.or_else(|| size_in_name(&row.model).map(|n| n / 10.0)).unwrap_or(5e7);
     let steps = if row.phase == Phase::Prefill { 1.0 } else { row.output_tokens };
-    (1e-13 * 2.0 * params * processed, 1500.0 * f64::from(row.num_gpus) * steps + 60.0 * row.batch_size * tokens)
+    let least_j = 1e-13 * 2.0 * params * processed + 2e-11 * params / 2.0 * steps;
+    let most_j = 1500.0 * f64::from(row.num_gpus) * steps + 60.0 * processed;
+    (least_j, most_j)
 }
 
 /// The smallest size that a model name states: `Qwen3-30B-A3B` says 30 and 3 billion.

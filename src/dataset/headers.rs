@@ -139,7 +139,8 @@ pub(super) fn locate(
     }
     let missing = |name: &str| !places.contains_key(name);
     let strangers: Vec<&String> = headers.iter().filter(|h| PHASES.column(h).is_none() && !h.is_empty()).collect();
-    for column in REQUIRED.into_iter().filter(|c| missing(c) && (needs_energy || *c != "energy_j")) {
+    let is_needed = |column: &&str| needs_energy || *column != "energy_j";
+    if let Some(column) = REQUIRED.into_iter().filter(is_needed).find(|c| missing(c)) {
         let hint = strangers
             .iter()
             .find_map(|found| known_slip(found, column))

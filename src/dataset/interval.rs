@@ -107,7 +107,7 @@ pub fn energy(edges: impl IntoIterator<Item = Edge>, window: Window) -> Result<W
     collector.finish().pop().unwrap_or(Err(Reason::LostSamples))
 }
 
-/// Energy of many windows in one pass over the edges of one device. Of the edges it keeps [`NEIGHBOURS`] per boundary,
+/// Energy of many windows in one pass over the edges of one device. Of the edges it keeps a handful per boundary,
 /// so memory depends on the number of windows alone.
 #[derive(Debug)]
 pub struct Collector {

@@ -1,7 +1,7 @@
 //! What did each run cost?
 //!
 //! Start at [`Dataset`]: rows of joules with their uncertainty, from our own recordings ([`phases`]) or from others
-//! ([`load`], [`import`]). Between counters and joules stand [`unwrap`] (which differences are energy at all) and
+//! ([`load()`], [`import()`]). Between counters and joules stand [`unwrap`] (which differences are energy at all) and
 //! [`interval`] (how much of it fell into a window, and how sure that is).
 //!
 //! Limits. A counter that lags behind the power it integrates shifts every window by that lag; nothing in the counter

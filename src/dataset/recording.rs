@@ -20,10 +20,16 @@ use crate::store::{self, RunRow, columns};
 /// A backward step of time within this is two polls that met; beyond it, another recording.
 const OVERLAP_NS: i64 = 1_000_000_000;
 
+/// Host and device: device identifiers are unique on their host only.
+type Key = (String, String);
+
+/// A window and what its energy turned out to be.
+type Answer = (Window, Result<WindowEnergy, Reason>);
+
 /// What a campaign recorded of the devices of its runs.
 #[derive(Debug, Default)]
 pub(super) struct Recordings {
-    by_device: HashMap<(String, String), Vec<(Window, Result<WindowEnergy, Reason>)>>,
+    by_device: HashMap<Key, Vec<Answer>>,
 }
 
 /// One device while its samples pass.
@@ -87,7 +93,7 @@ impl Tracker {
         }
     }
 
-    fn finish(self) -> Vec<(Window, Result<WindowEnergy, Reason>)> {
+    fn finish(self) -> Vec<Answer> {
         let results = if self.has_counter {
             self.counter.finish()
         } else if self.has_power {
@@ -107,14 +113,14 @@ impl Tracker {
 
 impl Recordings {
     pub(super) fn read(dir: &Path, runs: &[RunRow], windows: &MarkedWindows) -> Result<Self, store::Error> {
-        let mut asked: HashMap<(String, String), Vec<Window>> = HashMap::new();
+        let mut asked: HashMap<Key, Vec<Window>> = HashMap::new();
         for run in runs {
             for device in &run.devices {
                 asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(&run.run_id));
             }
         }
         let mut trackers: Vec<Tracker> = Vec::new();
-        let mut places: HashMap<(String, String), usize> = HashMap::new();
+        let mut places: HashMap<Key, usize> = HashMap::new();
         for (key, windows) in asked {
             places.insert(key, trackers.len());
             trackers.push(Tracker::new(windows));

@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_full_register_is_a_wrap_and_a_restarted_driver_is_not() {
         let modulus = 262_143_328_850_u64;
-        let table: &[(&str, Option<u64>, [(i64, u64); 2], (&str, u128))] = &[
+        let table = [
             (
                 "wrap to a small value",
                 Some(modulus),
@@ -166,8 +166,8 @@ mod tests {
             ("a value outside the register", Some(modulus), [(0, 5), (100, modulus + 7)], ("implausible", 0)),
         ];
         for (what, modulus, samples, expected) in table {
-            let got = steps(&mut Unwrapper::new(*modulus, Some(300.0)), samples);
-            assert_eq!(got[1], *expected, "{what}");
+            let got = steps(&mut Unwrapper::new(modulus, Some(300.0)), &samples);
+            assert_eq!(got[1], expected, "{what}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// The Arrow and Parquet decoders check most of what they read, not all: one changed byte in a buffer's length panics
 /// in arrow-buffer 60 (found by `damaged_files_give_rows_or_errors_but_no_panic`). Whoever gets an error from here
 /// must not use the decoder again: it may be in any state.
-pub(super) fn contained<T, E>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, Box<dyn Error + Send + Sync>>
+pub(crate) fn contained<T, E>(decode: impl FnOnce() -> Result<T, E>) -> Result<T, Box<dyn Error + Send + Sync>>
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {

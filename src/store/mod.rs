@@ -28,6 +28,8 @@ mod sealed;
 mod segment;
 mod spool;
 
+pub(crate) use decode::contained;
+
 pub use campaign::{Campaign, Recovered, RecoveredAs};
 pub use error::{Error, Result};
 pub use lock::{CampaignLock, host_name};

@@ -239,7 +239,8 @@ fn power_readings_stand_in_and_say_so() {
 
 #[test]
 fn what_was_not_recorded_is_refused_with_its_reason() {
-    let table: &[(&str, &str, fn(&mut Node))] = &[
+    type Spoil = fn(&mut Node);
+    let table: &[(&str, &str, Spoil)] = &[
         ("the recording stops inside the window", "lost_samples", |n| n.until_ms = 9_000),
         ("no samples of the run's device", "no_energy_source", |n| n.runs[0].devices = vec!["sim:7".to_owned()]),
         ("a run without devices", "no_energy_source", |n| n.runs[0].devices.clear()),
