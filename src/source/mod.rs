@@ -7,6 +7,13 @@
 //! reloads, and wraps where the hardware register is narrow. So a [`Reading`] is stored raw, and only `dataset` draws
 //! conclusions from two of them.
 
+pub mod detect;
+pub mod nvml;
+pub mod rapl;
+pub mod sim;
+
+pub use detect::{Detection, detect};
+
 use serde::{Deserialize, Serialize};
 
 /// Which part of the machine a counter covers. Two counters whose scopes overlap are never added.

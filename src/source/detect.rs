@@ -1,0 +1,124 @@
+//! What can this node measure?
+//!
+//! [`detect`] tries every source once and reports one line for each: what it can do, or why not and the fix.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::nvml::NvmlSource;
+use super::rapl::{POWERCAP_ROOT, RaplSource};
+use super::{CounterSource, Device, Scope};
+use crate::schema::EnergySource;
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetectOptions {
+    /// NVML's library; `None` lets the loader find it.
+    pub nvml_library: Option<PathBuf>,
+    /// Root of the powercap tree.
+    pub powercap_root: PathBuf,
+}
+
+impl Default for DetectOptions {
+    fn default() -> Self {
+        Self { nvml_library: None, powercap_root: PathBuf::from(POWERCAP_ROOT) }
+    }
+}
+
+/// What became of one source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It answers.
+    Usable {
+        /// The source, as people call it.
+        source: &'static str,
+        /// What it measures, in words.
+        measures: String,
+        /// What a user should know of single devices.
+        notes: Vec<String>,
+    },
+    /// It does not.
+    Unusable {
+        /// The source, as people call it.
+        source: &'static str,
+        /// Why, and what would change it.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usable { source, measures, notes } => {
+                write!(f, "{source}: {measures}")?;
+                notes.iter().try_for_each(|note| write!(f, "; {note}"))
+            }
+            Self::Unusable { source, reason } => write!(f, "{source}: not usable: {reason}"),
+        }
+    }
+}
+
+/// The sources that answer, and a finding for each that was tried.
+pub struct Detection {
+    /// Ready to be polled.
+    pub found: Vec<Box<dyn CounterSource>>,
+    /// One per source, in the order tried.
+    pub report: Vec<Finding>,
+    /// Version of the GPU driver, where one answered.
+    pub driver: Option<String>,
+}
+
+impl Detection {
+    /// All devices of all sources found, in the order of [`found`](Self::found).
+    pub fn devices(&self) -> impl Iterator<Item = &Device> {
+        self.found.iter().flat_map(|source| source.devices())
+    }
+}
+
+/// Tries NVML and RAPL.
+pub fn detect(options: &DetectOptions) -> Detection {
+    let mut detection = Detection { found: Vec::new(), report: Vec::new(), driver: None };
+    match NvmlSource::open(options.nvml_library.as_deref()) {
+        Ok(source) => {
+            detection.driver = source.driver_version().map(|version| format!("NVIDIA {version}"));
+            detection.report.push(usable("NVIDIA GPUs (NVML)", source.devices(), source.notes()));
+            detection.found.push(Box::new(source));
+        }
+        Err(error) => detection.report.push(unusable("NVIDIA GPUs (NVML)", &error)),
+    }
+    match RaplSource::open(&options.powercap_root) {
+        Ok(source) => {
+            detection.report.push(usable("CPU packages (RAPL)", source.devices(), source.notes()));
+            detection.found.push(Box::new(source));
+        }
+        Err(error) => detection.report.push(unusable("CPU packages (RAPL)", &error)),
+    }
+    detection
+}
+
+fn usable(source: &'static str, devices: &[Device], notes: &[String]) -> Finding {
+    let mut parts = Vec::new();
+    for (scope, energy_source, singular, plural) in [
+        (Scope::Gpu, EnergySource::Counter, "GPU by energy counter", "GPUs by energy counter"),
+        (Scope::Gpu, EnergySource::Power, "GPU by power sensor", "GPUs by power sensor"),
+        (Scope::CpuPackage, EnergySource::Counter, "CPU package", "CPU packages"),
+        (Scope::Dram, EnergySource::Counter, "memory domain", "memory domains"),
+    ] {
+        let count = devices.iter().filter(|d| d.scope == scope && d.energy_source == energy_source).count();
+        if count > 0 {
+            parts.push(format!("{count} {}", if count == 1 { singular } else { plural }));
+        }
+    }
+    Finding::Usable { source, measures: parts.join(", "), notes: notes.to_vec() }
+}
+
+/// The error and its causes on one line.
+fn unusable(source: &'static str, error: &dyn std::error::Error) -> Finding {
+    let mut reason = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        reason.push_str(&format!(" ({error})"));
+        cause = error.source();
+    }
+    Finding::Unusable { source, reason }
+}
