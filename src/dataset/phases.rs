@@ -4,7 +4,8 @@
 //! run r on devices 0..3     prefill window: n_p batches of one token     total window: n_t whole batches
 //!   prefill row  = sum over devices of E(prefill window) / n_p
 //!   total row    = sum over devices of E(total window) / n_t
-//!   decode row   = total - prefill           (stds in quadrature throughout)
+//!   decode row   = total - prefill
+//!   stds: added up over devices, whose errors go together; in quadrature over windows, whose errors do not
 //! ```
 //!
 //! One pass over the samples of all hosts; of the samples only the edges around window boundaries are kept. A phase that
@@ -19,7 +20,7 @@ use std::path::Path;
 use super::check;
 use super::interval::{Window, WindowEnergy};
 use super::quality::{self, Reason};
-use super::recording::Recordings;
+use super::recording::{Asked, Recordings};
 use super::row::{Dataset, RejectedRow, Row};
 use super::{Error, write};
 use crate::clock::ClockAnchor;
@@ -40,7 +41,13 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
         marks.extend(MarkRow::from_batch(&batch.map_err(fail)?).map_err(fail)?);
     }
     let windows = MarkedWindows::of(&marks);
-    let recordings = Recordings::read(campaign_dir, &runs, &windows).map_err(fail)?;
+    let mut asked = Asked::default();
+    for run in &runs {
+        for device in &run.devices {
+            asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(&run.run_id));
+        }
+    }
+    let recordings = Recordings::read(campaign_dir, asked).map_err(fail)?;
     let mut rows: Vec<Row> = runs.iter().flat_map(|run| rows_of(run, &windows, &recordings)).collect();
     for (i, row) in rows.iter_mut().enumerate() {
         row.line = i + 1;
@@ -49,6 +56,19 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     let table = Dataset { rows, ..Dataset::default() };
     write::write_phases_with(&campaign_dir.join("phases.parquet"), &table, &metadata)?;
     Ok(split(table.rows))
+}
+
+/// Energy of each of `devices` of `host` in one window of a recording, in the order asked.
+pub fn device_energies(
+    campaign_dir: &Path,
+    host: &str,
+    devices: &[String],
+    window: Window,
+) -> Result<Vec<Result<WindowEnergy, Reason>>, Error> {
+    let asked = devices.iter().map(|d| ((host.to_owned(), d.clone()), vec![window])).collect();
+    let recordings = Recordings::read(campaign_dir, asked)
+        .map_err(|e| Error::Recording { path: campaign_dir.to_owned(), source: Box::new(e) })?;
+    Ok(devices.iter().map(|device| recordings.energy(host, device, window)).collect())
 }
 
 fn metadata_of(campaign_dir: &Path, runs: &[RunRow]) -> FileMetadata {
@@ -140,7 +160,7 @@ fn phase_energy(
     if run.devices.is_empty() {
         return nothing(Reason::NoEnergySource);
     }
-    let (mut energy_j, mut variance_j2, mut is_power, mut is_whole) = (0.0, 0.0, false, true);
+    let (mut energy_j, mut std_j, mut is_power, mut is_whole) = (0.0, 0.0, false, true);
     let mut quality: Vec<Reason> = Vec::new();
     let mut doubt = |reason| {
         if !quality.contains(&reason) {
@@ -149,9 +169,11 @@ fn phase_energy(
     };
     for device in &run.devices {
         match recordings.energy(&run.host, device, window) {
-            Ok(WindowEnergy { energy_j: e, std_j, quality, .. }) => {
+            Ok(WindowEnergy { energy_j: e, std_j: device_std_j, quality, .. }) => {
                 energy_j += e;
-                variance_j2 += std_j * std_j;
+                // The GPUs of a run begin and end their batches together: what is mistaken about the power around a
+                // mark is mistaken alike on all of them, so their uncertainties add up rather than average out.
+                std_j += device_std_j;
                 is_power |= quality.contains(&Reason::PowerIntegrated);
                 // Whether the energy of the run is too uncertain is for the sum to say, not for one device.
                 quality.iter().filter(|r| **r != Reason::TooUncertain).for_each(|r| doubt(*r));
@@ -162,7 +184,6 @@ fn phase_energy(
             }
         }
     }
-    let std_j = variance_j2.sqrt();
     if is_whole && !quality::is_certain(energy_j, std_j) {
         quality.push(Reason::TooUncertain);
     }

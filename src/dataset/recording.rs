@@ -9,13 +9,12 @@ use arrow::datatypes::{DataType, Int32Type};
 use arrow::record_batch::RecordBatch;
 
 use super::interval::{Collector, Window, WindowEnergy};
-use super::phases::MarkedWindows;
 use super::power::PowerCollector;
 use super::quality::Reason;
 use super::unwrap::{Step, Unwrapper};
 use crate::schema::SAMPLES;
 use crate::source::Device;
-use crate::store::{self, RunRow, columns};
+use crate::store::{self, columns};
 
 /// A backward step of time within this is two polls that met; beyond it, another recording.
 const OVERLAP_NS: i64 = 1_000_000_000;
@@ -25,6 +24,9 @@ type Key = (String, String);
 
 /// A window and what its energy turned out to be.
 type Answer = (Window, Result<WindowEnergy, Reason>);
+
+/// The windows that are asked of each device, by host and device.
+pub(super) type Asked = HashMap<(String, String), Vec<Window>>;
 
 /// What a campaign recorded of the devices of its runs.
 #[derive(Debug, Default)]
@@ -112,13 +114,7 @@ impl Tracker {
 }
 
 impl Recordings {
-    pub(super) fn read(dir: &Path, runs: &[RunRow], windows: &MarkedWindows) -> Result<Self, store::Error> {
-        let mut asked: HashMap<Key, Vec<Window>> = HashMap::new();
-        for run in runs {
-            for device in &run.devices {
-                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(&run.run_id));
-            }
-        }
+    pub(super) fn read(dir: &Path, asked: Asked) -> Result<Self, store::Error> {
         let mut trackers: Vec<Tracker> = Vec::new();
         let mut places: HashMap<Key, usize> = HashMap::new();
         for (key, windows) in asked {

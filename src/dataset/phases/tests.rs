@@ -194,14 +194,14 @@ fn a_batch_costs_its_share_of_the_window_and_decode_is_what_prefill_is_not() {
 }
 
 #[test]
-fn devices_of_a_run_add_up_and_their_stds_in_quadrature() {
+fn devices_of_a_run_add_up_and_so_do_their_stds() {
     let one = node(&SCHEDULE).run("a-0", (1_013, 3_013, 1), (4_027, 14_027, 1)).reduce();
     let mut four = node(&SCHEDULE);
     four.devices = vec!["sim:0", "sim:1", "sim:2", "sim:3"];
     let four = four.run("a-0", (1_013, 3_013, 1), (4_027, 14_027, 1)).reduce();
     let ((one_j, one_std_j), (four_j, four_std_j)) = (energy(&one, Phase::Total), energy(&four, Phase::Total));
     assert!((four_j - 4.0 * one_j).abs() < 1e-6);
-    assert!((four_std_j - 2.0 * one_std_j).abs() < 1e-9);
+    assert!((four_std_j - 4.0 * one_std_j).abs() < 1e-9);
 }
 
 #[test]
