@@ -203,7 +203,7 @@ impl<'a> Problem<'a> {
                 next = (shorter.clone(), self.residuals(&design, &shorter));
             }
             let gain = loss - next.1.2;
-            if !(gain > 0.0) {
+            if gain.is_nan() || gain <= 0.0 {
                 break;
             }
             k = next.0;
