@@ -185,7 +185,7 @@ impl Predictor {
         let rows: Vec<Row> = rows.iter().map(|r| if convert { in_common_units(r) } else { r.clone() }).collect();
         let estimator = match self {
             Self::FewestGpus => fewest_gpus(),
-            Self::LatencyOptimal => latency_optimal(),
+            Self::LatencyOptimal => latency_optimal(&rows),
             // These find their own scopes.
             Self::Law => laws::energy(&rows, context)?,
             Self::LatencyProxy => laws::latency_proxy(&rows, context)?,
@@ -239,7 +239,7 @@ impl Predictor {
             Self::Law => laws::energy(rows, context),
             Self::LatencyProxy => laws::latency_proxy(rows, context),
             Self::FewestGpus => Ok(fewest_gpus()),
-            Self::LatencyOptimal => Ok(latency_optimal()),
+            Self::LatencyOptimal => Ok(latency_optimal(rows)),
         }
     }
 
@@ -258,8 +258,9 @@ fn fewest_gpus() -> Estimator {
     })
 }
 
-fn latency_optimal() -> Estimator {
-    Box::new(|row| super::stats::latency_s(row).map(Estimate::from))
+fn latency_optimal(rows: &[Row]) -> Estimator {
+    let latency = super::stats::latency_s(rows);
+    Box::new(move |row| latency(row).map(Estimate::from))
 }
 
 /// Joules that one byte of memory traffic costs on the row's GPU at its power limit: the unit in which energies of
