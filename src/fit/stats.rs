@@ -205,12 +205,13 @@ pub fn repeat_noise(rows: &[Row]) -> Option<f64> {
 /// Share of groups (with a choice, every configuration with its duration) in which the fastest configuration is not the
 /// one of least energy.
 pub fn optima_differ(rows: &[(usize, &Row)]) -> Option<f64> {
+    let latency = latency_s(rows.iter().map(|(_, row)| *row));
     let outcome = |(group, row): &(usize, &Row)| {
         Some(Outcome {
             group: *group,
             configuration: configuration(row),
             measured: row.energy_j?,
-            predicted: latency_s(row),
+            predicted: latency(row),
             interval: None,
         })
     };
@@ -218,9 +219,22 @@ pub fn optima_differ(rows: &[(usize, &Row)]) -> Option<f64> {
     figures(&outcomes, Scale::Score, 0.0).top1.map(|same| 1.0 - same)
 }
 
-/// What a user waits for: the duration of the batch, else the time per output token.
-pub fn latency_s(row: &Row) -> Option<f64> {
-    row.duration_s.or(row.mean_tpot_s).filter(|t| t.is_finite() && *t > 0.0)
+/// How long a row took, as one column says.
+pub type Latency = fn(&Row) -> Option<f64>;
+
+/// What a user waits for: the duration of a batch, or the time per output token where no row has a duration. One column
+/// for all rows, since the two do not compare.
+pub fn latency_s<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Latency {
+    let (mut durations, mut tpots) = (false, false);
+    for row in rows {
+        durations |= row.duration_s.is_some();
+        tpots |= row.mean_tpot_s.is_some();
+    }
+    if tpots && !durations {
+        |row| row.mean_tpot_s.filter(|s| s.is_finite() && *s > 0.0)
+    } else {
+        |row| row.duration_s.filter(|s| s.is_finite() && *s > 0.0)
+    }
 }
 
 #[cfg(test)]

@@ -116,43 +116,52 @@ pub(super) fn sweetspot(rows: &[Row]) -> Result<Estimator, String> {
     Ok(Box::new(move |row| Some((polynomial(row)?.value * factors.get(&configuration(row))?).into())))
 }
 
-/// Ordinary least squares without intercept, as published: per deployment ("system"), energy per query times queries.
+/// Ordinary least squares without intercept, as published: energy per query times queries, one fit per deployment
+/// ("system"). The paper's batch is fixed, so each batch size with enough rows gets its own fit; the others share one.
 pub(super) fn wilkins(rows: &[Row]) -> Result<Estimator, String> {
-    let basis = |row: &Row| {
-        let c = case(row)?;
-        let queries = c.batch_size * c.data_parallel;
-        let (n, m) = (c.input_tokens, c.output_tokens);
-        Some([n, m, n * m].map(|v| v * queries))
+    type System = (Configuration, Option<u64>);
+    let systems = |row: &Row| -> [System; 2] {
+        let deployment = configuration(row);
+        [(deployment, Some(row.batch_size.to_bits())), (deployment, None)]
     };
-    let mut by_deployment: BTreeMap<Configuration, Vec<([f64; 3], f64)>> = BTreeMap::new();
+    let mut by_system: BTreeMap<System, Vec<([f64; 3], f64)>> = BTreeMap::new();
     for row in rows {
-        let entry = basis(row).and_then(|b| Some((b, row.energy_j?)));
-        by_deployment.entry(configuration(row)).or_default().extend(entry);
-    }
-    let mut fits: BTreeMap<Configuration, Vec<f64>> = BTreeMap::new();
-    for (deployment, entries) in by_deployment.iter().filter(|(_, e)| e.len() >= WILKINS_ROWS) {
-        let scale = entries.iter().fold([0.0; 3], |s, (b, _)| [s[0] + b[0], s[1] + b[1], s[2] + b[2]]);
-        if scale.iter().any(|s| *s <= 0.0) {
-            continue;
-        }
-        let a = DMatrix::from_row_iterator(
-            entries.len(),
-            3,
-            entries.iter().flat_map(|(b, _)| [b[0] / scale[0], b[1] / scale[1], b[2] / scale[2]]),
-        );
-        let y = DVector::from_iterator(entries.len(), entries.iter().map(|(_, e)| *e));
-        if let Ok(solution) = a.svd(true, true).solve(&y, 1e-9) {
-            fits.insert(*deployment, solution.iter().zip(scale).map(|(k, s)| k / s).collect());
+        if let (Some(basis), Some(energy_j)) = (queries(row), row.energy_j) {
+            systems(row).into_iter().for_each(|s| by_system.entry(s).or_default().push((basis, energy_j)));
         }
     }
+    let enough = by_system.iter().filter(|(_, entries)| entries.len() >= WILKINS_ROWS);
+    let fits: BTreeMap<System, Vec<f64>> = enough.filter_map(|(s, entries)| Some((*s, ordinary(entries)?))).collect();
     if fits.is_empty() {
-        let most = by_deployment.values().map(Vec::len).max().unwrap_or(0);
-        return Err(format!("needs {WILKINS_ROWS} rows of one deployment, has at most {most}"));
+        let most = by_system.values().map(Vec::len).max().unwrap_or(0);
+        return Err(format!("needs {WILKINS_ROWS} rows of one deployment that differ in lengths, has at most {most}"));
     }
     Ok(Box::new(move |row| {
-        let coefficients = fits.get(&configuration(row))?;
-        Some(basis(row)?.iter().zip(coefficients).map(|(b, k)| b * k).sum::<f64>().into())
+        let coefficients = systems(row).iter().find_map(|s| fits.get(s))?;
+        Some(queries(row)?.iter().zip(coefficients).map(|(b, k)| b * k).sum::<f64>().into())
     }))
+}
+
+/// `n`, `m` and `nm` of all queries of the batch.
+fn queries(row: &Row) -> Option<[f64; 3]> {
+    let c = case(row)?;
+    let (n, m) = (c.input_tokens, c.output_tokens);
+    Some([n, m, n * m].map(|v| v * c.batch_size * c.data_parallel))
+}
+
+/// Least squares of three columns; `None` where the rows do not tell them apart.
+fn ordinary(entries: &[([f64; 3], f64)]) -> Option<Vec<f64>> {
+    let scale = [0, 1, 2].map(|j| entries.iter().map(|(b, _)| b[j]).fold(0.0, f64::max));
+    if scale.iter().any(|s| *s <= 0.0) {
+        return None;
+    }
+    let scaled = entries.iter().flat_map(|(b, _)| b.iter().zip(scale).map(|(v, s)| v / s));
+    let a = DMatrix::from_row_iterator(entries.len(), 3, scaled.collect::<Vec<_>>());
+    let y = DVector::from_iterator(entries.len(), entries.iter().map(|(_, e)| *e));
+    let svd = a.svd(true, true);
+    let rank = svd.rank(1e-9 * svd.singular_values.max());
+    let solution = svd.solve(&y, 1e-12).ok()?;
+    (rank == 3).then(|| solution.iter().zip(scale).map(|(k, s)| k / s).collect())
 }
 
 pub(super) fn mfu_power(rows: &[Row]) -> Result<Estimator, String> {

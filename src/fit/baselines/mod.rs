@@ -8,10 +8,10 @@
 //! energylens                    the law, by variable projection
 //! linear, log-linear            least squares on columns, and on their logs
 //! log-quadratic                 ridge on logs, squares and products of logs
-//! random-forest, gradient-boosting, nearest-neighbours      on logs
+//! random-forest, gradient-boosting, k-nearest      on logs
 //! roofline      E = P g (a T_prefill + b T_decode)          T from the GPU card; a, b fitted
 //! sweetspot     E = s(t,p,d) (c0 + c1 Bn + c2 Bn2 + c3 m + c4 Bnm + c5 Bm2)     (2602.05695, form implied by its premise)
-//! wilkins       E = B (a0 n + a1 m + a2 nm) per deployment  (2407.04014)
+//! wilkins       E = B (a0 n + a1 m + a2 nm)   per deployment, and per batch where there are the rows (2407.04014)
 //! maveriq       E = g (R/(t p^.921) + O (t-1)^.802/p^1.062 + Q (p-1)^.259)       (SC25, its latency form; R, O, Q linear)
 //! mfu-power     E = g T (Pidle + (Pmax-Pidle) min(1,(MFU/0.45)^0.7))             (2507.11417)
 //! latency-proxy E = c T         T from a latency law fitted to the same rows
@@ -149,7 +149,7 @@ impl Predictor {
             Self::LogQuadratic => "log-quadratic",
             Self::RandomForest => "random-forest",
             Self::GradientBoosting => "gradient-boosting",
-            Self::NearestNeighbours => "nearest-neighbours",
+            Self::NearestNeighbours => "k-nearest",
             Self::Roofline => "roofline",
             Self::SweetSpot => "sweetspot",
             Self::Wilkins => "wilkins",
@@ -185,7 +185,7 @@ impl Predictor {
         let rows: Vec<Row> = rows.iter().map(|r| if convert { in_common_units(r) } else { r.clone() }).collect();
         let estimator = match self {
             Self::FewestGpus => fewest_gpus(),
-            Self::LatencyOptimal => latency_optimal(),
+            Self::LatencyOptimal => latency_optimal(&rows),
             // These find their own scopes.
             Self::Law => laws::energy(&rows, context)?,
             Self::LatencyProxy => laws::latency_proxy(&rows, context)?,
@@ -239,7 +239,7 @@ impl Predictor {
             Self::Law => laws::energy(rows, context),
             Self::LatencyProxy => laws::latency_proxy(rows, context),
             Self::FewestGpus => Ok(fewest_gpus()),
-            Self::LatencyOptimal => Ok(latency_optimal()),
+            Self::LatencyOptimal => Ok(latency_optimal(rows)),
         }
     }
 
@@ -258,8 +258,9 @@ fn fewest_gpus() -> Estimator {
     })
 }
 
-fn latency_optimal() -> Estimator {
-    Box::new(|row| super::stats::latency_s(row).map(Estimate::from))
+fn latency_optimal(rows: &[Row]) -> Estimator {
+    let latency = super::stats::latency_s(rows);
+    Box::new(move |row| latency(row).map(Estimate::from))
 }
 
 /// Joules that one byte of memory traffic costs on the row's GPU at its power limit: the unit in which energies of

@@ -104,3 +104,14 @@ fn optima_differ_where_the_fastest_is_not_the_leanest() {
     let grouped: Vec<(usize, &Row)> = [0, 0, 1, 1, 2].into_iter().zip(&rows).collect();
     near(optima_differ(&grouped), 0.5);
 }
+
+#[test]
+fn durations_and_times_per_token_are_never_compared() {
+    let mut rows = [measured(1, 1.0, 100.0, 9.0), measured(2, 1.0, 90.0, 5.0)];
+    rows[0].duration_s = None;
+    rows[0].mean_tpot_s = Some(0.01);
+    let grouped: Vec<(usize, &Row)> = rows.iter().map(|r| (0, r)).collect();
+    assert_eq!(optima_differ(&grouped), None);
+    let times = rows.map(|r| Row { duration_s: None, mean_tpot_s: Some(f64::from(r.tensor_parallel)), ..r });
+    near(optima_differ(&times.iter().map(|r| (0, r)).collect::<Vec<_>>()), 1.0);
+}

@@ -7,6 +7,9 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use super::{LearningCurve, NoiseSource, Validation};
 use crate::fit::stats::Figures;
 
+/// One of the figures.
+type Figure = fn(&Figures) -> Option<f64>;
+
 /// A ratio as per cent with one digit, or a dash.
 fn percent(ratio: Option<f64>) -> Cell {
     let text = match ratio {
@@ -19,25 +22,18 @@ fn percent(ratio: Option<f64>) -> Cell {
 
 fn table(header: Vec<String>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header);
     table
 }
 
 impl fmt::Display for Validation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let header = ["predictor", "Top-1", "within noise", "regret", "pairs", "MAPE", "median", "90 % holds"];
+        let header = ["predictor", "Top-1", "± noise", "regret", "pairs", "MAPE", "90 % holds"];
         let mut printed = table(header.map(str::to_owned).to_vec());
         for score in &self.scores {
             let Some(figures) = &score.figures else { continue };
-            let columns: [fn(&Figures) -> Option<f64>; 7] = [
-                |f| f.top1,
-                |f| f.top1_tolerant,
-                |f| f.regret,
-                |f| f.pairwise,
-                |f| f.mape,
-                |f| f.median_ape,
-                |f| f.coverage,
-            ];
+            let columns: [Figure; 6] =
+                [|f| f.top1, |f| f.top1_tolerant, |f| f.regret, |f| f.pairwise, |f| f.mape, |f| f.coverage];
             let mark = if score.sees_held_out_latency { " *" } else { "" };
             let mut cells = vec![Cell::new(format!("{}{mark}", score.predictor))];
             cells.extend(columns.iter().map(|column| percent(column(figures))));
@@ -54,7 +50,7 @@ impl fmt::Display for Validation {
         writeln!(f, "held out: {}, seed {}", self.scheme, self.seed)?;
         writeln!(
             f,
-            "learnt from {training} rows ({laws}), judged on {} rows, {} of whose groups offer a choice",
+            "learnt from {training} rows ({laws}), judged on {} rows; {} groups offer a choice",
             self.rows, self.groups
         )?;
         writeln!(f, "{printed}")?;
@@ -82,8 +78,7 @@ impl fmt::Display for Validation {
 
 impl fmt::Display for LearningCurve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figures: [(&str, fn(&Figures) -> Option<f64>); 3] =
-            [("Top-1", |f| f.top1), ("regret", |f| f.regret), ("MAPE", |f| f.mape)];
+        let figures: [(&str, Figure); 3] = [("Top-1", |f| f.top1), ("regret", |f| f.regret), ("MAPE", |f| f.mape)];
         let sizes: Vec<usize> = self.points.iter().map(|p| p.training_rows).collect();
         for (i, (name, figure)) in figures.into_iter().enumerate() {
             let header = std::iter::once(format!("{name} from")).chain(sizes.iter().map(usize::to_string));
