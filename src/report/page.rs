@@ -276,7 +276,8 @@ impl Answer {
             }));
             cells.push(format!("{:+.1} %", c.extra_energy_percent));
             cells.push(c.probability_best.map_or("–".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
-            let mut notes: Vec<String> = c.outside.clone();
+            let mut notes: Vec<String> = c.replicas_note().into_iter().collect();
+            notes.extend(c.outside.iter().cloned());
             notes.extend(
                 c.limits
                     .iter()
