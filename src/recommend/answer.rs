@@ -79,8 +79,11 @@ pub struct Candidate {
     pub outside: Vec<String>,
     /// How much more energy than the first of the ranking, %; negative where it is less.
     pub extra_energy_percent: f64,
-    /// Probability that it truly needs the least energy of all contenders; `None` where it is none.
+    /// Probability that it truly needs the least energy of all contenders; `None` where it is none of them.
     pub probability_best: Option<f64>,
+    /// Other numbers of replicas that are feasible with the same batch each: as good by construction, so they are not
+    /// listed apart and do not compete.
+    pub other_data_parallel: Vec<u32>,
     /// Whether no other feasible configuration has less energy and less latency; `None` without a law of a time.
     pub pareto: Option<bool>,
     /// The limits, one by one.
@@ -106,6 +109,13 @@ impl Candidate {
             Quantity::DataParallel => exactly(f64::from(self.data_parallel)),
             Quantity::BatchSize => exactly(self.batch_size),
         }
+    }
+
+    /// Which other numbers of replicas are as good, in words.
+    pub fn replicas_note(&self) -> Option<String> {
+        let others: Vec<_> = self.other_data_parallel.iter().map(u32::to_string).collect();
+        let each = figure(self.batch_size / f64::from(self.data_parallel.max(1)));
+        (!others.is_empty()).then(|| format!("as good with DP {}, batch {each} each", others.join(", ")))
     }
 
     /// `TP 4 x PP 1 x DP 2, batch 32`.
@@ -296,6 +306,7 @@ fn notes(candidate: &Candidate) -> String {
     if candidate.pareto == Some(true) {
         notes.push("on the front".to_owned());
     }
+    notes.extend(candidate.replicas_note());
     notes.extend(
         candidate
             .limits

@@ -100,8 +100,15 @@ fn model_name(laws: &[&Law], request: &Request) -> Result<String, Error> {
     if laws.iter().any(|l| l.model.is_none()) {
         return Ok(carded().unwrap_or_else(|| asked.clone()));
     }
-    let names: Vec<String> = known.iter().map(|k| k.to_lowercase()).collect();
-    let near = nearest(asked, names.iter().map(String::as_str)).and_then(same);
+    // People leave the organisation out: `llama-2-70b-hf` is as near as `meta-llama/Llama-2-70b-hf`.
+    let spellings = |k: &String| {
+        let full = k.to_lowercase();
+        let bare = full.rsplit('/').next().unwrap_or_default().to_owned();
+        [(full, k.clone()), (bare, k.clone())]
+    };
+    let spellings: Vec<(String, String)> = known.iter().flat_map(|k| spellings(k)).collect();
+    let near = nearest(asked, spellings.iter().map(|(spelling, _)| spelling.as_str()));
+    let near = near.and_then(|n| spellings.iter().find(|(spelling, _)| spelling == n)).map(|(_, name)| name);
     Err(match near {
         Some(near) => {
             Error::UnknownName { what: "model", found: asked.clone(), hint: format!("did you mean `{near}`?") }

@@ -49,12 +49,10 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
             }
         })
         .collect();
-    let alike = alike(contenders);
     let freedom: Vec<f64> = (0..laws)
         .map(|i| contenders.iter().find(|c| c.law_index == i).map_or(f64::INFINITY, |c| c.law.degrees_of_freedom))
         .collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut misfits = vec![0.0; contenders.len()];
     let widest = slopes.iter().map(Vec::len).max().unwrap_or(0);
     let mut shifts = vec![vec![0.0; widest + 1]; laws];
     let mut stretch = vec![1.0; laws];
@@ -66,11 +64,8 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
         for (stretch, freedom) in stretch.iter_mut().zip(&freedom) {
             *stretch = student_stretch(&mut rng, *freedom);
         }
-        for misfit in &mut misfits {
-            *misfit = normal(&mut rng);
-        }
         let mut lowest = (f64::INFINITY, None);
-        for (i, ((contender, slope), alike)) in contenders.iter().zip(&slopes).zip(&alike).enumerate() {
+        for (i, (contender, slope)) in contenders.iter().zip(&slopes).enumerate() {
             let Some((shift, stretch)) = shifts.get(contender.law_index).zip(stretch.get(contender.law_index)) else {
                 continue;
             };
@@ -79,7 +74,7 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
                 Some(z) if !contender.known_model => contender.law.sigma_model_log * z,
                 _ => 0.0,
             };
-            let own = contender.law.sigma_log * misfits.get(*alike).copied().unwrap_or(0.0);
+            let own = contender.law.sigma_log * normal(&mut rng);
             let drawn = contender.ln_objective + stretch * (shared + own) + model;
             if drawn < lowest.0 {
                 lowest = (drawn, Some(i));
@@ -90,15 +85,6 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
         }
     }
     wins.into_iter().map(|count| count as f64 / DRAWS as f64).collect()
-}
-
-/// For each contender the first that is the same thing but for the number of replicas: their misfit is one.
-fn alike(contenders: &[Contender<'_>]) -> Vec<usize> {
-    let replica = |c: &Contender<'_>| {
-        (c.law_index, [c.case.tensor_parallel, c.case.pipeline_parallel, c.case.batch_size].map(f64::to_bits))
-    };
-    let replicas: Vec<_> = contenders.iter().map(replica).collect();
-    replicas.iter().enumerate().map(|(i, own)| replicas.iter().position(|r| r == own).unwrap_or(i)).collect()
 }
 
 /// `F` with `F F' = covariance`, from the eigenvectors of the correlation matrix: variances of a law's parameters span

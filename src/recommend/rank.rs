@@ -1,6 +1,8 @@
 //! From what a search left to the answer: ranking, front, chances, rules of thumb, warnings.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::Error;
 use super::answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation, figure};
@@ -27,12 +29,14 @@ impl Search<'_> {
         };
         let top = request.top.max(1);
         let front = self.front();
-        let mut ranked: Vec<Candidate> =
-            self.feasible.iter().take(top).map(|p| self.candidate(p, &first, &front)).collect::<Result<_, _>>()?;
-        let contenders = self.feasible.len().min(CONTENDERS);
-        let chances = self.chances(contenders)?;
-        for (candidate, chance) in ranked.iter_mut().zip(&chances) {
-            candidate.probability_best = Some(*chance);
+        let kinds = self.kinds(top.max(CONTENDERS));
+        let chances = self.chances(&kinds)?;
+        let mut ranked = Vec::new();
+        for (i, (point, replicas)) in kinds.iter().take(top).enumerate() {
+            let mut candidate = self.candidate(point, &first, &front)?;
+            candidate.probability_best = chances.get(i).copied();
+            candidate.other_data_parallel = replicas.clone();
+            ranked.push(candidate);
         }
         let pareto = front.iter().filter_map(|i| self.feasible.get(*i)).take(FRONT);
         let pareto = pareto.map(|p| self.candidate(p, &first, &front)).collect::<Result<_, _>>()?;
@@ -50,14 +54,14 @@ impl Search<'_> {
             candidates: self.candidates,
             feasible: self.feasible.len(),
             excluded: self.exclusions()?,
-            margin_percent: self.feasible.get(1).map(|second| extra_percent(second, &first)),
+            margin_percent: kinds.get(1).map(|(second, _)| extra_percent(second, &first)),
             alternatives: self.alternatives(&first, &front)?,
             warnings: self.warnings(&ranked),
             ranked,
             pareto,
             latency: self.latency.map(quantity),
             outside,
-            contenders,
+            contenders: chances.len(),
             draws: DRAWS,
             seed: request.seed,
         })
@@ -74,9 +78,31 @@ impl Search<'_> {
         self.feasible.iter().enumerate().filter_map(on_front).collect()
     }
 
-    fn chances(&self, contenders: usize) -> Result<Vec<f64>, Error> {
-        let mut drawn = Vec::with_capacity(contenders);
-        for point in self.feasible.iter().take(contenders) {
+    /// The first `most` configurations that differ in more than the number of replicas, each with the other numbers.
+    fn kinds(&self, most: usize) -> Vec<(Point, Vec<u32>)> {
+        let mut kinds: Vec<(Point, Vec<u32>)> = Vec::new();
+        let mut known: HashMap<(usize, u32, u32, u64), usize> = HashMap::new();
+        for point in &self.feasible {
+            let per_replica = (point.batch / f64::from(point.replicas)).to_bits();
+            match known.entry((point.platform, point.tensor, point.pipeline, per_replica)) {
+                Entry::Occupied(first) => {
+                    if let Some((_, replicas)) = kinds.get_mut(*first.get()) {
+                        replicas.push(point.replicas);
+                    }
+                }
+                Entry::Vacant(_) if kinds.len() >= most => break,
+                Entry::Vacant(place) => {
+                    place.insert(kinds.len());
+                    kinds.push((*point, Vec::new()));
+                }
+            }
+        }
+        kinds
+    }
+
+    fn chances(&self, kinds: &[(Point, Vec<u32>)]) -> Result<Vec<f64>, Error> {
+        let mut drawn = Vec::new();
+        for (point, _) in kinds.iter().take(CONTENDERS) {
             let Some(platform) = self.platforms.get(point.platform) else { continue };
             drawn.push(Contender {
                 law: platform.energy(),
@@ -167,6 +193,7 @@ impl Search<'_> {
             outside: energy.outside,
             extra_energy_percent: extra_percent(point, first),
             probability_best: None,
+            other_data_parallel: Vec::new(),
             pareto: self.latency.map(|_| front.iter().any(on_front)),
             limits: Vec::new(),
         };

@@ -8,6 +8,7 @@
 //! to what a screen can show, keeping the extremes; the tables say where they stop.
 
 mod figures;
+mod laws;
 mod page;
 
 use std::io::Write;

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::ReportInput;
 use super::figures::{Figures, FittedRow, VIEWS, View};
-use crate::law::{HeldOut, Law, Target, formula_text, legend};
+use super::laws::{Accuracy, LAW, LawText};
+use crate::law::Target;
 use crate::recommend::{Candidate, Quantity, Recommendation, figure};
 use crate::schema::Phase;
 
@@ -55,11 +56,11 @@ struct Fact {
 }
 
 #[derive(Debug, Serialize)]
-struct Table {
-    head: Vec<String>,
-    rows: Vec<Vec<String>>,
+pub(super) struct Table {
+    pub(super) head: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
     /// Whether the last column is words rather than figures.
-    words_last: bool,
+    pub(super) words_last: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -83,32 +84,6 @@ struct ViewText {
     name: String,
     workload: String,
     batch: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Accuracy {
-    scope: String,
-    scheme: String,
-    table: Table,
-}
-
-#[derive(Debug, Serialize)]
-struct LawText {
-    title: String,
-    facts: String,
-    formula: String,
-    legend: Vec<(&'static str, &'static str)>,
-    parameters: Table,
-    verdicts: Vec<VerdictText>,
-    domain: Table,
-    /// Shown at once rather than on demand.
-    open: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct VerdictText {
-    text: String,
-    good: bool,
 }
 
 impl Page {
@@ -229,7 +204,7 @@ fn quality(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Vec<Fact> {
     facts.push(fact("rows that a law describes", fitted.len().to_string()));
     let held_out = input.model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ);
     if let Some(held_out) = held_out.filter_map(|l| l.held_out.as_ref()).next() {
-        let own = held_out.figures.get("energylens").or(held_out.figures.values().next());
+        let own = held_out.figures.get(LAW).or(held_out.figures.values().next());
         if let Some(mape) = own.and_then(|f| f.get("mape")) {
             facts.push(fact("error on held-out rows (MAPE)", format!("{} %", figure(100.0 * mape))));
         }
@@ -281,14 +256,17 @@ impl Answer {
         ];
         let known = |q: Quantity| answer.ranked.iter().any(|c| c.estimate(q).is_some());
         let estimates: Vec<(Quantity, &str)> = estimates.into_iter().filter(|(q, _)| known(*q)).collect();
-        let mut head: Vec<String> = ["GPU", "TP", "PP", "DP", "GPUs", "batch"].into_iter().map(str::to_owned).collect();
+        let gpus: BTreeSet<_> = answer.ranked.iter().map(|c| &c.gpu_model).collect();
+        let several_gpus = gpus.len() > 1;
+        let mut head: Vec<String> = several_gpus.then(|| "GPU".to_owned()).into_iter().collect();
+        head.extend(["TP", "PP", "DP", "GPUs", "batch"].map(str::to_owned));
         head.extend(estimates.iter().map(|(q, title)| match q {
             Quantity::EnergyPerRequestJ => "J per request".to_owned(),
             _ => (*title).to_owned(),
         }));
         head.extend(["extra energy", "probability to be best", "notes"].map(str::to_owned));
         let row = |c: &Candidate| {
-            let mut cells = vec![c.gpu_model.clone()];
+            let mut cells: Vec<String> = several_gpus.then(|| c.gpu_model.clone()).into_iter().collect();
             cells.extend([c.tensor_parallel, c.pipeline_parallel, c.data_parallel, c.num_gpus].map(|v| v.to_string()));
             cells.push(figure(c.batch_size));
             cells.extend(estimates.iter().enumerate().map(|(i, (q, _))| match c.estimate(*q) {
@@ -298,7 +276,8 @@ impl Answer {
             }));
             cells.push(format!("{:+.1} %", c.extra_energy_percent));
             cells.push(c.probability_best.map_or("–".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
-            let mut notes: Vec<String> = c.outside.clone();
+            let mut notes: Vec<String> = c.replicas_note().into_iter().collect();
+            notes.extend(c.outside.iter().cloned());
             notes.extend(
                 c.limits
                     .iter()
@@ -332,110 +311,6 @@ impl ViewText {
             batch: figure(view.batch_size),
         }
     }
-}
-
-impl Accuracy {
-    fn of(law: &Law, held_out: &HeldOut) -> Self {
-        let known: BTreeSet<&String> = held_out.figures.values().flat_map(BTreeMap::keys).collect();
-        // Shares are printed in %, whatever else there is as it stands.
-        let shares = [
-            ("mape", "MAPE"),
-            ("top1", "Top-1"),
-            ("top1_tolerant", "Top-1 within repeat noise"),
-            ("regret", "energy regret"),
-            ("pairwise", "pairs ordered right"),
-        ];
-        let mut columns: Vec<(String, String, bool)> = shares
-            .iter()
-            .filter(|(key, _)| known.iter().any(|k| k == key))
-            .map(|(key, title)| ((*key).to_owned(), (*title).to_owned(), true))
-            .collect();
-        let others = known.iter().filter(|k| shares.iter().all(|(key, _)| key != *k));
-        columns.extend(others.map(|k| ((*k).clone(), (*k).clone(), false)));
-        let mut head = vec!["predictor".to_owned()];
-        head.extend(columns.iter().map(|(_, title, _)| title.clone()));
-        let rows = held_out.figures.iter().map(|(predictor, figures)| {
-            let mut row = vec![predictor.clone()];
-            row.extend(columns.iter().map(|(key, _, share)| match figures.get(key) {
-                Some(value) if *share => format!("{:.1} %", 100.0 * value),
-                Some(value) => figure(*value),
-                None => "–".to_owned(),
-            }));
-            row
-        });
-        Self {
-            scope: format!("{} of {}", law.skeleton.target, law.scope()),
-            scheme: format!(
-                "{}; at least {} training rows, {} groups with a choice, seed {}",
-                held_out.scheme, held_out.training_rows, held_out.groups, held_out.seed
-            ),
-            table: Table { head, rows: rows.collect(), words_last: false },
-        }
-    }
-}
-
-impl LawText {
-    fn of(law: &Law) -> Self {
-        let term = |name: &str| law.skeleton.terms.iter().find(|t| t.name == name).map(|t| t.title.clone());
-        let exponent = |name: &str| law.skeleton.exponents.iter().find(|e| e.name == name).map(|e| e.title.clone());
-        let plus_minus = |e: Option<f64>| e.map_or("–".to_owned(), |e| format!("± {}", significant(e)));
-        let mut rows: Vec<Vec<String>> = law
-            .coefficients
-            .iter()
-            .map(|c| {
-                vec![
-                    c.name.clone(),
-                    term(&c.name).unwrap_or_default(),
-                    significant(c.value),
-                    plus_minus(c.std_error),
-                    format!("{} to {}", significant(c.low), c.high.map_or("?".to_owned(), significant)),
-                    c.unit.clone(),
-                ]
-            })
-            .collect();
-        rows.extend(law.exponents.iter().map(|e| {
-            vec![
-                e.name.clone(),
-                exponent(&e.name).unwrap_or_default(),
-                significant(e.value),
-                plus_minus(e.std_error),
-                format!("{} to {}", significant(e.low), significant(e.high)),
-                "exponent".to_owned(),
-            ]
-        }));
-        let head = ["", "stands for", "value", "standard error", "95 % interval", "unit"].map(str::to_owned);
-        let verdict = |v: &crate::law::Verdict| VerdictText { text: v.to_string(), good: v.is_good() };
-        Self {
-            title: format!("{} of {}", law.skeleton.target, law.scope()),
-            facts: format!(
-                "{} parameters, {} rows; residuals of ±{:.1} % (one standard deviation); mean absolute error on the \
-                 fitted rows {:.1} %, which is no accuracy figure.",
-                law.skeleton.parameter_count(),
-                law.rows,
-                100.0 * law.sigma_log,
-                100.0 * law.training_mape
-            ),
-            formula: formula_text(&law.skeleton),
-            legend: legend(&law.skeleton),
-            parameters: Table { head: head.to_vec(), rows, words_last: true },
-            verdicts: law.verdicts.iter().map(verdict).collect(),
-            domain: Table {
-                head: ["symbol", "from", "to"].map(str::to_owned).to_vec(),
-                rows: law
-                    .domain
-                    .iter()
-                    .map(|(symbol, d)| vec![symbol.clone(), figure(d.low), figure(d.high)])
-                    .collect(),
-                words_last: false,
-            },
-            open: law.skeleton.target == Target::EnergyJ,
-        }
-    }
-}
-
-/// Three significant digits, with an exponent where a coefficient needs one.
-fn significant(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e5).contains(&value.abs()) { figure(value) } else { format!("{value:.2e}") }
 }
 
 fn phase_table(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Table {
