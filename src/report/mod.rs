@@ -1,7 +1,7 @@
 //! How does one see why?
 //!
 //! Start at [`write_html`]: one self-contained HTML file, readable without network, on a phone, in the dark and on
-//! paper. [`figures`] turns rows and laws into the numbers that are drawn, [`page`] into the words and tables around
+//! paper. `figures` turns rows and laws into the numbers that are drawn, `page` into the words and tables around
 //! them; the template beside this file lays both out, and Observable Plot (`vendor/observable-plot`) draws.
 //!
 //! Limits: charts need a browser that runs scripts; without one, words and tables remain. Long recordings are thinned

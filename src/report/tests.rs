@@ -164,7 +164,7 @@ fn an_empty_report_says_why_each_section_is_empty() {
     model.laws.clear();
     let html = html(&ReportInput::new("nothing", &dataset, &model)).unwrap();
     let text = text_part(&html);
-    assert_eq!(text.matches("class=\"missing\"").count(), 8, "one for each section after the first, two for accuracy");
+    assert_eq!(text.matches("class=\"missing\"").count(), 9, "one for each of eight sections, two for accuracy");
     assert!(!text.contains("data-chart"));
     assert!(!text.contains("NaN") && !text.contains("inf"));
 }
