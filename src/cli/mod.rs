@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod predict;
 mod recommend;
+mod record;
 mod report;
 mod run;
 mod sources;
@@ -61,6 +62,7 @@ enum Verb {
     Demo(demo::Arguments),
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
+    Record(record::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
     Import(import::Arguments),
@@ -80,6 +82,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Demo(a) => demo::run(&a),
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
+        Verb::Record(a) => record::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
