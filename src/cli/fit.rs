@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use energylens::dataset;
-use energylens::fit::{FitOptions, fit_model};
-use energylens::law::{Law, Model, Pool, Skeleton, Target, formula_text, legend};
+use energylens::fit::{FitOptions, attach_held_out, fit_model};
+use energylens::law::{HeldOut, Law, Model, Pool, Skeleton, Target, formula_text, legend};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use super::output::{plus_minus, short};
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// A skeleton file to fit for energy instead of the built-in law (see `energylens laws`).
     #[arg(long)]
     skeleton: Option<PathBuf>,
+    /// Leave out the held-out accuracy, which refits the law and its rivals several times.
+    #[arg(long)]
+    no_held_out: bool,
     /// Print the model as JSON.
     #[arg(long)]
     json: bool,
@@ -71,7 +75,15 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     let dataset = dataset::load(&a.runs)?;
     let options = FitOptions { pool: a.pool.into(), seed: a.seed, skeleton, ..FitOptions::default() };
-    let fitted = fit_model(&dataset, &options)?;
+    let mut fitted = fit_model(&dataset, &options)?;
+    if !a.no_held_out {
+        let bar = ProgressBar::new(0);
+        attach_held_out(&mut fitted.model, &dataset, &options, a.seed, &|done, total| {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
+    }
     if let Some(path) = &a.output {
         fitted.model.save(path)?;
     }
@@ -159,5 +171,24 @@ fn describe_law(law: &Law) -> anyhow::Result<String> {
     for verdict in &law.verdicts {
         writeln!(text, "  - {verdict}")?;
     }
+    if let Some(held_out) = &law.held_out {
+        writeln!(text, "\n{}", describe_held_out(held_out))?;
+    }
     Ok(text.trim_end().to_owned())
+}
+
+/// Accuracy on rows that were not fitted, the law beside its rivals.
+fn describe_held_out(held_out: &HeldOut) -> String {
+    let columns = ["mape", "top1", "top1_tolerant", "regret", "pairwise", "coverage"];
+    let mut table =
+        output::table(&["held out", "MAPE", "Top-1", "± noise", "regret", "pairs", "90 % holds"], &[1, 2, 3, 4, 5, 6]);
+    for (predictor, figures) in &held_out.figures {
+        let figure = |name: &&str| figures.get(*name).map_or_else(|| "-".to_owned(), |v| format!("{:.1} %", 100.0 * v));
+        table.add_row(std::iter::once(predictor.clone()).chain(columns.iter().map(figure)));
+    }
+    let table: String = table.trim_fmt().lines().map(|line| format!(" {line}\n")).collect();
+    format!(
+        "{table}  {}, learnt from {} rows, {} groups offer a choice, seed {}",
+        held_out.scheme, held_out.training_rows, held_out.groups, held_out.seed
+    )
 }

@@ -22,7 +22,7 @@ fn percent(ratio: Option<f64>) -> Cell {
 
 fn table(header: Vec<String>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header);
+    table.load_style(presets::NOTHING).set_header(header);
     table
 }
 
