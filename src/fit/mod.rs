@@ -7,13 +7,17 @@
 //! Limits: intervals are first order (delta method) and assume that rows err independently; a law fitted on one scenario
 //! says nothing of another; and a training error is never an accuracy figure, which is why `validate` exists.
 
+pub mod baselines;
 mod group;
 mod inference;
 mod nnls;
 mod problem;
 mod search;
+pub mod split;
+pub mod stats;
 #[cfg(test)]
 mod synthetic;
+pub mod validate;
 
 use sha2::{Digest, Sha256};
 
@@ -78,6 +82,20 @@ pub enum Error {
     MixedSources {
         /// Where.
         scope: String,
+    },
+    /// A split of rows would learn from what it is judged on, or has an empty side.
+    #[error("a split of rows is not clean: {problem}")]
+    Leak {
+        /// Which row, and why.
+        problem: String,
+    },
+    /// The rows cannot be divided as asked.
+    #[error("nothing can be held out by `{scheme}`: {found}")]
+    NothingToHoldOut {
+        /// How rows were to be divided.
+        scheme: String,
+        /// What was found.
+        found: String,
     },
 }
 

@@ -150,21 +150,22 @@ impl<'a> Problem<'a> {
 
     /// One weighted non-negative least-squares problem: rows `A_i v_i`, right-hand side `target_i v_i`.
     fn solve(&self, design: &DMatrix<f64>, rows: impl Fn(usize) -> (f64, f64), start: &[bool]) -> DVector<f64> {
+        let (weights, targets): (Vec<f64>, Vec<f64>) =
+            (0..design.nrows()).map(rows).map(|(v, target)| (v * v, target)).unzip();
+        let mut weighted = design.clone();
+        for mut column in weighted.column_iter_mut() {
+            column.iter_mut().zip(&weights).for_each(|(d, v2)| *d *= v2);
+        }
+        // Columns are contiguous: dot products over them are much cheaper than one pass over the rows.
         let terms = design.ncols();
         let mut gram = DMatrix::zeros(terms, terms);
-        let mut rhs = DVector::zeros(terms);
-        for i in 0..design.nrows() {
-            let (v, target) = rows(i);
-            let v2 = v * v;
-            for a in 0..terms {
-                let da = design[(i, a)] * v2;
-                rhs[a] += da * target;
-                for b in 0..=a {
-                    gram[(a, b)] += da * design[(i, b)];
-                }
+        for a in 0..terms {
+            for b in 0..=a {
+                gram[(a, b)] = weighted.column(a).dot(&design.column(b));
+                gram[(b, a)] = gram[(a, b)];
             }
         }
-        gram.fill_upper_triangle_with_lower_triangle();
+        let rhs = weighted.tr_mul(&DVector::from_vec(targets));
         nnls(&gram, &rhs, start)
     }
 
@@ -203,7 +204,7 @@ impl<'a> Problem<'a> {
                 next = (shorter.clone(), self.residuals(&design, &shorter));
             }
             let gain = loss - next.1.2;
-            if !(gain > 0.0) {
+            if gain.is_nan() || gain <= 0.0 {
                 break;
             }
             k = next.0;

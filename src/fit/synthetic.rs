@@ -47,41 +47,17 @@ pub(crate) fn observations(skeleton: &Skeleton, n: usize, noise: f64, seed: u64)
 pub(crate) fn group(observations: &[Observation]) -> super::group::Group {
     use crate::dataset::Row;
     use crate::law::{Descriptors, Scenario};
-    use crate::schema::EnergySource;
-    let row = |(i, o): (usize, &Observation)| Row {
-        line: i + 1,
-        run_id: String::new(),
-        phase: o.case.phase,
-        model: "synthetic".to_owned(),
-        architecture: None,
-        engine: None,
-        precision: None,
-        gpu_model: "synthetic".to_owned(),
-        num_gpus: (o.case.tensor_parallel * o.case.pipeline_parallel) as u32,
-        tensor_parallel: o.case.tensor_parallel as u32,
-        pipeline_parallel: o.case.pipeline_parallel as u32,
-        data_parallel: 1,
-        expert_parallel: 1,
-        batch_size: o.case.batch_size,
-        input_tokens: Some(o.case.input_tokens),
-        output_tokens: o.case.output_tokens,
-        energy_j: Some(o.value),
-        energy_j_std: None,
-        duration_s: None,
-        mean_ttft_s: None,
-        mean_tpot_s: None,
-        kv_capacity_tokens: o.case.kv_capacity_tokens,
-        params: None,
-        active_params: None,
-        n_layers: None,
-        hidden_size: None,
-        kv_bytes_per_token: None,
-        num_experts: None,
-        experts_per_token: None,
-        bytes_per_weight: None,
-        gpu_memory_bytes: None,
-        quality: Vec::new(),
-        source: EnergySource::Imported,
+    let row = |(i, o): (usize, &Observation)| {
+        let (t, p) = (o.case.tensor_parallel as u32, o.case.pipeline_parallel as u32);
+        Row {
+            line: i + 1,
+            phase: o.case.phase,
+            model: "synthetic".to_owned(),
+            gpu_model: "synthetic".to_owned(),
+            energy_j: Some(o.value),
+            kv_capacity_tokens: o.case.kv_capacity_tokens,
+            ..row(t, p, o.case.batch_size, o.case.input_tokens, o.case.output_tokens)
+        }
     };
     let case = observations[0].case;
     let descriptors = Descriptors {
@@ -112,5 +88,44 @@ pub(crate) fn group(observations: &[Observation]) -> super::group::Group {
             memory_utilisation: None,
             kv_capacity_tokens: Vec::new(),
         }],
+    }
+}
+
+/// A bare row of Llama-2-70B on A100s, to be filled in by a test.
+pub(crate) fn row(t: u32, p: u32, batch: f64, input: f64, output: f64) -> crate::dataset::Row {
+    crate::dataset::Row {
+        line: 1,
+        run_id: String::new(),
+        phase: Phase::Total,
+        model: "meta-llama/Llama-2-70b-hf".to_owned(),
+        architecture: None,
+        engine: None,
+        precision: None,
+        gpu_model: "A100-SXM4-80GB".to_owned(),
+        num_gpus: t * p,
+        tensor_parallel: t,
+        pipeline_parallel: p,
+        data_parallel: 1,
+        expert_parallel: 1,
+        batch_size: batch,
+        input_tokens: Some(input),
+        output_tokens: output,
+        energy_j: None,
+        energy_j_std: None,
+        duration_s: None,
+        mean_ttft_s: None,
+        mean_tpot_s: None,
+        kv_capacity_tokens: None,
+        params: None,
+        active_params: None,
+        n_layers: None,
+        hidden_size: None,
+        kv_bytes_per_token: None,
+        num_experts: None,
+        experts_per_token: None,
+        bytes_per_weight: None,
+        gpu_memory_bytes: None,
+        quality: Vec::new(),
+        source: crate::schema::EnergySource::Imported,
     }
 }

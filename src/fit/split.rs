@@ -1,0 +1,352 @@
+//! Which rows are learnt from and which are held out.
+//!
+//! Rows travel in *units* that are never torn apart: all rows of one workload, in all configurations, repeats and
+//! phases. A [`Split`] can only be made by naming units, and refuses to have one on both sides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::Error;
+use crate::dataset::Row;
+use crate::law::Pool;
+use crate::schema::{Phase, nearest};
+
+/// How rows are divided.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scheme {
+    /// Workloads dealt into folds; each fold is held out once.
+    Workloads {
+        /// Folds.
+        folds: usize,
+    },
+    /// Each model is held out once; needs pooled laws.
+    Models,
+    /// Learn from small batches, judge on larger ones.
+    Batches {
+        /// Largest batch to learn from; `None` for the median of the batch sizes that occur.
+        up_to: Option<f64>,
+    },
+    /// Each GPU model is held out once. Energies are taken relative to the GPU card's joules per byte of memory traffic
+    /// at the power limit, and every predictor is fitted across hardware.
+    Hardware,
+}
+
+impl Default for Scheme {
+    fn default() -> Self {
+        Self::Workloads { folds: 5 }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workloads { folds } => write!(f, "{folds} folds by workload"),
+            Self::Models => f.write_str("leave one model out"),
+            Self::Batches { up_to: Some(batch) } => write!(f, "trained on batches up to {batch}, judged above"),
+            Self::Batches { up_to: None } => f.write_str("trained on the smaller batches, judged on the larger"),
+            Self::Hardware => f.write_str("leave one GPU model out"),
+        }
+    }
+}
+
+impl FromStr for Scheme {
+    type Err = String;
+    /// `workloads`, `workloads=10`, `models`, `batches`, `batches=8` or `hardware`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').map_or((text, None), |(n, v)| (n.trim(), Some(v.trim())));
+        let refused = |expected: &str| format!("scheme `{text}`: expected {expected}");
+        match (name, value) {
+            ("workloads", None) => Ok(Self::default()),
+            ("workloads", Some(v)) => match v.parse() {
+                Ok(folds) if folds >= 2 => Ok(Self::Workloads { folds }),
+                _ => Err(refused("a number of folds, 2 or more, after `workloads=`")),
+            },
+            ("models", None) => Ok(Self::Models),
+            ("hardware", None) => Ok(Self::Hardware),
+            ("batches", None) => Ok(Self::Batches { up_to: None }),
+            ("batches", Some(v)) => match v.parse::<f64>() {
+                Ok(batch) if batch.is_finite() && batch > 0.0 => Ok(Self::Batches { up_to: Some(batch) }),
+                _ => Err(refused("a batch size above 0 after `batches=`")),
+            },
+            _ => {
+                let known = ["workloads", "models", "batches", "hardware"];
+                let near = nearest(name, known).map(|n| format!("; did you mean `{n}`?")).unwrap_or_default();
+                Err(refused(&format!("workloads, models, batches or hardware{near}")))
+            }
+        }
+    }
+}
+
+/// Rows to learn from and rows to judge on; no unit is on both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    train: Vec<usize>,
+    test: Vec<usize>,
+}
+
+impl Split {
+    /// A split of rows whose units are `units` (one entry per row). Refuses a row or a unit on both sides, an index
+    /// without a row, and an empty side.
+    pub fn new(train: Vec<usize>, test: Vec<usize>, units: &[usize]) -> Result<Self, Error> {
+        let leak = |problem: String| Err(Error::Leak { problem });
+        let mut learnt = BTreeSet::new();
+        for i in &train {
+            match units.get(*i) {
+                Some(unit) => learnt.insert(*unit),
+                None => return leak(format!("row {i} of {} rows is to be learnt from", units.len())),
+            };
+        }
+        for i in &test {
+            match units.get(*i) {
+                Some(unit) if learnt.contains(unit) => {
+                    return leak(format!("row {i} is held out, but its workload {unit} is learnt from"));
+                }
+                Some(_) => {}
+                None => return leak(format!("row {i} of {} rows is to be held out", units.len())),
+            }
+        }
+        if train.is_empty() || test.is_empty() {
+            return leak(format!("{} rows to learn from and {} held out; both are needed", train.len(), test.len()));
+        }
+        Ok(Self { train, test })
+    }
+
+    /// Rows to learn from, as indices.
+    pub fn train(&self) -> &[usize] {
+        &self.train
+    }
+
+    /// Rows held out, as indices.
+    pub fn test(&self) -> &[usize] {
+        &self.test
+    }
+
+    /// The same split with at most `rows` training rows per scope (`scopes`: one entry per row), drawn evenly over the
+    /// units: one row of each unit before a second of any.
+    pub fn with_training_rows(mut self, rows: usize, units: &[usize], scopes: &[String], seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut by_scope: BTreeMap<&str, BTreeMap<usize, Vec<usize>>> = BTreeMap::new();
+        for i in &self.train {
+            if let (Some(scope), Some(unit)) = (scopes.get(*i), units.get(*i)) {
+                by_scope.entry(scope).or_default().entry(*unit).or_default().push(*i);
+            }
+        }
+        self.train = by_scope.into_values().flat_map(|units| draw(units, rows, &mut rng)).collect();
+        self.train.sort_unstable();
+        self
+    }
+}
+
+/// `rows` rows, one of each unit in turn, units and rows in random order.
+fn draw(units: BTreeMap<usize, Vec<usize>>, rows: usize, rng: &mut impl Rng) -> Vec<usize> {
+    let mut stacks: Vec<Vec<usize>> = units.into_values().collect();
+    stacks.shuffle(rng);
+    stacks.iter_mut().for_each(|stack| stack.shuffle(rng));
+    let mut drawn = Vec::with_capacity(rows);
+    while drawn.len() < rows && stacks.iter().any(|s| !s.is_empty()) {
+        let round = stacks.iter_mut().filter_map(Vec::pop);
+        drawn.extend(round.take(rows - drawn.len()));
+    }
+    drawn
+}
+
+/// The unit of each row. Prefill and decode rows belong to the workload of their run's whole batch.
+pub fn units(rows: &[Row]) -> Vec<usize> {
+    let run = |row: &Row| {
+        let input = row.input_tokens.map(f64::to_bits);
+        (!row.run_id.is_empty()).then(|| (row.scenario_key(), row.run_id.clone(), row.batch_size.to_bits(), input))
+    };
+    let whole: BTreeMap<_, String> =
+        rows.iter().filter(|r| r.phase == Phase::Total).filter_map(|r| Some((run(r)?, r.workload_key()))).collect();
+    let key = |row: &Row| {
+        let of_run = (row.phase != Phase::Total).then(|| run(row).and_then(|r| whole.get(&r).cloned())).flatten();
+        of_run.unwrap_or_else(|| row.workload_key())
+    };
+    let keys: Vec<String> = rows.iter().map(key).collect();
+    numbered(&keys)
+}
+
+/// The group of each row within which configurations are chosen: workload and phase.
+pub fn choice_groups(rows: &[Row]) -> Vec<usize> {
+    numbered(&rows.iter().map(|r| format!("{}|{}", r.workload_key(), r.phase)).collect::<Vec<_>>())
+}
+
+/// Numbers for labels, in sorted order of the labels.
+fn numbered(labels: &[String]) -> Vec<usize> {
+    let distinct: BTreeSet<&str> = labels.iter().map(String::as_str).collect();
+    let number: BTreeMap<&str, usize> = distinct.into_iter().enumerate().map(|(i, label)| (label, i)).collect();
+    labels.iter().map(|label| number.get(label.as_str()).copied().unwrap_or(0)).collect()
+}
+
+/// The splits of `scheme`, in a fixed order. `units` as [`units`] gives them for `rows`.
+pub fn splits(rows: &[Row], units: &[usize], scheme: Scheme, pool: Pool, seed: u64) -> Result<Vec<Split>, Error> {
+    let nothing = |found: String| Error::NothingToHoldOut { scheme: scheme.to_string(), found };
+    let by = |label: fn(&Row) -> &String| {
+        let parts = numbered(&rows.iter().map(|r| label(r).clone()).collect::<Vec<_>>());
+        hold_out_each(&parts, units)
+    };
+    let splits = match scheme {
+        Scheme::Workloads { folds } => {
+            let count = units.iter().max().map_or(0, |m| m + 1);
+            if count < folds.max(2) {
+                return Err(nothing(format!("found {count} workloads for {folds} folds")));
+            }
+            let mut order: Vec<usize> = (0..count).collect();
+            order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+            let mut fold_of = vec![0; count];
+            for (place, unit) in order.into_iter().enumerate() {
+                if let Some(fold) = fold_of.get_mut(unit) {
+                    *fold = place % folds.max(2);
+                }
+            }
+            let parts: Vec<usize> = units.iter().map(|u| fold_of.get(*u).copied().unwrap_or(0)).collect();
+            hold_out_each(&parts, units)?
+        }
+        Scheme::Models if pool == Pool::None => {
+            return Err(nothing("laws per scenario, which say nothing of another model; pool the models".to_owned()));
+        }
+        Scheme::Models => by(|r| &r.model)?,
+        Scheme::Hardware => by(|r| &r.gpu_model)?,
+        Scheme::Batches { up_to } => {
+            let limit = up_to.or_else(|| middle_batch(rows)).unwrap_or(f64::INFINITY);
+            let small = |i: &usize| rows.get(*i).is_some_and(|r| r.batch_size <= limit);
+            let (train, test): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(small);
+            if train.is_empty() || test.is_empty() {
+                return Err(nothing(format!("{} rows up to batch {limit}, {} above", train.len(), test.len())));
+            }
+            vec![Split::new(train, test, units)?]
+        }
+    };
+    if splits.is_empty() {
+        return Err(nothing(format!("only one kind of row among {}; at least two are needed", rows.len())));
+    }
+    Ok(splits)
+}
+
+/// One split per part: it is held out, the rest is learnt from. Nothing if there is one part only.
+fn hold_out_each(parts: &[usize], units: &[usize]) -> Result<Vec<Split>, Error> {
+    let count = parts.iter().max().map_or(0, |m| m + 1);
+    if count < 2 {
+        return Ok(Vec::new());
+    }
+    (0..count)
+        .map(|part| {
+            let held_out = |i: &usize| parts.get(*i) == Some(&part);
+            let (test, train): (Vec<usize>, Vec<usize>) = (0..parts.len()).partition(held_out);
+            Split::new(train, test, units)
+        })
+        .collect()
+}
+
+/// The lower median of the distinct batch sizes.
+fn middle_batch(rows: &[Row]) -> Option<f64> {
+    let mut sizes: Vec<f64> = rows.iter().map(|r| r.batch_size).collect();
+    sizes.sort_by(f64::total_cmp);
+    sizes.dedup();
+    sizes.get(sizes.len().saturating_sub(1) / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::synthetic::row;
+    use super::*;
+
+    fn grid() -> Vec<Row> {
+        let mut rows = Vec::new();
+        for batch in [1.0, 2.0, 4.0, 8.0] {
+            for input in [128.0, 512.0, 2048.0] {
+                rows.extend([1, 2, 4].map(|t| row(t, 1, batch, input, 64.0)));
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn a_unit_on_both_sides_is_refused() {
+        let units = [0, 0, 1, 1];
+        assert!(Split::new(vec![0, 1], vec![2, 3], &units).is_ok());
+        for (train, test) in [(vec![0, 2], vec![3]), (vec![0], vec![0, 2]), (vec![0], vec![9]), (vec![], vec![1])] {
+            assert!(Split::new(train.clone(), test.clone(), &units).is_err(), "{train:?} {test:?}");
+        }
+    }
+
+    #[test]
+    fn folds_hold_out_every_row_once_and_tear_no_workload() {
+        let rows = grid();
+        let units = units(&rows);
+        assert_eq!(units.iter().collect::<BTreeSet<_>>().len(), 12);
+        let splits = splits(&rows, &units, Scheme::Workloads { folds: 5 }, Pool::None, 3).unwrap();
+        let mut held: Vec<usize> = splits.iter().flat_map(|s| s.test().to_vec()).collect();
+        held.sort_unstable();
+        assert_eq!(held, (0..rows.len()).collect::<Vec<_>>());
+        for split in &splits {
+            assert_eq!(split.train().len() + split.test().len(), rows.len());
+            assert!(split.test().iter().all(|i| split.train().iter().all(|j| units[*i] != units[*j])));
+        }
+    }
+
+    #[test]
+    fn a_prefill_row_stays_with_its_whole_batch() {
+        let mut total = row(2, 1, 4.0, 512.0, 128.0);
+        total.run_id = "r1".to_owned();
+        let mut prefill = total.clone();
+        (prefill.phase, prefill.output_tokens) = (Phase::Prefill, 1.0);
+        let other = row(2, 1, 4.0, 512.0, 1.0);
+        let units = units(&[total, prefill, other]);
+        assert_eq!(units[0], units[1]);
+        assert_ne!(units[0], units[2]);
+    }
+
+    #[test]
+    fn a_capped_draw_takes_one_row_of_each_workload_first() {
+        let rows = grid();
+        let units = units(&rows);
+        let scopes: Vec<String> = rows.iter().map(Row::scenario_key).collect();
+        let split = splits(&rows, &units, Scheme::Workloads { folds: 4 }, Pool::None, 1).unwrap().remove(0);
+        assert_eq!(split.train().len(), 27);
+        let nine = split.clone().with_training_rows(9, &units, &scopes, 7);
+        let drawn: BTreeSet<usize> = nine.train().iter().map(|i| units[*i]).collect();
+        assert_eq!((nine.train().len(), drawn.len()), (9, 9));
+        assert_eq!(nine.test(), split.test());
+        assert_eq!(split.clone().with_training_rows(9, &units, &scopes, 7), nine);
+        assert_ne!(split.clone().with_training_rows(9, &units, &scopes, 8), nine);
+        assert_eq!(split.clone().with_training_rows(99, &units, &scopes, 7), split);
+    }
+
+    #[test]
+    fn batches_are_divided_at_the_limit() {
+        let rows = grid();
+        let units = units(&rows);
+        let split = splits(&rows, &units, Scheme::Batches { up_to: None }, Pool::None, 0).unwrap().remove(0);
+        assert!(split.train().iter().all(|i| rows[*i].batch_size <= 2.0));
+        assert!(split.test().iter().all(|i| rows[*i].batch_size >= 4.0));
+        let none = splits(&rows, &units, Scheme::Batches { up_to: Some(8.0) }, Pool::None, 0).unwrap_err();
+        assert!(none.to_string().contains("0 above"), "{none}");
+    }
+
+    #[test]
+    fn schemes_parse_and_misspelt_ones_find_their_neighbour() {
+        assert_eq!("workloads=3".parse(), Ok(Scheme::Workloads { folds: 3 }));
+        assert_eq!("batches=8".parse(), Ok(Scheme::Batches { up_to: Some(8.0) }));
+        assert_eq!("hardware".parse(), Ok(Scheme::Hardware));
+        assert!("model".parse::<Scheme>().unwrap_err().contains("`models`"));
+        for wrong in ["workloads=1", "batches=-1", "batches=nan", "models=3"] {
+            assert!(wrong.parse::<Scheme>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_single_model_cannot_be_left_out() {
+        let rows = grid();
+        let units = units(&rows);
+        assert!(splits(&rows, &units, Scheme::Models, Pool::Models, 0).is_err());
+        assert!(splits(&rows, &units, Scheme::Hardware, Pool::None, 0).is_err());
+        let apart = splits(&rows, &units, Scheme::Models, Pool::None, 0).unwrap_err();
+        assert!(apart.to_string().contains("pool the models"), "{apart}");
+    }
+}

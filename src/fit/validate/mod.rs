@@ -1,0 +1,285 @@
+//! How good is a prediction on rows that were never fitted?
+//!
+//! Start at [`validate`]. Every figure here is of held-out rows: a predictor learns from the rows on one side of a
+//! [`Split`], is handed the rows of the other side with everything that was measured on them taken away ([`question`]),
+//! and its answers are compared afterwards. The one exception is the latency-optimal rule, which by definition looks at
+//! measured latencies, and is labelled so.
+//!
+//! Limits: rows of one node on one day share what the node did that day, so held-out rows of the same campaign say
+//! nothing of another node; and figures from few groups are coarse (one group in twenty is 5 %).
+
+mod curve;
+mod held_out;
+mod table;
+mod work;
+
+use serde::Serialize;
+
+use super::baselines::{Context, Estimate, Predictor};
+use super::split::{self, Scheme, Split};
+use super::stats::{self, Figures, Outcome};
+use super::{Error, group};
+use crate::dataset::{Dataset, Row};
+use crate::law::{Pool, Skeleton};
+use crate::schema::Phase;
+
+pub use curve::{CurvePoint, LearningCurve, learning_curve};
+pub use held_out::{HeldOutRows, attach_held_out};
+
+/// How to validate.
+#[derive(Clone)]
+pub struct ValidateOptions<'a> {
+    /// How rows are divided.
+    pub scheme: Scheme,
+    /// Seed of folds, draws and fits.
+    pub seed: u64,
+    /// Most rows to learn from, per law; `None` for all of the training side.
+    pub training_rows: Option<usize>,
+    /// One law per scenario, or one for all models of a platform.
+    pub pool: Pool,
+    /// What to judge; empty for everything that suits the scheme.
+    pub predictors: Vec<Predictor>,
+    /// Structure of the law; `None` for the energylens law.
+    pub skeleton: Option<Skeleton>,
+    /// Relative repeat noise; `None` to estimate it from exact repeats.
+    pub noise: Option<f64>,
+    /// Threads; `None` for one per core. Results do not depend on it.
+    pub threads: Option<usize>,
+    /// Told after each piece of work: pieces done, pieces in all.
+    pub progress: &'a dyn Fn(usize, usize),
+}
+
+impl Default for ValidateOptions<'_> {
+    fn default() -> Self {
+        Self {
+            scheme: Scheme::default(),
+            seed: 0,
+            training_rows: None,
+            pool: Pool::None,
+            predictors: Vec::new(),
+            skeleton: None,
+            noise: None,
+            threads: None,
+            progress: &|_, _| {},
+        }
+    }
+}
+
+/// Where the tolerance of the tolerant Top-1 comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoiseSource {
+    /// The caller said so.
+    Given,
+    /// Estimated from exact repeats among the rows.
+    Repeats,
+    /// Neither: the default.
+    Default,
+}
+
+/// How one predictor did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Score {
+    /// Name.
+    pub predictor: String,
+    /// Its figures; `None` where it could not be fitted at all.
+    pub figures: Option<Figures>,
+    /// Why it is absent, or what it could not answer.
+    pub note: Option<String>,
+    /// Whether it looked at measured latencies of the held-out rows.
+    pub sees_held_out_latency: bool,
+}
+
+/// One held-out row and what the law said of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HeldOutRow {
+    /// Line of the row in its file.
+    pub line: usize,
+    /// Model.
+    pub model: String,
+    /// Phase.
+    pub phase: Phase,
+    /// Measured energy, J.
+    pub measured_j: f64,
+    /// Predicted energy, J.
+    pub predicted_j: f64,
+    /// Lower end of the 90 % interval, J.
+    pub low_j: f64,
+    /// Upper end of the 90 % interval, J.
+    pub high_j: f64,
+}
+
+/// Accuracy of every predictor on the same held-out rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Validation {
+    /// How rows were divided, in words.
+    pub scheme: String,
+    /// Seed.
+    pub seed: u64,
+    /// One law per scenario, or pooled.
+    pub pool: Pool,
+    /// Whether any row was simulated.
+    pub simulated: bool,
+    /// Splits.
+    pub splits: usize,
+    /// Rows learnt from: the smallest split.
+    pub training_rows_min: usize,
+    /// Rows learnt from: the largest split.
+    pub training_rows_max: usize,
+    /// Laws among which those rows are divided (scenarios or platforms).
+    pub scopes: usize,
+    /// Held-out rows over all splits.
+    pub rows: usize,
+    /// Rows that could not take part.
+    pub refused: usize,
+    /// Held-out groups with more than one configuration.
+    pub groups: usize,
+    /// Relative repeat noise that the tolerant Top-1 allows.
+    pub noise: f64,
+    /// Where it comes from.
+    pub noise_source: NoiseSource,
+    /// Share of groups whose fastest configuration is not the one of least energy; `None` without durations.
+    pub optima_differ: Option<f64>,
+    /// One per predictor, in the order asked.
+    pub scores: Vec<Score>,
+    /// The law's held-out predictions, if it was among the predictors.
+    pub predictions: Vec<HeldOutRow>,
+}
+
+impl Validation {
+    /// The figures of one predictor.
+    pub fn figures(&self, predictor: Predictor) -> Option<&Figures> {
+        self.scores.iter().find(|s| s.predictor == predictor.as_str())?.figures.as_ref()
+    }
+}
+
+/// The row as a question: its configuration, without anything that was measured.
+pub fn question(row: &Row) -> Row {
+    Row {
+        energy_j: None,
+        energy_j_std: None,
+        duration_s: None,
+        mean_ttft_s: None,
+        mean_tpot_s: None,
+        run_id: String::new(),
+        quality: Vec::new(),
+        ..row.clone()
+    }
+}
+
+/// Judges predictors on rows that they did not learn from.
+pub fn validate(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Validation, Error> {
+    let (found, refused) = group::groups(dataset, options.pool)?;
+    let simulated = found.iter().any(|g| g.simulated);
+    let mut rows: Vec<Row> = found.into_iter().flat_map(|g| g.rows).collect();
+    rows.sort_by_key(|r| r.line);
+    let context = Context {
+        pool: options.pool,
+        across_hardware: options.scheme == Scheme::Hardware,
+        seed: options.seed,
+        skeleton: options.skeleton.clone(),
+    };
+    let units = split::units(&rows);
+    let scopes: Vec<String> = rows.iter().map(|r| context.scope(r)).collect();
+    let mut splits = split::splits(&rows, &units, options.scheme, options.pool, options.seed)?;
+    if let Some(most) = options.training_rows {
+        let capped = splits.into_iter().zip(options.seed..);
+        splits = capped.map(|(s, seed)| s.with_training_rows(most, &units, &scopes, seed)).collect();
+    }
+    let predictors =
+        if options.predictors.is_empty() { Predictor::suitable(options.scheme) } else { options.predictors.clone() };
+
+    let answers = work::answers(&rows, &splits, &predictors, &context, options);
+
+    let groups = split::choice_groups(&rows);
+    let held_out: Vec<usize> = splits.iter().flat_map(|s| s.test().iter().copied()).collect();
+    let (noise, noise_source) = match (options.noise, stats::repeat_noise(&rows)) {
+        (Some(noise), _) => (noise, NoiseSource::Given),
+        (None, Some(noise)) => (noise, NoiseSource::Repeats),
+        (None, None) => (stats::DEFAULT_NOISE, NoiseSource::Default),
+    };
+    let judged: Vec<(usize, &Row)> = held_out.iter().filter_map(|i| Some((*groups.get(*i)?, rows.get(*i)?))).collect();
+    let outcomes = |answers: &[Option<Estimate>]| -> Vec<Outcome> {
+        let pairs = judged.iter().zip(answers);
+        pairs
+            .filter_map(|((group, row), estimate)| {
+                Some(Outcome {
+                    group: *group,
+                    configuration: stats::configuration(row),
+                    measured: row.energy_j?,
+                    predicted: estimate.map(|e| e.value),
+                    interval: estimate.and_then(|e| e.interval),
+                })
+            })
+            .collect()
+    };
+    let scores = predictors.iter().zip(&answers).map(|(predictor, answers)| {
+        let figures = stats::figures(&outcomes(&answers.estimates), predictor.scale(), noise);
+        let unanswered = answers.estimates.len() - figures.rows;
+        let note = match (&answers.trouble, unanswered) {
+            (Some(reason), _) if figures.rows == 0 => Some(reason.clone()),
+            (None, _) if figures.rows == 0 => Some("no answer for any held-out row".to_owned()),
+            (Some(reason), n) => Some(format!("{n} rows unanswered: {reason}")),
+            (None, n) if n > 0 => Some(format!("{n} rows unanswered")),
+            (None, _) => None,
+        };
+        Score {
+            predictor: predictor.to_string(),
+            note,
+            sees_held_out_latency: predictor.sees_held_out_latency(),
+            figures: (figures.rows > 0).then_some(figures),
+        }
+    });
+    let law = predictors.iter().position(|p| *p == Predictor::Law).and_then(|i| answers.get(i));
+    let predictions = law.map_or_else(Vec::new, |law| parity(&judged, &law.estimates));
+    let training = |fold: fn(usize, usize) -> usize, from| splits.iter().map(|s| s.train().len()).fold(from, fold);
+    Ok(Validation {
+        scheme: options.scheme.to_string(),
+        seed: options.seed,
+        pool: options.pool,
+        simulated,
+        splits: splits.len(),
+        training_rows_min: training(usize::min, usize::MAX),
+        training_rows_max: training(usize::max, 0),
+        scopes: scopes.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        rows: held_out.len(),
+        refused: refused.len() + dataset.rejected.len(),
+        groups: choices(&judged),
+        noise,
+        noise_source,
+        optima_differ: stats::optima_differ(&judged),
+        scores: scores.collect(),
+        predictions,
+    })
+}
+
+fn parity(judged: &[(usize, &Row)], estimates: &[Option<Estimate>]) -> Vec<HeldOutRow> {
+    let pairs = judged.iter().zip(estimates);
+    pairs
+        .filter_map(|((_, row), estimate)| {
+            let estimate = (*estimate)?;
+            let (low_j, high_j) = estimate.interval.unwrap_or((estimate.value, estimate.value));
+            Some(HeldOutRow {
+                line: row.line,
+                model: row.model.clone(),
+                phase: row.phase,
+                measured_j: row.energy_j?,
+                predicted_j: estimate.value,
+                low_j,
+                high_j,
+            })
+        })
+        .collect()
+}
+
+/// Groups with more than one configuration.
+fn choices(judged: &[(usize, &Row)]) -> usize {
+    let mut configurations: std::collections::BTreeMap<usize, std::collections::BTreeSet<_>> = Default::default();
+    for (group, row) in judged {
+        configurations.entry(*group).or_default().insert(stats::configuration(row));
+    }
+    configurations.values().filter(|c| c.len() > 1).count()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+use super::*;
+use crate::card::ModelCard;
+use crate::fit::synthetic::{COEFFICIENTS, EXPONENTS, row};
+use crate::fit::{FitOptions, fit_model};
+use crate::law::{Scenario, Target};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const MODELS: [&str; 4] =
+    ["meta-llama/Llama-2-70b-hf", "meta-llama/Llama-2-13b-hf", "meta-llama/Llama-2-7b-hf", "Qwen/Qwen2.5-32B-Instruct"];
+
+/// Rows that follow the law with 3 % noise: TP 1, 2, 4, 8 and PP 1, 2 for random workloads.
+fn rows(models: &[&str], workloads: usize, seed: u64) -> Dataset {
+    let skeleton = Skeleton::default_for(Target::EnergyJ);
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut rows = Vec::new();
+    for model in models {
+        assert!(ModelCard::builtin(model).is_some(), "{model}");
+        for _ in 0..workloads {
+            let batch = [1.0, 4.0, 16.0, 64.0][rng.random_range(0..4)];
+            let input = f64::round(128.0 * 2f64.powf(rng.random_range(0.0..4.0)));
+            let output = f64::round(32.0 * 2f64.powf(rng.random_range(0.0..4.0)));
+            for (t, p) in [(1, 1), (2, 1), (4, 1), (8, 1), (2, 2), (4, 2)] {
+                let mut row = row(t, p, batch, input, output);
+                row.model = (*model).to_owned();
+                row.kv_capacity_tokens = Some(60_000.0 * f64::from(t * p));
+                let case = Scenario::of_stranger(&row).and_then(|s| s.case(&row)).expect("a card");
+                let truth: f64 = skeleton.contributions(&COEFFICIENTS, &EXPONENTS, &case).iter().sum();
+                let normal: f64 = (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0;
+                row.energy_j = Some(truth * (0.03 * normal).exp());
+                row.duration_s = Some(truth / (300.0 * f64::from(t * p).powf(1.3)));
+                row.line = rows.len() + 1;
+                rows.push(row);
+            }
+        }
+    }
+    Dataset { rows, ..Dataset::default() }
+}
+
+fn options() -> ValidateOptions<'static> {
+    ValidateOptions { predictors: Predictor::QUICK.to_vec(), threads: Some(2), ..ValidateOptions::default() }
+}
+
+#[test]
+fn a_true_law_is_seen_to_be_true_and_rules_to_be_rules() {
+    let validation = validate(&rows(&MODELS[..1], 30, 1), &options()).unwrap();
+    assert_eq!((validation.rows, validation.groups, validation.splits), (180, 30, 5));
+    let law = validation.figures(Predictor::Law).unwrap();
+    assert!(law.mape.unwrap() < 0.04, "{law:?}");
+    // Even the true law cannot know which of two equals was measured lucky: it regrets less than the noise.
+    assert!(law.regret.unwrap() < 0.02, "{law:?}");
+    assert!((0.8..=0.97).contains(&law.coverage.unwrap()), "{law:?}");
+    let forest = validation.figures(Predictor::RandomForest).unwrap();
+    assert!(forest.mape > law.mape, "{forest:?}");
+    let rule = validation.figures(Predictor::LatencyOptimal).unwrap();
+    assert!(rule.mape.is_none() && rule.regret > law.regret, "{rule:?}");
+    assert_eq!(validation.predictions.len(), 180);
+    assert_eq!(validation.noise_source, NoiseSource::Default);
+}
+
+#[test]
+fn outcomes_of_held_out_rows_cannot_reach_a_predictor() {
+    // One split: learn from small batches. Whatever was measured on the large ones may be anything, and every answer but
+    // the latency rule's stays the same to the last bit.
+    let honest = rows(&MODELS[..1], 24, 2);
+    let mut tampered = honest.clone();
+    for row in tampered.rows.iter_mut().filter(|r| r.batch_size > 4.0) {
+        row.energy_j = row.energy_j.map(|e| e * f64::from(7 * row.tensor_parallel));
+        row.energy_j_std = Some(1.0);
+        row.duration_s = row.duration_s.map(|d| d * f64::from(row.tensor_parallel).powi(3));
+        row.mean_ttft_s = Some(0.5);
+        row.mean_tpot_s = Some(0.1);
+    }
+    let context = Context { pool: Pool::None, across_hardware: false, seed: 0, skeleton: None };
+    let ask = |dataset: &Dataset| {
+        let units = split::units(&dataset.rows);
+        let scheme = Scheme::Batches { up_to: Some(4.0) };
+        let splits = split::splits(&dataset.rows, &units, scheme, Pool::None, 0).unwrap();
+        work::answers(&dataset.rows, &splits, Predictor::ALL, &context, &options())
+    };
+    for ((predictor, honest), tampered) in Predictor::ALL.iter().zip(ask(&honest)).zip(ask(&tampered)) {
+        assert!(honest.estimates.iter().any(Option::is_some), "{predictor}: {:?}", honest.trouble);
+        let same = honest.estimates == tampered.estimates;
+        assert_eq!(same, !predictor.sees_held_out_latency(), "{predictor}");
+    }
+}
+
+#[test]
+fn a_question_holds_nothing_that_was_measured() {
+    let mut answered = rows(&MODELS[..1], 1, 3).rows.remove(0);
+    answered.energy_j_std = Some(1.0);
+    (answered.mean_ttft_s, answered.mean_tpot_s) = (Some(1.0), Some(1.0));
+    answered.run_id = "r".to_owned();
+    let asked = serde_json::to_value(question(&answered)).unwrap();
+    let known = serde_json::to_value(&answered).unwrap();
+    let changed: Vec<&str> = known
+        .as_object()
+        .unwrap()
+        .iter()
+        .filter(|(key, value)| asked.get(key) != Some(value))
+        .map(|(key, _)| key.as_str())
+        .collect();
+    assert_eq!(changed, ["duration_s", "energy_j", "energy_j_std", "mean_tpot_s", "mean_ttft_s", "run_id"]);
+}
+
+#[test]
+fn threads_do_not_change_results() {
+    let dataset = rows(&MODELS[..2], 12, 4);
+    let with = |threads| validate(&dataset, &ValidateOptions { threads: Some(threads), ..options() }).unwrap();
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn progress_counts_every_piece_once() {
+    let seen = std::cell::RefCell::new(Vec::new());
+    let progress = |done, total| seen.borrow_mut().push((done, total));
+    let dataset = rows(&MODELS[..1], 10, 5);
+    let options = ValidateOptions { predictors: vec![Predictor::LogLinear], progress: &progress, ..options() };
+    validate(&dataset, &options).unwrap();
+    assert_eq!(*seen.borrow(), [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+}
+
+#[test]
+fn a_pooled_law_carries_to_a_model_it_never_saw() {
+    let options = ValidateOptions { scheme: Scheme::Models, pool: Pool::Models, ..options() };
+    let validation = validate(&rows(&MODELS, 10, 6), &options).unwrap();
+    assert_eq!(validation.splits, 4);
+    let law = validation.figures(Predictor::Law).unwrap();
+    let forest = validation.figures(Predictor::RandomForest).unwrap();
+    assert!(law.mape.unwrap() < 0.1 && forest.mape.unwrap() > 0.2, "{law:?} {forest:?}");
+    assert!(law.coverage.unwrap() > 0.85, "{law:?}");
+}
+
+#[test]
+fn hardware_that_was_never_measured_gets_an_answer() {
+    let mut dataset = rows(&MODELS[..1], 12, 7);
+    let elsewhere = dataset.rows.clone().into_iter().map(|r| Row {
+        gpu_model: "H100-SXM5-80GB".to_owned(),
+        line: r.line + 1000,
+        energy_j: r.energy_j.map(|e| e * 0.7),
+        ..r
+    });
+    dataset.rows.extend(elsewhere.collect::<Vec<_>>());
+    let validation = validate(&dataset, &ValidateOptions { scheme: Scheme::Hardware, ..options() }).unwrap();
+    let law = validation.figures(Predictor::Law).unwrap();
+    assert_eq!((validation.splits, law.rows), (2, 144));
+    assert!(law.regret.unwrap() < 0.02, "{law:?}");
+}
+
+#[test]
+fn a_curve_stops_where_the_rows_end_and_judges_the_same_rows_everywhere() {
+    let dataset = rows(&MODELS[..1], 12, 8);
+    let curve = learning_curve(&dataset, &[50, 12, 25, 200, 500], &options()).unwrap();
+    let sizes: Vec<usize> = curve.points.iter().map(|p| p.training_rows).collect();
+    assert_eq!(sizes, [12, 25, 50, 200]);
+    assert!(curve.points.iter().all(|p| p.figures["energylens"].rows == 72));
+    let mape = |i: usize| curve.points[i].figures["energylens"].mape.unwrap();
+    assert!(mape(3) < mape(0), "{} {}", mape(3), mape(0));
+    assert!(curve.to_string().contains("regret from"));
+}
+
+#[test]
+fn fitted_laws_are_given_their_held_out_figures() {
+    let dataset = rows(&MODELS[..3], 8, 9);
+    let targets = vec![Target::EnergyJ, Target::DurationS];
+    let fit = FitOptions { pool: Pool::Models, targets, ..FitOptions::default() };
+    let mut model = fit_model(&dataset, &fit).unwrap().model;
+    let found = attach_held_out(&mut model, &dataset, &fit, 11, &|_, _| {}).unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].rows.len(), found[0].unseen_models.len()), (144, 144));
+    let energy = model.laws.iter().find(|l| l.skeleton.target == Target::EnergyJ).unwrap();
+    let held_out = energy.held_out.as_ref().unwrap();
+    for name in ["energylens", "random-forest", "fewest-gpus", "energylens, unseen models"] {
+        assert!(held_out.figures[name].contains_key("top1"), "{name}");
+    }
+    assert_eq!((held_out.seed, held_out.groups), (11, 24));
+    assert!(model.laws.iter().all(|l| l.held_out.is_none() == (l.skeleton.target != Target::EnergyJ)));
+}
+
+#[test]
+fn a_single_workload_cannot_be_held_out_and_that_is_no_error() {
+    let dataset = rows(&MODELS[..1], 1, 10);
+    let fit = FitOptions { targets: vec![Target::EnergyJ], ..FitOptions::default() };
+    let mut model = fit_model(&dataset, &fit).unwrap().model;
+    assert_eq!(attach_held_out(&mut model, &dataset, &fit, 0, &|_, _| {}).unwrap(), []);
+    assert!(validate(&dataset, &options()).unwrap_err().to_string().contains("1 workloads for 5 folds"));
+}
+
+#[test]
+fn what_is_absent_or_looks_at_latencies_is_said_under_the_table() {
+    let mut dataset = rows(&MODELS[..1], 10, 12);
+    let predictors = vec![Predictor::LogLinear, Predictor::LatencyProxy, Predictor::LatencyOptimal];
+    let options = ValidateOptions { predictors, ..options() };
+    let text = validate(&dataset, &options).unwrap().to_string();
+    assert!(text.contains("latency-optimal *") && text.contains("* chooses by latencies measured"), "{text}");
+    dataset.rows.iter_mut().for_each(|r| r.duration_s = None);
+    let validation = validate(&dataset, &options).unwrap();
+    let text = validation.to_string();
+    assert!(text.contains("absent: latency-proxy: no training row has duration_s"), "{text}");
+    assert_eq!(validation.optima_differ, None);
+}
