@@ -103,9 +103,31 @@ pub fn expert_coverage(num_experts: f64, experts_per_token: f64, sequences: f64)
     }
 }
 
+/// Share of the weights that belong to routed experts. The rest (attention, embeddings, shared experts) every token reads.
+///
+/// From `active = shared + routed·k/E` and `params = shared + routed`. Where the active parameters are not known apart
+/// (`active_params` as large as `params`), all weights count as routed.
+pub fn routed_share(params: f64, active_params: f64, num_experts: f64, experts_per_token: f64) -> f64 {
+    let visited = experts_per_token / num_experts;
+    let routes = num_experts > 1.0 && visited > 0.0 && visited < 1.0;
+    if routes && active_params < params {
+        ((1.0 - active_params / params) / (1.0 - visited)).clamp(0.0, 1.0)
+    } else {
+        1.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_mixtral_does_not_route() {
+        // 46.7 B of which 12.9 B active, 2 of 8 experts: routed = 33.8 / 0.75 = 45.07 B.
+        assert!((routed_share(46.7e9, 12.9e9, 8.0, 2.0) - 45.066_667 / 46.7).abs() < 1e-6);
+        assert_eq!(routed_share(46.7e9, 46.7e9, 8.0, 2.0), 1.0);
+        assert_eq!(routed_share(7e9, 7e9, 0.0, 0.0), 1.0);
+    }
 
     #[test]
     fn coverage_is_the_share_of_experts_hit() {

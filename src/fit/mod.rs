@@ -32,6 +32,12 @@ pub use validate::{ValidateOptions, Validation, attach_held_out, validate, valid
 
 /// Median absolute deviations at which a residual starts to count linearly.
 const KNEE: f64 = 3.0;
+/// The knee before anything is known of the spread: a row that is off by a factor 1.5 is off for a reason of its own.
+const FIRST_KNEE: f64 = 0.4;
+/// Rounds of estimating the spread and refining; three wild rows in sixty need two.
+const REFINEMENTS: usize = 4;
+/// A knee that shrinks by less has settled.
+const SETTLED: f64 = 0.8;
 /// Residuals below this (log units) are never treated as outliers: measurements repeat to a few per cent at best.
 const SMALLEST_KNEE: f64 = 0.06;
 /// Range of the scatter that weighs the priors: a perfect fit of few rows is luck, a terrible one no licence.
@@ -183,9 +189,9 @@ struct Core {
     inference: inference::Inference,
 }
 
-/// Plain least squares from several starts first; then the knee and the weight of the priors are set from the spread of
-/// the residuals and the best minimum is refined with them, so that a few bad rows cannot bend the law and priors speak
-/// only where the rows are silent.
+/// Several starts with a wide knee first; then the knee and the weight of the priors are set from the spread of the
+/// residuals and the best minimum is refined with them until the spread stays, so that a few bad rows cannot bend the
+/// law and priors speak only where the rows are silent.
 fn fit_core(
     skeleton: &Skeleton,
     observations: &[Observation],
@@ -195,13 +201,20 @@ fn fit_core(
 ) -> Core {
     let mut problem = Problem::new(skeleton, observations);
     let free: Vec<usize> = (0..skeleton.exponents.len()).filter(|j| problem.exponent_is_observable(*j)).collect();
+    problem.knee = FIRST_KNEE;
     let mut found = search(&problem, &free, seed, hint);
-    problem.cold();
-    let spread = MAD_TO_SIGMA * median_abs(&problem.inner(&found.exponents).residuals);
-    problem.knee = (KNEE * spread).max(SMALLEST_KNEE);
-    problem.sigma = spread.clamp(SMALLEST_SIGMA, LARGEST_SIGMA);
-    let refined = search(&problem, &free, seed, Some(&found.exponents));
-    found = Found { agreeing_starts: found.agreeing_starts, starts: found.starts, ..refined };
+    for _ in 0..REFINEMENTS {
+        problem.cold();
+        let spread = MAD_TO_SIGMA * median_abs(&problem.inner(&found.exponents).residuals);
+        let before = problem.knee;
+        problem.knee = (KNEE * spread).max(SMALLEST_KNEE);
+        problem.sigma = spread.clamp(SMALLEST_SIGMA, LARGEST_SIGMA);
+        let refined = search(&problem, &free, seed, Some(&found.exponents));
+        found = Found { agreeing_starts: found.agreeing_starts, starts: found.starts, ..refined };
+        if problem.knee > SETTLED * before {
+            break;
+        }
+    }
     problem.cold();
     let inner = problem.inner(&found.exponents);
     let inference = inference::infer(&problem, &found, &inner, &free, lines);

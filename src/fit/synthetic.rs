@@ -34,6 +34,7 @@ pub(crate) fn observations(skeleton: &Skeleton, n: usize, noise: f64, seed: u64)
                 kv_bytes_per_token: 327_680.0,
                 num_experts: 0.0,
                 experts_per_token: 0.0,
+                routed_share: 1.0,
                 kv_capacity_tokens: Some(100_000.0 * t * p),
             };
             let truth: f64 = skeleton.contributions(&COEFFICIENTS, &EXPONENTS, &case).iter().sum();
@@ -68,6 +69,7 @@ pub(crate) fn group(observations: &[Observation]) -> super::group::Group {
         kv_bytes_per_token: case.kv_bytes_per_token,
         num_experts: case.num_experts,
         experts_per_token: case.experts_per_token,
+        routed_share: case.routed_share,
         nominal: false,
     };
     super::group::Group {

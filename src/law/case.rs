@@ -171,11 +171,19 @@ pub struct Case {
     pub num_experts: f64,
     /// Experts that one token visits.
     pub experts_per_token: f64,
+    /// Share of the weights that belong to routed experts; 1 where nothing better is known.
+    #[serde(default = "Case::all_routed")]
+    pub routed_share: f64,
     /// Tokens that the KV cache of one replica holds; `None` when it never limits.
     pub kv_capacity_tokens: Option<f64>,
 }
 
 impl Case {
+    /// What is assumed where the split of a mixture-of-experts model is not known.
+    pub(super) fn all_routed() -> f64 {
+        1.0
+    }
+
     /// The same configuration stopped after `output_tokens` tokens.
     pub fn with_output(mut self, output_tokens: f64) -> Self {
         self.output_tokens = output_tokens;
@@ -217,7 +225,10 @@ impl Case {
             // Only the sequences of one wave and one micro-batch share a step's weights.
             Symbol::Coverage => {
                 let together = self.batch_size / (self.waves() * self.micro_batches());
-                expert_coverage(self.num_experts, self.experts_per_token, together)
+                let covered = expert_coverage(self.num_experts, self.experts_per_token, together);
+                // Attention, embeddings and shared experts are read in any case: of Qwen3-30B-A3B they are nearly half of
+                // what a single sequence reads.
+                1.0 - self.routed_share * (1.0 - covered)
             }
             Symbol::Waves => self.waves(),
             Symbol::MicroBatches => self.micro_batches(),
@@ -248,6 +259,7 @@ pub(crate) mod tests {
             kv_bytes_per_token: 327_680.0,
             num_experts: 0.0,
             experts_per_token: 0.0,
+            routed_share: 1.0,
             kv_capacity_tokens: Some(400_000.0),
         }
     }
@@ -280,5 +292,14 @@ pub(crate) mod tests {
         case.kv_capacity_tokens = Some(8_000.0);
         assert_eq!(case.value(Symbol::Waves), 2.0);
         assert!((case.value(Symbol::Coverage) - (1.0 - 0.75_f64.powi(4))).abs() < 1e-12);
+    }
+
+    #[test]
+    fn one_sequence_reads_the_active_parameters() {
+        let mut case = llama_70b(4.0, 1.0, 1000.0, 1000.0);
+        (case.num_experts, case.experts_per_token) = (8.0, 2.0);
+        // Mixtral 8x7B: 45.07 of 46.7 billion parameters are routed, 12.9 are active.
+        case.routed_share = 45.066_667 / 46.7;
+        assert!((case.value(Symbol::Coverage) - 12.9 / 46.7).abs() < 1e-6);
     }
 }

@@ -92,10 +92,10 @@ mod tests {
     #[test]
     fn the_law_reads_as_in_the_documentation() {
         let text = formula_text(&Skeleton::default_for(Target::EnergyJ));
-        assert!(text.contains("k2·L·h·B·S^2·p^a2·t^a1"), "{text}");
+        assert!(text.contains("k2·L·h·B·S^2·b^a2·t^a1"), "{text}");
         assert!(text.contains("k6·L·h·B·(S+m)·(t-1)"), "{text}");
         assert_eq!(text.lines().count(), 9);
         let latex = formula_latex(&Skeleton::default_for(Target::EnergyJ));
-        assert!(latex.contains(r"k_{3}\,W\,c(B)\,w\,m\,p^{a_{4}}\,t^{a_{3}}"), "{latex}");
+        assert!(latex.contains(r"k_{3}\,W\,c(B)\,w\,u\,m\,i^{a_{4}}\,t^{a_{3}}"), "{latex}");
     }
 }

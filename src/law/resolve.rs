@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use crate::card::ModelCard;
+use crate::card::model::routed_share;
 use crate::dataset::Row;
 
 /// Share of GPU memory that engines hand to weights and KV cache together (vLLM's `gpu_memory_utilization` default).
@@ -26,6 +27,9 @@ pub struct Descriptors {
     pub num_experts: f64,
     /// Experts that one token visits.
     pub experts_per_token: f64,
+    /// Share of the weights that belong to routed experts; 1 where nothing better is known.
+    #[serde(default = "Case::all_routed")]
+    pub routed_share: f64,
     /// True when nothing is known of the model and every number above is a placeholder: the law then holds for this
     /// scenario alone, and its coefficients have no physical unit.
     pub nominal: bool,
@@ -60,6 +64,7 @@ impl Descriptors {
             kv_bytes_per_token: 1.0,
             num_experts: 0.0,
             experts_per_token: 0.0,
+            routed_share: 1.0,
             nominal: true,
         }
     }
@@ -74,6 +79,7 @@ impl Descriptors {
             kv_bytes_per_token: card.kv_bytes_per_token,
             num_experts: card.num_experts,
             experts_per_token: card.experts_per_token,
+            routed_share: routed_share(card.params, card.active_params, card.num_experts, card.experts_per_token),
             nominal: false,
         }
     }
@@ -91,14 +97,17 @@ impl Descriptors {
         let active_params = row.active_params.or(card.map(|c| c.active_params)).unwrap_or(params);
         let bytes_per_weight = row.bytes_per_weight.or_else(|| bytes_of(row.precision.as_deref()?));
         let bytes_per_weight = pick("bytes_per_weight", bytes_per_weight, card.map(|c| c.bytes_per_weight));
+        let num_experts = row.num_experts.or(card.map(|c| c.num_experts)).unwrap_or(0.0);
+        let experts_per_token = row.experts_per_token.or(card.map(|c| c.experts_per_token)).unwrap_or(0.0);
         let found = Self {
             n_layers: pick("n_layers", row.n_layers, card.map(|c| c.n_layers)),
             active_params,
             weight_bytes: params * bytes_per_weight,
             hidden_size: pick("hidden_size", row.hidden_size, card.map(|c| c.hidden_size)),
             kv_bytes_per_token: pick("kv_bytes_per_token", row.kv_bytes_per_token, card.map(|c| c.kv_bytes_per_token)),
-            num_experts: row.num_experts.or(card.map(|c| c.num_experts)).unwrap_or(0.0),
-            experts_per_token: row.experts_per_token.or(card.map(|c| c.experts_per_token)).unwrap_or(0.0),
+            num_experts,
+            experts_per_token,
+            routed_share: routed_share(params, active_params, num_experts, experts_per_token),
             nominal: false,
         };
         if missing.is_empty() {
@@ -126,6 +135,7 @@ impl Descriptors {
             kv_bytes_per_token: self.kv_bytes_per_token,
             num_experts: self.num_experts,
             experts_per_token: self.experts_per_token,
+            routed_share: self.routed_share,
             kv_capacity_tokens,
         })
     }
@@ -177,6 +187,7 @@ mod tests {
             kv_bytes_per_token: 327_680.0,
             num_experts: 0.0,
             experts_per_token: 0.0,
+            routed_share: 1.0,
             nominal: false,
         };
         // 4 * 80e9 * 0.9 = 288e9; 150e9 left; / 327680 = 457,763 tokens.

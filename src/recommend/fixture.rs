@@ -81,6 +81,7 @@ pub(crate) fn model() -> Model {
                 kv_bytes_per_token: 327_680.0,
                 num_experts: 0.0,
                 experts_per_token: 0.0,
+                routed_share: 1.0,
                 nominal: false,
             },
             gpu_memory_bytes: Some(80e9),

@@ -32,8 +32,6 @@ pub(super) struct Folded<'a> {
     /// The batch stopped at its first token, and the decode steps that share the rest: for times per output token.
     first: Option<(Batch, f64)>,
     kv_capacity_tokens: Option<f64>,
-    num_experts: f64,
-    experts_per_token: f64,
     pipeline_parallel: f64,
     per_replica: bool,
     /// For batches too small to fill the pipeline.
@@ -51,8 +49,6 @@ impl<'a> Folded<'a> {
             all: at(if target == Target::MeanTtftS { 1.0 } else { m }),
             first: (target == Target::MeanTpotS).then(|| (at(1.0), (m - 1.0).max(1.0))),
             kv_capacity_tokens: case.kv_capacity_tokens.filter(|c| *c > 0.0),
-            num_experts: case.num_experts,
-            experts_per_token: case.experts_per_token,
             pipeline_parallel: case.pipeline_parallel,
             per_replica: target == Target::EnergyJ,
             law,
@@ -83,7 +79,8 @@ impl<'a> Folded<'a> {
     fn occupancy(&self, at: &Batch, batch: f64) -> (f64, f64) {
         let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * at.sequence_tokens / capacity).max(1.0));
         let together = batch / (waves * self.pipeline_parallel);
-        (waves, expert_coverage(self.num_experts, self.experts_per_token, together))
+        let covered = expert_coverage(self.case.num_experts, self.case.experts_per_token, together);
+        (waves, 1.0 - self.case.routed_share * (1.0 - covered))
     }
 }
 

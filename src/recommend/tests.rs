@@ -27,6 +27,7 @@ fn case(t: f64, p: f64, d: f64, batch: f64) -> Case {
         kv_bytes_per_token: 327_680.0,
         num_experts: 0.0,
         experts_per_token: 0.0,
+        routed_share: 0.9,
         kv_capacity_tokens: Some(457_763.67),
     }
 }

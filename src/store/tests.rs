@@ -170,6 +170,20 @@ fn spooled(dir: &Path, batches: &[usize]) -> (std::path::PathBuf, Vec<(u64, usiz
     (writer.path().to_owned(), flushed)
 }
 
+/// Recovers once nobody holds a spool any more: a child process that another test is starting has, between fork and
+/// exec, every open file of this process, locks included.
+fn recovered(dir: &Path) -> Vec<Recovered> {
+    let campaign = Campaign::open(dir).unwrap();
+    for _ in 0..100 {
+        let recovered = campaign.recover().unwrap();
+        if !recovered.iter().any(|r| r.outcome == RecoveredAs::Live) {
+            return recovered;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("a spool stays locked for a second");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, rng_seed: prop::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
@@ -185,7 +199,7 @@ proptest! {
         fs::OpenOptions::new().write(true).open(&spool).unwrap().set_len(cut).unwrap();
         let whole = flushed.iter().rev().find(|(bytes, _)| *bytes <= cut).map(|(_, rows)| *rows);
 
-        let recovered = Campaign::open(dir.path()).unwrap().recover().unwrap();
+        let recovered = recovered(dir.path());
         prop_assert_eq!(recovered.len(), 1);
         match (&recovered[0].outcome, whole) {
             (RecoveredAs::Empty, None) => {}
@@ -208,7 +222,7 @@ proptest! {
         let (spool, _) = spooled(dir.path(), &[20, 20]);
         let mut path = spool;
         if sealed {
-            Campaign::open(dir.path()).unwrap().recover().unwrap();
+            recovered(dir.path());
             path = dir.path().join("samples-n-0.parquet");
         }
         let mut bytes = fs::read(&path).unwrap();
@@ -257,7 +271,7 @@ fn recovery_clears_what_a_killed_sealing_left_half_written() {
     spooled(dir.path(), &[3]);
     let half = dir.path().join(".samples-n-0.parquet.abc.tmp");
     fs::write(&half, "half").unwrap();
-    Campaign::open(dir.path()).unwrap().recover().unwrap();
+    recovered(dir.path());
     assert!(!half.exists());
 }
 
