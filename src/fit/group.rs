@@ -136,6 +136,15 @@ fn scenario(rows: &[&Row], pool: Pool) -> Result<Scenario, String> {
 }
 
 impl Group {
+    /// `skeleton` with priors for the group's GPU; they stay silent where the terms are not in physical units because a
+    /// model has no card, or the GPU has none.
+    pub(crate) fn priced(&self, skeleton: Skeleton) -> Skeleton {
+        match GpuCard::builtin(&self.gpu_model) {
+            Some(gpu) if self.without_card().is_none() => skeleton.priced(&gpu),
+            _ => skeleton,
+        }
+    }
+
     /// Models of the group.
     pub(crate) fn models(&self) -> Vec<String> {
         self.rows.iter().map(|r| r.model.clone()).collect::<BTreeSet<_>>().into_iter().collect()

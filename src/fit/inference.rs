@@ -17,6 +17,8 @@ const LEVEL: f64 = 0.95;
 const FLAT: f64 = 1e-10;
 /// An exponent this near its bound, relative to the box, sits at it.
 const AT_BOUND: f64 = 1e-6;
+/// Share of the prior's variance that is left when the rows have spoken, from which on they have said too little.
+const HELD_BY_PRIOR: f64 = 0.8;
 /// Huber weight below which a row counts as an outlier.
 const OUTLIER_WEIGHT: f64 = 0.5;
 
@@ -60,6 +62,11 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         let d = moving_terms.len() + c;
         information[(d, d)] += (problem.sigma / skeleton.exponents[*j].prior_sd).powi(2);
     }
+    let prior_information =
+        |j: usize| problem.coefficient_prior_information(j) * inner.coefficients[j] * inner.coefficients[j];
+    for (d, j) in moving_terms.iter().enumerate() {
+        information[(d, d)] += prior_information(*j);
+    }
     let (inverse, flat) = pseudo_inverse(&information);
     // Parameters that the prior alone holds cost the data no degree of freedom.
     let effective = (&data * &inverse).trace().clamp(0.0, n as f64);
@@ -82,6 +89,11 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         let value = inner.coefficients[j];
         let moving = moving_terms.iter().position(|m| *m == j);
         let (std_error, low, high) = match moving {
+            Some(c) if inverse[(c, c)] * prior_information(j) > HELD_BY_PRIOR => {
+                let why = "the rows say little of its size, which comes from the GPU's card".to_owned();
+                verdicts.push(Verdict::Unidentified { parameters: vec![term.name.clone()], why });
+                (None, 0.0, Some(value + reach * relative_std(c) * value))
+            }
             Some(c) if !flat[c] => {
                 let std = relative_std(c) * value;
                 if std > value {

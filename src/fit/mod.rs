@@ -40,8 +40,9 @@ const REFINEMENTS: usize = 4;
 const SETTLED: f64 = 0.8;
 /// Residuals below this (log units) are never treated as outliers: measurements repeat to a few per cent at best.
 const SMALLEST_KNEE: f64 = 0.06;
-/// Range of the scatter that weighs the priors: a perfect fit of few rows is luck, a terrible one no licence.
-const SMALLEST_SIGMA: f64 = 0.005;
+/// Range of the scatter that weighs the priors: a perfect fit of few rows is luck, a terrible one no licence. Energies
+/// repeat to some 3 % at best.
+const SMALLEST_SIGMA: f64 = 0.03;
 /// See [`SMALLEST_SIGMA`].
 const LARGEST_SIGMA: f64 = 0.2;
 /// A median absolute deviation times this is a standard deviation, for normal errors.
@@ -152,6 +153,7 @@ fn fit_law(group: &Group, skeleton: Skeleton, seed: u64) -> Option<Law> {
     if observations.len() < MIN_ROWS {
         return None;
     }
+    let skeleton = group.priced(skeleton);
     let core = fit_core(&skeleton, &observations, &lines, seed, None);
     let mut verdicts = core.inference.verdicts;
     verdicts.extend(inference::residual_structure(&observations, &core.residuals));

@@ -5,7 +5,8 @@
 //! powers of `t` and of what the pipeline makes of `p`. The objective is
 //!
 //! ```text
-//! F(a) = min over k >= 0 of  sum_i w_i rho(ln(sum_j k_j A_ij) - ln y_i)  +  sum over a of (sigma (a - prior)/sd)^2
+//! F(a) = min over k >= 0 of  sum_i w_i rho(ln(sum_j k_j A_ij) - ln y_i)  +  sum over k of (sigma (k - prior)/prior)^2
+//!                                                                      +  sum over a of (sigma (a - prior)/sd)^2
 //! ```
 //!
 //! with `rho` the Huber function (quadratic up to a knee). The inner minimum is found by Gauss-Newton steps, each a
@@ -45,6 +46,8 @@ pub(crate) struct Problem<'a> {
     weights: Vec<f64>,
     /// Per term, its fitted powers as (column of `ln_bases`, exponent).
     scalings: Vec<Vec<(usize, usize)>>,
+    /// Expected coefficient per term, where there is a prior; its standard deviation is as large.
+    expected: Vec<Option<f64>>,
     /// Huber knee in log units; infinite for plain least squares.
     pub(crate) knee: f64,
     /// Log residual that a prior of one standard deviation is worth: what the rows scatter by, once that is known.
@@ -65,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) residuals: Vec<f64>,
     /// `w_i` times the Huber weight.
     pub(crate) weights: Vec<f64>,
-    /// Objective without the prior.
+    /// Objective without the priors of the exponents.
     pub(crate) loss: f64,
 }
 
@@ -94,6 +97,7 @@ impl<'a> Problem<'a> {
             ln_y: observations.iter().map(|o| o.value.ln()).collect(),
             weights: observations.iter().map(weight).collect(),
             scalings,
+            expected: skeleton.terms.iter().map(|t| t.prior.and_then(|p| p.mean)).collect(),
             knee: f64::INFINITY,
             sigma: SIGMA0,
             warm: RefCell::new(None),
@@ -140,7 +144,10 @@ impl<'a> Problem<'a> {
     fn residuals(&self, design: &DMatrix<f64>, k: &DVector<f64>) -> (Vec<f64>, Vec<f64>, f64) {
         let fitted: Vec<f64> = (design * k).iter().map(|f| f.max(f64::MIN_POSITIVE)).collect();
         let residuals: Vec<f64> = fitted.iter().zip(&self.ln_y).map(|(f, y)| f.ln() - y).collect();
-        let loss = residuals.iter().zip(&self.weights).map(|(r, w)| w * self.rho(*r)).sum();
+        let misfit: f64 = residuals.iter().zip(&self.weights).map(|(r, w)| w * self.rho(*r)).sum();
+        let surprise =
+            |(k, expected): (&f64, &Option<f64>)| expected.map_or(0.0, |e| (self.sigma * (k / e - 1.0)).powi(2));
+        let loss = misfit + k.iter().zip(&self.expected).map(surprise).sum::<f64>();
         (fitted, residuals, loss)
     }
 
@@ -161,7 +168,14 @@ impl<'a> Problem<'a> {
                 gram[(b, a)] = gram[(a, b)];
             }
         }
-        let rhs = weighted.tr_mul(&DVector::from_vec(targets));
+        let mut rhs = weighted.tr_mul(&DVector::from_vec(targets));
+        for (a, expected) in self.expected.iter().enumerate() {
+            // One more row per prior: sigma/e times the coefficient should be sigma.
+            if let Some(e) = expected {
+                gram[(a, a)] += (self.sigma / e).powi(2);
+                rhs[a] += self.sigma.powi(2) / e;
+            }
+        }
         nnls(&gram, &rhs, start)
     }
 
@@ -239,6 +253,11 @@ impl<'a> Problem<'a> {
             *g += 2.0 * pull * pull * (a - spec.prior);
         }
         (value, gradient)
+    }
+
+    /// Information that the prior holds of coefficient `j`, in units of the data's `J' W J`; 0 without a prior.
+    pub(crate) fn coefficient_prior_information(&self, j: usize) -> f64 {
+        self.expected.get(j).copied().flatten().map_or(0.0, |e| (self.sigma / e).powi(2))
     }
 
     /// `d ln f_i / d exponent_j` at the inner minimum.

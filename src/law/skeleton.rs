@@ -6,7 +6,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Symbol};
+use super::prior::CoefficientPrior;
 use super::product;
+use crate::card::GpuCard;
 use crate::schema::Phase;
 
 /// What a law predicts.
@@ -98,6 +100,9 @@ pub struct Term {
     /// Fitted powers: symbol (one of [`Symbol::SCALABLE`]) to the name of the exponent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scaling: BTreeMap<String, String>,
+    /// What the coefficient should be before anything is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<CoefficientPrior>,
     /// Unit of the coefficient.
     pub unit: String,
 }
@@ -192,6 +197,14 @@ impl Skeleton {
         })
     }
 
+    /// The same with the priors of its coefficients at the prices of `gpu`.
+    pub fn priced(mut self, gpu: &GpuCard) -> Self {
+        for term in &mut self.terms {
+            term.prior = term.prior.map(|prior| prior.priced(gpu));
+        }
+        self
+    }
+
     /// Number of fitted numbers: coefficients and exponents.
     pub fn parameter_count(&self) -> usize {
         self.terms.len() + self.exponents.len()
@@ -206,6 +219,9 @@ impl Skeleton {
         for (i, term) in self.terms.iter().enumerate() {
             if self.terms[..i].iter().any(|other| other.name == term.name) {
                 return Err(invalid(format!("two terms are called `{}`", term.name)));
+            }
+            if term.prior.is_some_and(|p| !p.is_valid()) {
+                return Err(invalid(format!("the prior of term `{}` needs an amount above 0", term.name)));
             }
             for (symbol, exponent) in &term.scaling {
                 if !Symbol::SCALABLE.iter().any(|s| s.as_str() == symbol) {
@@ -325,7 +341,7 @@ mod tests {
         let (k, a) = ([1e-3, 1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-3], [0.5, 0.0, -0.5, 0.0]);
         let got = law.contributions(&k, &a, &case);
         let want = [
-            1e-3 * 80.0 * 4.0 * 10.0,
+            1e-3 * 80.0_f64.powf(0.7) * 4.0 * 10.0,
             1e-12 * 69e9 * 2.0 * 100.0 * 2.0,
             1e-12 * 80.0 * 8192.0 * 2.0 * 1e4 * 2.0,
             1e-12 * 138e9 * 10.0 * 0.5,
@@ -369,6 +385,7 @@ mod tests {
             ("W*c*w*u*m", "W*ctxx*w*u*m", "did you mean `ctx`"),
             ("{ t = \"a1\", b = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
             ("{ t = \"a1\", b = \"a2\" }", "{ B = \"a1\" }", "expected one of t, p, u, i, b"),
+            ("amount = 3.3", "amount = 0.0", "needs an amount above 0"),
             ("name = \"k1\"", "name = \"k0\"", "two terms are called `k0`"),
             ("low = -1.0", "low = 2.0", "needs low < high"),
             ("about =", "abuot =", "abuot"),

@@ -14,7 +14,7 @@ pub(crate) const GPU: &str = "A100-SXM4-80GB";
 pub(crate) fn law(target: Target) -> Law {
     let skeleton = Skeleton::default_for(target);
     let (k, a): (&[f64], [f64; 4]) = if target == Target::EnergyJ {
-        (&[0.03, 3.6e-12, 3.6e-12, 1.5e-10, 2.6e-12, 1.5e-10, 1e-9, 0.02], [0.1, 0.25, 0.05, 0.3])
+        (&[0.11, 3.6e-12, 3.6e-12, 1.5e-10, 2.6e-12, 1.5e-10, 1e-9, 0.02], [0.1, 0.25, 0.05, 0.3])
     } else {
         (&[6.4e-15, 6e-15, 5e-13, 6.4e-15, 5e-13, 1e-12, 5e-6, 2e-5], [-0.9, -0.1, -0.9, -0.1])
     };
