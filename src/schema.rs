@@ -335,14 +335,20 @@ labels! {
     }
 }
 
-/// The nearest of `known` to a misspelt `word`, if any is near enough to be a likely slip.
+/// The nearest of `known` to a misspelt `word`, if any is near enough to be a likely slip; else the only one of which it
+/// is a whole part, as `tpot` is of `mean_tpot_s`.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|k| (strsim::damerau_levenshtein(&word.to_lowercase(), k), k))
+    let word = word.to_lowercase();
+    let known: Vec<&str> = known.into_iter().collect();
+    let slip = known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(&word, k), *k))
         .filter(|(distance, k)| *distance <= k.len().max(word.len()) / 3 + 1)
-        .min()
-        .map(|(_, k)| k)
+        .min();
+    let is_part = |k: &&&str| k.split('_').any(|part| part == word);
+    let mut wholes = known.iter().filter(is_part);
+    let whole = wholes.next().filter(|_| wholes.next().is_none());
+    slip.map(|(_, k)| k).or(whole.copied())
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(crate) struct CadenceArguments {
     #[arg(long, conflicts_with = "resolution", value_parser = parse_hz)]
     poll_hz: Option<f64>,
     /// How sharply the edges of counters are seen.
-    #[arg(long, default_value = "1ms", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1ms", value_parser = parse_resolution)]
     resolution: Duration,
 }
 
@@ -51,19 +51,24 @@ fn parse_hz(text: &str) -> Result<f64, String> {
     }
 }
 
+fn parse_resolution(text: &str) -> Result<Duration, String> {
+    let resolution = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    let range = Duration::from_micros(10)..=Duration::from_secs(1);
+    if range.contains(&resolution) {
+        Ok(resolution)
+    } else {
+        Err(format!("`{text}` is out of range; expected 10us to 1s"))
+    }
+}
+
 impl CadenceArguments {
-    pub(crate) fn sampler(&self) -> anyhow::Result<SamplerOptions> {
+    pub(crate) fn sampler(&self) -> SamplerOptions {
         let resolution_ns = i64::try_from(self.resolution.as_nanos()).unwrap_or(i64::MAX);
-        anyhow::ensure!(
-            (10_000..=1_000_000_000).contains(&resolution_ns),
-            "--resolution {} is out of range; expected 10us to 1s",
-            humantime::format_duration(self.resolution)
-        );
         let cadence = match self.poll_hz {
             Some(poll_hz) => Cadence::FixedRate { poll_hz },
             None => Cadence::PhaseLocked { resolution_ns },
         };
-        Ok(SamplerOptions { cadence, ..SamplerOptions::default() })
+        SamplerOptions { cadence, ..SamplerOptions::default() }
     }
 }
 
@@ -99,7 +104,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let detection = a.sources.require()?;
     let options = RecorderOptions {
         driver: detection.driver.clone().unwrap_or_default(),
-        sampler: a.cadence.sampler()?,
+        sampler: a.cadence.sampler(),
         ..RecorderOptions::default()
     };
     for finding in &detection.report {
@@ -107,7 +112,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     let stop = stop_on_signal()?;
     let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, stop.clone())?;
-    let end = a.duration.map(|d| Instant::now() + d);
+    // What the clock cannot reach is for ever.
+    let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 use energylens::agent::{Cadence, Recording, Sampler, SamplerOptions};
 use energylens::clock::{Clock, SystemClock};
-use energylens::units::s_to_ns;
 use serde_json::json;
 
 use super::output::short;
@@ -27,7 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let detection = a.sources.detect()?;
+    let detection = a.sources.detect();
     let devices: Vec<_> = detection.devices().cloned().collect();
     if !a.json {
         for finding in &detection.report {
@@ -46,7 +45,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let clock = Arc::new(SystemClock);
     let options = SamplerOptions { cadence: Cadence::FixedRate { poll_hz: 1000.0 }, ..SamplerOptions::default() };
     let mut sampler = Sampler::new(detection.found, clock.clone(), options);
-    sampler.run_until(clock.now() + s_to_ns(a.duration.as_secs_f64()), &mut |_| {});
+    let end_ns = clock.now().saturating_add(i64::try_from(a.duration.as_nanos()).unwrap_or(i64::MAX));
+    sampler.run_until(end_ns, &mut |_| {});
     let (cost, watched) = (sampler.read_cost(), sampler.device_recordings());
     if a.json {
         return output::print_json(&json!({

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use energylens::dataset;
 use energylens::fit::{FitOptions, attach_held_out, fit_model};
@@ -26,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = PoolChoice::None)]
     pool: PoolChoice,
     /// Seed of the search's starts and of the held-out split.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// A skeleton file to fit for energy instead of the built-in law (see `energylens laws`).
     #[arg(long)]
@@ -56,13 +57,14 @@ impl From<PoolChoice> for Pool {
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(path) = &a.output {
-        output::writable(path)?;
+        output::writable(path, &[&a.runs])?;
     }
     let skeleton = match &a.skeleton {
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .map_err(|e| anyhow::anyhow!("cannot read the skeleton {}: {e}", path.display()))?;
-            let skeleton = Skeleton::from_toml(&text)?;
+            let skeleton =
+                Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))?;
             anyhow::ensure!(
                 skeleton.target == Target::EnergyJ,
                 "the skeleton {} predicts {}; expected energy_j",

@@ -34,7 +34,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             a.output.display()
         ),
     };
-    output::writable(&a.output)?;
+    output::writable(&a.output, &[&a.file])?;
     let dataset = dataset::import(&a.file, a.from)?;
     if is_csv {
         dataset::write_csv(&a.output, &dataset)?;

@@ -8,6 +8,7 @@ mod cards;
 mod demo;
 mod doctor;
 mod fit;
+mod hints;
 mod import;
 mod laws;
 mod output;
@@ -99,7 +100,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
 
 /// The error and its causes, one a line, then hints.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    for (depth, cause) in error.chain().enumerate() {
-        eprintln!("{}{cause}", if depth == 0 { "error: " } else { "  caused by: " });
+    let mut said = error.to_string();
+    eprintln!("error: {said}");
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some errors quote their cause.
+        if !said.contains(cause.trim()) {
+            eprintln!("  caused by: {cause}");
+            said = cause;
+        }
+    }
+    if let Some(hint) = hints::hint(error) {
+        eprintln!("hint: {hint}");
     }
 }

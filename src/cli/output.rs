@@ -56,12 +56,61 @@ pub(crate) fn remark(dataset: &Dataset, refused: &[RejectedRow]) {
     }
 }
 
-/// Fails now, not after hours of work, if `path` cannot be written.
-pub(crate) fn writable(path: &Path) -> anyhow::Result<()> {
+/// Fails now, not after hours of work, if `path` cannot be written, or if writing it would destroy what is to be read:
+/// `inputs`, or the tables of a campaign among them.
+pub(crate) fn writable(path: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let hint = || format!("cannot write {}: is {} there, and yours to write?", path.display(), dir.display());
     anyhow::ensure!(!path.is_dir(), "cannot write {}: it is a directory; name a file", path.display());
-    tempfile::NamedTempFile::new_in(dir).map(drop).with_context(hint)
+    // What cannot be resolved is not there, and so nobody's input.
+    let target = path.canonicalize().ok();
+    let is_input = |input: &&Path| {
+        let input = input.canonicalize().ok();
+        let is_table = |dir: &Path| Some(dir) == target.as_deref().and_then(Path::parent) && is_campaign_file(path);
+        input == target || input.as_deref().is_some_and(is_table)
+    };
+    if let Some(input) = target.is_some().then(|| inputs.iter().copied().find(|i| is_input(i))).flatten() {
+        anyhow::bail!(
+            "cannot write {}: it is what is read ({}); name another file, measured rows are not to be overwritten",
+            path.display(),
+            input.display()
+        );
+    }
+    match tempfile::NamedTempFile::new_in(dir) {
+        Ok(_) => Ok(()),
+        Err(e) => {
+            let found = match e.kind() {
+                io::ErrorKind::NotFound => "no such directory".to_owned(),
+                io::ErrorKind::PermissionDenied => "no permission".to_owned(),
+                // The path in the error is that of the temporary file.
+                _ => e
+                    .raw_os_error()
+                    .map_or_else(|| e.to_string(), |code| io::Error::from_raw_os_error(code).to_string()),
+            };
+            anyhow::bail!(
+                "cannot write {}: expected {} to be a directory that you may write to, found: {found}",
+                path.display(),
+                dir.display()
+            )
+        }
+    }
+}
+
+/// Whether a campaign keeps a file of this kind.
+fn is_campaign_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str());
+    matches!(extension, Some("parquet" | "jsonl" | "spool"))
+        || matches!(path.file_name().and_then(|n| n.to_str()), Some("campaign.json" | "plan.json" | "lock"))
+}
+
+/// A remark for each of many rows on stderr, as far as anybody would read them.
+pub(crate) fn remarks(lines: &[String]) {
+    for line in lines.iter().take(LISTED) {
+        eprintln!("{line}");
+    }
+    if lines.len() > LISTED {
+        let kind = lines.first().and_then(|l| l.split(':').next()).unwrap_or_default();
+        eprintln!("{kind}: {} more rows", lines.len() - LISTED);
+    }
 }
 
 /// Four significant digits, in the notation that is shorter to read.

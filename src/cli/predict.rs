@@ -51,21 +51,27 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         .iter()
         .map(|row| match row {
             Ok(row) => model.predict(a.target, row).map_err(|e| e.to_string()),
-            Err(refused) => Err(refused.reason.clone()),
+            Err(refused) => Err(match &refused.column {
+                Some(column) => format!("{column}: {}", refused.reason),
+                None => refused.reason.clone(),
+            }),
         })
         .collect();
     for note in &configurations.notes {
         eprintln!("note: {note}");
     }
-    for (i, answer) in answers.iter().enumerate() {
+    let (mut rejected, mut outside) = (Vec::new(), Vec::new());
+    for (answer, row) in answers.iter().zip(1..) {
         match answer {
-            Err(reason) => eprintln!("rejected: row {}: {reason}", i + 1),
+            Err(reason) => rejected.push(format!("rejected: row {row}: {reason}")),
             Ok(p) if !p.outside.is_empty() => {
-                eprintln!("warning: row {} lies outside what was measured: {}", i + 1, p.outside.join(", "));
+                outside.push(format!("warning: row {row} lies outside what was measured: {}", p.outside.join(", ")));
             }
             Ok(_) => {}
         }
     }
+    output::remarks(&rejected);
+    output::remarks(&outside);
     if a.json {
         output::print_json(&as_json(&configurations, &answers, a.target))?;
     } else if a.csv {

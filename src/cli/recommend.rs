@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     workload: String,
     /// GPUs there are.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     max_gpus: u32,
     /// What the answer must respect, such as mean_tpot_s=0.05; may be repeated.
     #[arg(long = "limit")]
@@ -32,10 +32,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     allow_outside: bool,
     /// How many configurations to list.
-    #[arg(long, default_value_t = 10)]
-    top: usize,
+    #[arg(long, default_value_t = 10, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
     /// Seed of the draws behind the probabilities.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
     seed: u64,
     /// Print as JSON.
     #[arg(long)]
@@ -49,7 +49,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         limits: a.limits.clone(),
         objective: a.objective,
         allow_outside: a.allow_outside,
-        top: a.top,
+        top: a.top as usize,
         seed: a.seed,
         ..Request::parse_workload(&a.workload)?
     };

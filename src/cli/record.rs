@@ -1,5 +1,6 @@
 //! `energylens record -- CMD`: what one command costs, device by device.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -49,16 +50,16 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let (program, arguments) = a.command.split_first().context("the command is missing")?;
     let detection = a.sources.require()?;
     let devices: Vec<Device> = detection.devices().cloned().collect();
-    let kept = match &a.output {
-        Some(dir) => Campaign::create_or_open(dir)?,
-        None => {
-            let dir = tempfile::tempdir().context("cannot create a directory for the recording; name one with -o")?;
-            Campaign::create_or_open(&dir.keep())?
-        }
+    // Without -o the recording lies in a directory that goes away with this value.
+    let temporary = match &a.output {
+        Some(_) => None,
+        None => Some(tempfile::tempdir().context("cannot create a directory for the recording; name one with -o")?),
     };
+    let dir = a.output.as_deref().or(temporary.as_ref().map(|d| d.path())).context("no directory for the recording")?;
+    let kept = Campaign::create_or_open(dir)?;
     let options = RecorderOptions {
         driver: detection.driver.clone().unwrap_or_default(),
-        sampler: a.cadence.sampler()?,
+        sampler: a.cadence.sampler(),
         ..RecorderOptions::default()
     };
     // Ctrl-C reaches the command too, which shares the terminal; the recording ends when the command does.
@@ -72,16 +73,23 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let status = Command::new(program).args(arguments).status();
     let t_end_ns = SystemClock.now();
     std::thread::sleep(MARGIN);
-    let recording = recorder.finish()?;
-    let status = status.with_context(|| format!("cannot run `{program}`"))?;
+    let mut recording = recorder.finish()?;
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            // As shells and env(1) do, so that a script can tell this from a command that failed.
+            let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+            super::print_error(&anyhow::Error::new(error).context(format!("cannot run `{program}`")));
+            return Ok(Outcome::Status(code));
+        }
+    };
 
     let window = Window { t_begin_ns, t_end_ns };
     let ids: Vec<String> = devices.iter().map(|d| d.id.clone()).collect();
     let energies = device_energies(kept.dir(), &host, &ids, window)?;
     drop(lock);
-    if a.output.is_none() {
-        // Nothing else lies in a directory that this process made.
-        std::fs::remove_dir_all(kept.dir()).ok();
+    if temporary.is_some() {
+        recording.files.clear();
     }
     let report = if a.json {
         serde_json::to_string_pretty(&as_json(&devices, &energies, window, &recording))?
@@ -89,9 +97,23 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         as_table(&devices, &energies, window, &recording)
     };
     eprintln!("{report}");
+    let doubts: BTreeSet<Reason> = energies.iter().flatten().flat_map(|e| e.quality.iter().copied()).collect();
+    for doubt in doubts.iter().filter(|_| !a.json) {
+        eprintln!("note: {doubt}: {}", advice(*doubt));
+    }
     // A command that a signal ended reports as shells do.
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(Outcome::Status(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// What to do about a doubt, for somebody who measures a command of their own.
+fn advice(doubt: Reason) -> &'static str {
+    match doubt {
+        Reason::WindowShorterThanRefreshes | Reason::TooUncertain => {
+            "the command is too short for these counters; repeat its work in a loop and divide"
+        }
+        other => other.advice(),
+    }
 }
 
 fn as_table(

@@ -42,7 +42,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    output::writable(&a.output)?;
+    let inputs: Vec<&Path> = [Some(&a.runs), a.model.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    output::writable(&a.output, &inputs)?;
+    // Before the long work: the request may be misspelt.
+    let request = a.workload.as_deref().map(Request::parse_workload).transpose()?;
+    anyhow::ensure!(
+        request.is_some() || a.limits.is_empty(),
+        "--limit bounds a recommendation; say for which workload with --workload input_tokens=NUMBER,output_tokens=NUMBER"
+    );
     let dataset = dataset::load(&a.runs)?;
     let options = FitOptions { seed: a.seed, ..FitOptions::default() };
     let (model, held_out_rows) = match &a.model {
@@ -54,13 +61,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             (model, pairs)
         }
     };
-    let answer = match &a.workload {
-        Some(workload) => {
-            let request = Request { limits: a.limits.clone(), ..Request::parse_workload(workload)? };
-            Some(recommend(&model, &request)?)
-        }
-        None => None,
-    };
+    let answer =
+        request.map(|request| recommend(&model, &Request { limits: a.limits.clone(), ..request })).transpose()?;
     let title = a.runs.file_name().map_or_else(|| "energylens".to_owned(), |n| n.to_string_lossy().into_owned());
     let mut input = if a.runs.is_dir() {
         of_campaign(&title, &a.runs, &dataset, &model)?

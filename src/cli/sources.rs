@@ -9,7 +9,7 @@ use energylens::source::detect::{DetectOptions, Detection, detect};
 #[derive(Debug, Args)]
 pub(crate) struct SourceArguments {
     /// Read only these: nvml, rapl.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = ["nvml", "rapl"])]
     sources: Vec<String>,
     /// NVML's library, where the loader does not find it.
     #[arg(long, hide_short_help = true)]
@@ -21,15 +21,7 @@ pub(crate) struct SourceArguments {
 
 impl SourceArguments {
     /// Tries the sources asked for.
-    pub(crate) fn detect(&self) -> anyhow::Result<Detection> {
-        for name in &self.sources {
-            let known = ["nvml", "rapl"];
-            anyhow::ensure!(
-                known.contains(&name.as_str()),
-                "source `{name}` is unknown; expected some of {}",
-                known.join(", ")
-            );
-        }
+    pub(crate) fn detect(&self) -> Detection {
         let defaults = DetectOptions::default();
         let mut detection = detect(&DetectOptions {
             nvml_library: self.nvml_library.clone(),
@@ -39,15 +31,20 @@ impl SourceArguments {
             let wanted = |id: &str| self.sources.iter().any(|s| id.split(':').next() == Some(s));
             detection.found.retain(|source| source.devices().iter().any(|d| wanted(&d.id)));
         }
-        Ok(detection)
+        detection
     }
 
     /// The same, failing with the reasons when nothing can be read.
     pub(crate) fn require(&self) -> anyhow::Result<Detection> {
-        let detection = self.detect()?;
+        let detection = self.detect();
         if detection.found.is_empty() {
             let reasons: Vec<String> = detection.report.iter().map(|f| format!("\n  {f}")).collect();
-            anyhow::bail!("no energy counter can be read here{}", reasons.join(""));
+            let which =
+                if self.sources.is_empty() { String::new() } else { format!(" of {}", self.sources.join(", ")) };
+            anyhow::bail!(
+                "no energy counter{which} can be read here; `energylens demo` needs none{}",
+                reasons.join("")
+            );
         }
         Ok(detection)
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use energylens::dataset;
 use energylens::fit::split::Scheme;
-use energylens::fit::{ValidateOptions, validate};
+use energylens::fit::{MIN_ROWS, ValidateOptions, validate};
 use indicatif::ProgressBar;
 
 use super::fit::PoolChoice;
@@ -24,10 +24,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = PoolChoice::None)]
     pool: PoolChoice,
     /// Learn from at most so many rows per law.
-    #[arg(long)]
-    training_rows: Option<usize>,
+    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
+    training_rows: Option<u32>,
     /// Relative repeat noise that a tolerant Top-1 allows; estimated from repeats if left out.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = parse_share)]
     noise: Option<f64>,
     /// Seed of folds, draws and fits.
     #[arg(long, default_value_t = 0)]
@@ -37,10 +37,14 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    if let Some(noise) = a.noise {
-        anyhow::ensure!((0.0..1.0).contains(&noise), "--noise {noise} is out of range; expected a share such as 0.03");
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+        _ => Err(format!("`{text}` is no share; expected a number from 0 to below 1, such as 0.03 for 3 %")),
     }
+}
+
+pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let dataset = dataset::load(&a.runs)?;
     let bar = ProgressBar::new(0);
     let progress = |done: usize, total: usize| {
@@ -50,7 +54,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let options = ValidateOptions {
         scheme: a.scheme,
         seed: a.seed,
-        training_rows: a.training_rows,
+        training_rows: a.training_rows.map(|n| n as usize),
         pool: a.pool.into(),
         noise: a.noise,
         progress: &progress,

@@ -14,6 +14,7 @@
 //! seconds at full power. Measured rows of others lie a factor of 10 or more inside on either side, and most slips of
 //! 1000 or more fall out of it.
 
+use super::parse;
 use super::row::{RejectedRow, Row};
 use crate::schema::Phase;
 
@@ -161,7 +162,9 @@ fn energy(row: &Row) -> Result<(), Refusal> {
         (Some(slip), _) => format!("; {}", slip.hint()),
         (None, _) => String::new(),
     };
-    let reason = format!("expected {least_j:.3} to {most_j:.3} J ({what}), found {energy_j}{fix}");
+    let figure = |j: f64| if (1e-3..1e9).contains(&j) { format!("{j:.3}") } else { format!("{j:.3e}") };
+    let reason =
+        format!("expected {} to {} J ({what}), found {}{fix}", figure(least_j), figure(most_j), parse::shown(energy_j));
     Err(Refusal { row: RejectedRow { line: row.line, column: Some("energy_j".to_owned()), reason }, slip })
 }
 

@@ -90,6 +90,10 @@ pub(super) fn read_csv(path: &Path, bytes: &[u8]) -> Result<Frame, Error> {
     let Some(header_line) = text.lines().find(|l| !l.trim().is_empty() && !l.starts_with('#')) else {
         return Err(bad("it is empty; expected a header line".to_owned()));
     };
+    if header_line.trim_start().starts_with(['{', '[']) {
+        let what = if text.contains("\"energylens-model/") { "a model file that `fit` wrote" } else { "JSON" };
+        return Err(bad(format!("it is {what}; expected comma-separated text with a header line, or Parquet")));
+    }
     let separator = sniff(header_line);
     if separator != b',' {
         let name = match separator {

@@ -7,7 +7,7 @@ use super::check::{self, Refusal, UnitSlip};
 use super::frame::{self, Frame};
 use super::parse::{self, Cells};
 use super::row::{Dataset, RejectedRow, Row};
-use super::{Error, headers};
+use super::{Error, headers, import};
 
 /// Configurations whose energy is asked for, with the text they came as, so that columns can be appended to it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,7 +30,16 @@ pub struct Configurations {
 pub fn load(path: &Path) -> Result<Dataset, Error> {
     let path = &table_of(path)?;
     let mut frame = frame::read(path)?;
-    let places = headers::locate(path, &frame.headers, true, &mut frame.notes)?;
+    let places = headers::locate(path, &frame.headers, true, &mut frame.notes).map_err(|error| {
+        // The columns of a format that has an importer need that, not new names.
+        match (error, import::recognised(&frame.headers)) {
+            (Error::MissingColumn { path, column, .. }, Some(format)) => {
+                let hint = format!("these are columns of the format {format}: `energylens import --from {format}`");
+                Error::MissingColumn { path, column, hint }
+            }
+            (error, _) => error,
+        }
+    })?;
     let rows = checked_rows(&frame, &places, false);
     into_dataset(path, rows, frame.notes)
 }

@@ -76,7 +76,9 @@ impl Cells<'_> {
         let Some(number) = self.amount(name)? else { return Ok(None) };
         // Ten million GPUs is no machine of this century, and keeps products of degrees inside u64.
         if number.fract() != 0.0 || number > 1e7 {
-            return Err(self.refuse(name, format!("expected a whole number from 1 to 10000000, found {number}")));
+            return Err(
+                self.refuse(name, format!("expected a whole number from 1 to 10000000, found {}", shown(number)))
+            );
         }
         Ok(Some(number as u32))
     }
@@ -84,6 +86,12 @@ impl Cells<'_> {
     pub(super) fn required_count(&self, name: &str) -> Result<u32, RejectedRow> {
         self.count(name)?.ok_or_else(|| self.refuse(name, "expected a whole number, found nothing"))
     }
+}
+
+/// A number for a message: as it stands, in powers of ten where that would be a line of zeros.
+pub(super) fn shown(number: f64) -> String {
+    let size = number.abs();
+    if number == 0.0 || (1e-6..1e12).contains(&size) { number.to_string() } else { format!("{number:e}") }
 }
 
 fn not_a_number(text: &str) -> String {
@@ -122,7 +130,9 @@ pub(super) fn row(cells: &Cells<'_>, lenient_energy: bool) -> Result<Row, Reject
     }
     let energy_j = match cells.positive("energy_j") {
         Ok(Some(energy_j)) => Some(energy_j),
-        Ok(None) if !lenient_energy => return Err(cells.refuse("energy_j", "expected joules, found nothing")),
+        Ok(None) if !lenient_energy => {
+            return Err(cells.refuse("energy_j", "expected joules, found nothing (an empty field, NA or NaN)"));
+        }
         Err(refused) if !lenient_energy => return Err(refused),
         Ok(None) | Err(_) => None,
     };

@@ -82,7 +82,9 @@ pub struct Fitted {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Not enough usable rows in any scenario.
-    #[error("no scenario has the {MIN_ROWS} usable rows that a fit needs at least; {found}")]
+    #[error(
+        "no scenario has the {MIN_ROWS} usable rows that a fit needs at least; {found}; measure more configurations"
+    )]
     TooFewRows {
         /// What was found, in words.
         found: String,
@@ -128,7 +130,14 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
     }
     if laws.is_empty() {
         let rows: usize = groups.iter().map(|g| g.rows.len()).sum();
-        let found = format!("found {rows} usable rows in {} scenario(s), {} refused", groups.len(), refused.len());
+        let found = format!(
+            "found {rows} usable in {} of model, GPU, engine and precision, {} refused",
+            match groups.len() {
+                1 => "1 combination".to_owned(),
+                n => format!("{n} combinations"),
+            },
+            refused.len()
+        );
         return Err(Error::TooFewRows { found });
     }
     let model = Model {

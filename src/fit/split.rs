@@ -208,7 +208,9 @@ pub fn splits(rows: &[Row], units: &[usize], scheme: Scheme, pool: Pool, seed: u
             hold_out_each(&parts, units)?
         }
         Scheme::Models if pool == Pool::None => {
-            return Err(nothing("laws per scenario, which say nothing of another model; pool the models".to_owned()));
+            return Err(nothing(
+                "laws per scenario, which say nothing of another model; pool the models (--pool models)".to_owned(),
+            ));
         }
         Scheme::Models => by(|r| &r.model)?,
         Scheme::Hardware => by(|r| &r.gpu_model)?,

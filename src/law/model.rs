@@ -82,10 +82,12 @@ pub struct Model {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Reading or writing failed.
-    #[error("model file {path}: {source}")]
+    #[error("model file {path} cannot be {verb}")]
     Io {
         /// File.
         path: PathBuf,
+        /// `read` or `written`.
+        verb: &'static str,
         /// Cause.
         source: std::io::Error,
     },
@@ -175,7 +177,7 @@ fn platform_matches(row: &Row, gpu_model: &str, engine: &Option<String>, precisi
 impl Model {
     /// Reads and checks a model file. Any bytes give a model or an error, never a panic.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), verb: "read", source })?;
         let not = |problem: String| Error::NotAModel { path: path.to_owned(), problem };
         let format = serde_json::from_slice::<serde_json::Value>(&bytes)
             .map_err(|e| not(format!("not JSON: {e}")))?
@@ -203,7 +205,7 @@ impl Model {
 
     /// Writes the file, whole or not at all.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let io = |source| Error::Io { path: path.to_owned(), source };
+        let io = |source| Error::Io { path: path.to_owned(), verb: "written", source };
         let text = serde_json::to_string_pretty(self).map_err(|e| io(e.into()))?;
         let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;

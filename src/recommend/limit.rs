@@ -224,7 +224,11 @@ impl FromStr for Limit {
         }
         let number = rest.get(sign.len()..).unwrap_or_default().trim();
         let bound = number.parse::<f64>().ok().filter(|b| b.is_finite() && *b > 0.0);
-        let bound = bound.ok_or_else(|| wrong(format!("expected a positive number, found `{number}`")))?;
+        let bound = bound.ok_or_else(|| {
+            let unit_given = number.starts_with(|c: char| c.is_ascii_digit()) && number.ends_with(char::is_alphabetic);
+            let fix = if unit_given { "; write the number alone, in the unit of the quantity's name" } else { "" };
+            wrong(format!("expected a positive number, found `{number}`{fix}"))
+        })?;
         Ok(Self { quantity, bound })
     }
 }

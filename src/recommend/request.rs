@@ -64,6 +64,9 @@ pub struct Request {
 /// Columns that describe a deployment: what `recommend` chooses, so no workload states them.
 const CHOSEN: [&str; 5] = ["num_gpus", "tensor_parallel", "pipeline_parallel", "data_parallel", "expert_parallel"];
 
+/// More tokens or sequences than this are a slip.
+const LARGEST_AMOUNT: f64 = 1e9;
+
 /// Keys of a workload.
 const KEYS: [&str; 16] = [
     "model",
@@ -125,17 +128,26 @@ impl Request {
         let text = || Some(value.to_owned());
         let at_least = |low: f64| {
             let number = value.parse::<f64>().ok().filter(|v| v.is_finite() && *v >= low);
-            number
-                .ok_or_else(|| Error::Workload(format!("{key} should be a number of at least {low}, found `{value}`")))
+            let fix = if value.contains([' ', ';']) { "; separate the parts of a workload by commas" } else { "" };
+            number.ok_or_else(|| {
+                Error::Workload(format!("{key} should be a number of at least {low}, found `{value}`{fix}"))
+            })
+        };
+        let amount = || {
+            let number = at_least(1.0)?;
+            if number <= LARGEST_AMOUNT {
+                return Ok(number);
+            }
+            Err(Error::Workload(format!("{key} should be at most {LARGEST_AMOUNT}, found `{value}`")))
         };
         match key {
             "model" => self.model = text(),
             "gpu_model" => self.gpu_model = text(),
             "engine" => self.engine = text(),
             "precision" => self.precision = text(),
-            "input_tokens" => self.input_tokens = at_least(1.0)?,
-            "output_tokens" => self.output_tokens = at_least(1.0)?,
-            "batch_size" => self.batch_size = Some(at_least(1.0)?),
+            "input_tokens" => self.input_tokens = amount()?,
+            "output_tokens" => self.output_tokens = amount()?,
+            "batch_size" => self.batch_size = Some(amount()?),
             "params" => self.card.params = Some(at_least(1.0)?),
             "active_params" => self.card.active_params = Some(at_least(1.0)?),
             "n_layers" => self.card.n_layers = Some(at_least(1.0)?),
@@ -178,6 +190,11 @@ fn key_values(text: &str) -> Result<Vec<(String, String)>, Error> {
 }
 
 fn csv_row(path: &str) -> Result<Vec<(String, String)>, Error> {
+    if !Path::new(path).is_file() {
+        return Err(Error::Workload(format!(
+            "expected input_tokens=NUMBER,output_tokens=NUMBER or the path of a CSV file, found `{path}`, which is neither"
+        )));
+    }
     let file = |problem: String| Error::WorkloadFile { path: PathBuf::from(path), problem };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(|e| file(e.to_string()))?;
     let headers = reader.headers().map_err(|e| file(e.to_string()))?.clone();

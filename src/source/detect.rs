@@ -117,7 +117,11 @@ fn unusable(source: &'static str, error: &dyn std::error::Error) -> Finding {
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        reason.push_str(&format!(" ({error})"));
+        let text = error.to_string();
+        // Some errors quote their cause.
+        if !reason.contains(&text) {
+            reason.push_str(&format!(" ({text})"));
+        }
         cause = error.source();
     }
     Finding::Unusable { source, reason }

@@ -93,6 +93,9 @@ fn advice(source: &io::Error) -> &'static str {
         }
         io::ErrorKind::PermissionDenied => ": permission denied; choose a directory that you may write, or its owner",
         io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only; choose another directory",
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            ": a file of that name is in the way; expected a directory, name another"
+        }
         io::ErrorKind::NotFound => ": no such file or directory",
         _ => "",
     }

@@ -71,6 +71,12 @@ pub fn import(path: &Path, format: Format) -> Result<Dataset, Error> {
     }
 }
 
+/// The foreign format whose columns are all there.
+pub(super) fn recognised(headers: &[String]) -> Option<Format> {
+    let foreign = [&splitwise::FOREIGN, &mlenergy_v2::FOREIGN, &anl_bench::FOREIGN];
+    foreign.into_iter().find(|f| f.columns.iter().all(|c| headers.iter().any(|h| h == c))).map(|f| f.format)
+}
+
 /// How rows of one foreign format become ours.
 struct Foreign {
     format: Format,
@@ -117,6 +123,9 @@ impl Foreign {
     fn missing_hint(&self, found: &[String], column: &str) -> String {
         if headers::REQUIRED.iter().all(|r| found.iter().any(|f| f == r)) {
             return format!("the columns are energylens's own: import it with --from {}", Format::Energylens);
+        }
+        if let Some(format) = recognised(found) {
+            return format!("these are columns of the format {format}: import it with --from {format}");
         }
         match crate::schema::nearest(column, found.iter().map(String::as_str)) {
             Some(near) => format!("the nearest is {near}; is this a file of the format {}?", self.format),

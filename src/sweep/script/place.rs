@@ -73,6 +73,9 @@ impl Place {
             other => other.to_string(),
         };
         let text = text.split("\nstack traceback:").next().unwrap_or_default().trim();
+        // `error({})`: its address says nothing, and differs from run to run.
+        let text =
+            if text.starts_with("table: 0x") { "the script raised an error that is a table; use a text" } else { text };
         let begins_with_place = text.strip_prefix(&*self.file).is_some_and(|rest| rest.starts_with(':'));
         Error::Script(if begins_with_place { text.to_owned() } else { format!("{}: {text}", self.file) })
     }

@@ -152,6 +152,9 @@ pub(super) fn unknown<'a>(whose: &str, what: &str, shown: &str, known: impl Into
     if whose == "global" && FORBIDDEN.contains(&plain) {
         return format!("{shown} does not exist here: evaluating a sweep has no side effects");
     }
+    if whose == "global" && plain == "el" {
+        return format!("no global is called {shown}; begin the script with `local el = require \"energylens\"`");
+    }
     let lacks = if whose == "global" {
         format!("no global is called {shown}")
     } else {
