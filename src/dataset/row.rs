@@ -79,6 +79,45 @@ pub struct Row {
 }
 
 impl Row {
+    /// One sequence on one GPU, imported, of which nothing else is known: what sources fill in as far as they can.
+    pub fn new(model: &str, gpu_model: &str) -> Self {
+        Self {
+            line: 1,
+            run_id: String::new(),
+            phase: Phase::Total,
+            model: model.to_owned(),
+            architecture: None,
+            engine: None,
+            precision: None,
+            gpu_model: gpu_model.to_owned(),
+            num_gpus: 1,
+            tensor_parallel: 1,
+            pipeline_parallel: 1,
+            data_parallel: 1,
+            expert_parallel: 1,
+            batch_size: 1.0,
+            input_tokens: None,
+            output_tokens: 1.0,
+            energy_j: None,
+            energy_j_std: None,
+            duration_s: None,
+            mean_ttft_s: None,
+            mean_tpot_s: None,
+            kv_capacity_tokens: None,
+            params: None,
+            active_params: None,
+            n_layers: None,
+            hidden_size: None,
+            kv_bytes_per_token: None,
+            num_experts: None,
+            experts_per_token: None,
+            bytes_per_weight: None,
+            gpu_memory_bytes: None,
+            quality: Vec::new(),
+            source: EnergySource::Imported,
+        }
+    }
+
     /// What is asked, apart from how it is deployed and which part of it the row covers.
     ///
     /// Rows of one key are split between training and held-out rows together, never apart.

@@ -11,7 +11,6 @@ use super::load::{self, into_dataset};
 use super::parse::Cells;
 use super::row::{Dataset, RejectedRow, Row};
 use super::{Error, headers};
-use crate::schema::{EnergySource, Phase};
 
 mod anl_bench;
 mod mlenergy_v2;
@@ -139,37 +138,7 @@ fn blank(cells: &Cells<'_>) -> Row {
     Row {
         line: cells.record.line,
         run_id: cells.text("run_id").unwrap_or_else(|| format!("row-{}", cells.record.line)),
-        phase: Phase::Total,
-        model: String::new(),
-        architecture: None,
-        engine: None,
-        precision: None,
-        gpu_model: String::new(),
-        num_gpus: 1,
-        tensor_parallel: 1,
-        pipeline_parallel: 1,
-        data_parallel: 1,
-        expert_parallel: 1,
-        batch_size: 1.0,
-        input_tokens: None,
-        output_tokens: 1.0,
-        energy_j: None,
-        energy_j_std: None,
-        duration_s: None,
-        mean_ttft_s: None,
-        mean_tpot_s: None,
-        kv_capacity_tokens: None,
-        params: None,
-        active_params: None,
-        n_layers: None,
-        hidden_size: None,
-        kv_bytes_per_token: None,
-        num_experts: None,
-        experts_per_token: None,
-        bytes_per_weight: None,
-        gpu_memory_bytes: None,
-        quality: Vec::new(),
-        source: EnergySource::Imported,
+        ..Row::new("", "")
     }
 }
 
