@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::schema::{EnergySource, Phase};
 
 /// The measured rows of others lie beside the checkout on a developer's machine, never in it.
 fn measured(name: &str) -> Option<PathBuf> {
