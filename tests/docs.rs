@@ -1,0 +1,290 @@
+//! The documents against the program: commands that they show run, files that they name exist, `docs/tables.md` is what
+//! `schema.rs` says, and no line is too long to be read in a terminal.
+//!
+//! A block that is fenced as `console` (or `sh`) is a session: its lines that start with `$ energylens` are carried out
+//! one after the other, all of one document in one temporary directory that holds copies of `scripts/sweeps` and
+//! `examples`. Other lines are output and are not compared. `# exits 3` behind a command states its exit code (0 where
+//! nothing is stated). A fence `console counters` marks commands that need energy counters: they get a powercap tree of
+//! the test's own. A fence `csv NAME` is a file of that name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use energylens::schema::{Column, FORMAT_VERSION, TABLES};
+use tempfile::TempDir;
+
+/// Characters of the longest line.
+const WIDTH: usize = 120;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// README, CONTRIBUTING, CHANGELOG and everything in docs/, in a fixed order.
+fn documents() -> Vec<PathBuf> {
+    let markdown = |dir: &Path| {
+        let entries = fs::read_dir(dir).expect("a directory of documents").flatten().map(|e| e.path());
+        entries.filter(|p| p.extension().is_some_and(|e| e == "md")).collect::<Vec<_>>()
+    };
+    let mut found = markdown(root());
+    found.extend(markdown(&root().join("docs")));
+    found.sort();
+    found
+}
+
+/// A fenced block: what stands behind the fence, the line of the fence, the lines inside.
+struct Block<'a> {
+    fence: &'a str,
+    line: usize,
+    lines: Vec<&'a str>,
+}
+
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut found: Vec<Block<'_>> = Vec::new();
+    let mut inside = false;
+    for (i, line) in text.lines().enumerate() {
+        match line.strip_prefix("```") {
+            Some(_) if inside => inside = false,
+            Some(fence) => {
+                inside = true;
+                found.push(Block { fence: fence.trim(), line: i + 1, lines: Vec::new() });
+            }
+            None if inside => found.last_mut().expect("an open block").lines.push(line),
+            None => {}
+        }
+    }
+    assert!(!inside, "a fence is not closed");
+    found
+}
+
+/// A document's commands: arguments, expected exit code, whether they need counters, and where they stand.
+struct Shown {
+    arguments: Vec<String>,
+    code: i32,
+    needs_counters: bool,
+    line: usize,
+}
+
+fn commands(block: &Block<'_>) -> Vec<Shown> {
+    let mut words = block.fence.split_whitespace();
+    if !matches!(words.next(), Some("console" | "sh")) {
+        return Vec::new();
+    }
+    let needs_counters = words.any(|w| w == "counters");
+    let mut found = Vec::new();
+    for (i, line) in block.lines.iter().enumerate() {
+        let Some(rest) = line.strip_prefix("$ energylens ") else { continue };
+        let (command, comment) = rest.split_once(" # ").unwrap_or((rest, ""));
+        let code = comment.trim().strip_prefix("exits ").map_or(0, |c| {
+            c.split(|d: char| !d.is_ascii_digit()).next().and_then(|d| d.parse().ok()).expect("an exit code")
+        });
+        assert!(!command.contains(['\'', '"', '|', '>', '&', ';', '*']), "line {}: no shell here", block.line + i + 1);
+        let arguments = command.split_whitespace().map(str::to_owned).collect();
+        found.push(Shown { arguments, code, needs_counters, line: block.line + i + 1 });
+    }
+    found
+}
+
+/// A node whose only counter is one that stands still.
+fn powercap_tree(dir: &Path) -> PathBuf {
+    let zone = dir.join("powercap/intel-rapl:0");
+    fs::create_dir_all(&zone).expect("a zone");
+    for (file, content) in [("name", "package-0"), ("energy_uj", "1000"), ("max_energy_range_uj", "262143328850")] {
+        fs::write(zone.join(file), format!("{content}\n")).expect("a file of the zone");
+    }
+    dir.join("powercap")
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory").flatten() {
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+}
+
+/// Carries out what `document` shows.
+fn carry_out(document: &str) {
+    let text = read(&root().join(document));
+    let scratch = TempDir::new().expect("a temporary directory");
+    let dir = scratch.path();
+    copy_files(&root().join("scripts/sweeps"), &dir.join("scripts/sweeps"));
+    copy_files(&root().join("examples"), &dir.join("examples"));
+    let powercap = powercap_tree(dir);
+    let blocks = blocks(&text);
+    for block in &blocks {
+        if let Some(name) = block.fence.strip_prefix("csv ") {
+            fs::write(dir.join(name), block.lines.join("\n") + "\n").expect("a file of the document");
+        }
+    }
+    let shown: Vec<Shown> = blocks.iter().flat_map(commands).collect();
+    assert!(!shown.is_empty(), "{document} shows no command");
+    for command in &shown {
+        let (verb, rest) = command.arguments.split_first().expect("a verb");
+        let mut process = Command::new(env!("CARGO_BIN_EXE_energylens"));
+        process.current_dir(dir).arg(verb);
+        if command.needs_counters {
+            process.args(["--sources", "rapl", "--powercap-root"]).arg(&powercap);
+        }
+        let output = process.args(rest).output().expect("the built binary runs");
+        assert_eq!(
+            output.status.code(),
+            Some(command.code),
+            "{document}:{}: energylens {}\n{}{}",
+            command.line,
+            command.arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn commands_of_the_readme_run() {
+    carry_out("README.md");
+}
+
+#[test]
+fn commands_of_the_law_page_run() {
+    carry_out("docs/law.md");
+}
+
+#[test]
+fn commands_of_the_measuring_page_run() {
+    carry_out("docs/measuring.md");
+}
+
+#[test]
+fn every_document_with_commands_is_carried_out() {
+    let carried = ["README.md", "law.md", "measuring.md"];
+    for path in documents() {
+        let text = read(&path);
+        let shows = blocks(&text).iter().any(|b| !commands(b).is_empty());
+        let name = path.file_name().and_then(|n| n.to_str()).expect("a file name");
+        assert_eq!(shows, carried.contains(&name), "{}: add a test that carries it out", path.display());
+    }
+}
+
+#[test]
+fn lines_are_short_and_links_lead_somewhere() {
+    let mut faults = Vec::new();
+    for path in documents() {
+        let text = read(&path);
+        for (i, line) in text.lines().enumerate() {
+            if line.chars().count() > WIDTH {
+                faults.push(format!("{}:{}: longer than {WIDTH} characters", path.display(), i + 1));
+            }
+            // `[text](target)`; targets outside the repository and anchors are left alone.
+            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                let file = target.split('#').next().unwrap_or_default();
+                let is_local = !file.is_empty() && !target.contains("://");
+                if is_local && !path.parent().expect("a directory").join(file).exists() {
+                    faults.push(format!("{}:{}: {target} does not exist", path.display(), i + 1));
+                }
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn the_readme_knows_every_room_and_every_verb() {
+    let readme = read(&root().join("README.md"));
+    for module in include_str!("../src/lib.rs").lines().filter_map(|l| l.strip_prefix("pub mod ")) {
+        let module = module.trim_end_matches(';');
+        assert!(readme.contains(&format!("`{module}`")), "the map in README.md lacks the room {module}");
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_energylens")).arg("--help").output().expect("the built binary runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    let verbs: Vec<&str> = listed.filter_map(|l| l.split_whitespace().next()).filter(|v| *v != "help").collect();
+    assert!(verbs.contains(&"demo"), "no verbs found in the help text:\n{help}");
+    for verb in verbs {
+        assert!(readme.contains(&format!("`{verb}`")), "README.md lacks the verb {verb}");
+    }
+}
+
+#[test]
+fn the_changelog_speaks_of_this_version() {
+    let changelog = read(&root().join("CHANGELOG.md"));
+    let heading = concat!("## ", env!("CARGO_PKG_VERSION"));
+    assert!(changelog.lines().any(|l| l.starts_with(heading)), "CHANGELOG.md lacks `{heading}`");
+}
+
+/// `text` as lines of at most [`WIDTH`] characters; the first begins with `first`, the others are indented as a list.
+fn wrapped(first: &str, text: &str) -> String {
+    let mut out = String::from(first);
+    let mut length = first.chars().count();
+    for (i, word) in text.split_whitespace().enumerate() {
+        let word_length = word.chars().count();
+        if i > 0 && length + 1 + word_length > WIDTH {
+            out.push_str("\n  ");
+            length = 2;
+        } else if i > 0 {
+            out.push(' ');
+            length += 1;
+        }
+        out.push_str(word);
+        length += word_length;
+    }
+    out.push('\n');
+    out
+}
+
+fn column_entry(column: &Column) -> String {
+    let mut facts = vec![column.column_type.to_string()];
+    facts.extend((!column.unit.is_empty()).then(|| column.unit.to_owned()));
+    facts.extend(column.nullable.then(|| "may be missing".to_owned()));
+    wrapped(&format!("- `{}` ({}): ", column.name, facts.join(", ")), column.doc)
+}
+
+fn tables_page() -> String {
+    let mut page = String::from("# Tables\n\n");
+    page.push_str(&wrapped(
+        "",
+        &format!(
+            "Every table and column that energylens writes, format version {FORMAT_VERSION}. This page is generated from \
+             `src/schema.rs`; `energylens tables` prints the same, `energylens tables --json` for programs. Files are \
+             Parquet, named after their table, and carry unit and description of each column in the field's metadata."
+        ),
+    ).replace("\n  ", "\n"));
+    page.push_str(
+        "\nTypes: `f64`, `i64`, `u64`, `u32` are numbers; `label` is text with few distinct values, dictionary-encoded;\n\
+         `text` is any text; `labels` is a list of labels. A number without a unit is a count, or a ratio from 0 to 1.\n",
+    );
+    for table in TABLES {
+        page.push_str(&format!("\n## {}\n\n{}\n\n", table.name, table.doc));
+        page.extend(table.columns.iter().map(column_entry));
+    }
+    page
+}
+
+#[test]
+fn the_page_of_tables_is_what_the_schema_says() {
+    let path = root().join("docs/tables.md");
+    let page = tables_page();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, &page).expect("a writable page");
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    let differs = page.lines().zip(found.lines()).position(|(a, b)| a != b);
+    assert!(
+        found == page,
+        "docs/tables.md is not what src/schema.rs says (first at line {}); run UPDATE_GOLDEN=1 cargo test --test docs",
+        differs.map_or(found.lines().count().min(page.lines().count()), |i| i) + 1
+    );
+}
+
+#[test]
+fn wrapping_keeps_words_and_width() {
+    let text = "counter ".repeat(40);
+    let out = wrapped("- `x`: ", &text);
+    assert_eq!(out.matches("counter").count(), 40);
+    // 7 characters, then 14 words of 7 with 13 spaces make 118; a fifteenth would make 126.
+    assert_eq!(out.lines().next().map(|l| l.len()), Some(118));
+    assert!(out.lines().skip(1).all(|l| l.starts_with("  counter") && l.len() <= WIDTH));
+}
