@@ -1,19 +1,21 @@
 //! energylens: from the energy counters of a node to a law that picks the configuration of a deployment.
 //!
-//! The rooms, in the order in which data passes. Each heading is the question the room answers; the rule of who may
-//! use whom is [`rooms`]' and kept by `tests/architecture.rs`.
+//! The rooms, in the order in which data passes. Each answers one question; which room may use which is kept by
+//! `tests/architecture.rs`.
 //!
 //! | room | question | start at |
 //! |---|---|---|
 //! | [`units`], [`clock`], [`schema`] | In which units, on which time, under which names? | [`schema::Table`] |
 //! | [`card`] | What is known of a model and of a GPU before anything is measured? | [`card::ModelCard`] |
 //! | [`source`] | Where do readings come from? | [`source::CounterSource`] |
-//! | [`agent`] | Who polls, and at what cost? | `agent::Sampler` |
-//! | [`store`] | What is on disk? | `store::Campaign` |
+//! | [`store`] | What is on disk? | [`store::Campaign`] |
+//! | [`agent`] | Who polls, and at what cost? | [`agent::Sampler`] |
 //! | [`sweep`] | What shall be run? | [`sweep::Plan`] |
 //! | [`dataset`] | What did each run cost? | [`dataset::Dataset`] |
-//! | [`law`] | What is the closed form? | `law::Skeleton`, `law::Model` |
-//! | [`fit`] | Which law explains the data, and how well? | `fit::fit_model` |
+//! | [`law`] | What is the closed form? | [`law::Skeleton`], [`law::Model`] |
+//! | [`fit`] | Which law explains the data, and how well? | [`fit::fit_model`], [`fit::validate()`] |
+//! | [`mod@recommend`] | What should be deployed? | [`recommend::recommend`] |
+//! | [`report`] | How does one see why? | [`report::write_html`] |
 
 pub mod agent;
 pub mod card;
