@@ -184,7 +184,8 @@ fn describe_held_out(held_out: &HeldOut) -> String {
     let columns = ["mape", "top1", "top1_tolerant", "regret", "pairwise", "coverage"];
     let mut table =
         output::table(&["held out", "MAPE", "Top-1", "± noise", "regret", "pairs", "90 % holds"], &[1, 2, 3, 4, 5, 6]);
-    for (predictor, figures) in &held_out.figures {
+    // A rule only chooses; where there is no choice to make it has no figure.
+    for (predictor, figures) in held_out.figures.iter().filter(|(_, f)| columns.iter().any(|c| f.contains_key(*c))) {
         let figure = |name: &&str| figures.get(*name).map_or_else(|| "-".to_owned(), |v| format!("{:.1} %", 100.0 * v));
         table.add_row(std::iter::once(predictor.clone()).chain(columns.iter().map(figure)));
     }
