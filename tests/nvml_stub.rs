@@ -3,64 +3,16 @@
 //! Each test has its own copy of the library in its own directory, so its own static state: no environment variables, and
 //! the tests may run in parallel.
 
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use energylens::schema::EnergySource;
 use energylens::source::detect::{DetectOptions, Finding, detect};
 use energylens::source::nvml::{Error, NvmlSource};
 use energylens::source::{CounterSource, ReadError, Reading, Scope};
-use tempfile::TempDir;
-
-/// One stub library with its control file.
-struct Stub {
-    directory: TempDir,
-}
-
-impl Stub {
-    fn new(control: &str) -> Self {
-        Self::built_with(&[], control)
-    }
-
-    fn built_with(flags: &[&str], control: &str) -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
-        let stub = Self { directory };
-        let status = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .arg(stub.library())
-            .args(flags)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stubs/nvml.c"))
-            .arg("-ldl")
-            .status()
-            .expect("a C compiler called cc");
-        assert!(status.success(), "tests/stubs/nvml.c does not compile");
-        stub.says(control);
-        stub
-    }
-
-    fn library(&self) -> PathBuf {
-        self.directory.path().join("libnvidia-ml.so.1")
-    }
-
-    /// From now on the driver answers this.
-    fn says(&self, control: &str) {
-        let lines = control.split(',').map(str::trim).collect::<Vec<_>>().join("\n");
-        fs::write(self.directory.path().join("control"), lines + "\n").expect("a writable control file");
-    }
-
-    fn open(&self) -> Result<NvmlSource, Error> {
-        NvmlSource::open(Some(&self.library()))
-    }
-
-    /// Driver calls since the last time this was asked.
-    fn calls(&self) -> Vec<String> {
-        let path = self.directory.path().join("calls");
-        let calls = fs::read_to_string(&path).unwrap_or_default();
-        let _ = fs::remove_file(&path);
-        calls.lines().map(str::to_owned).collect()
-    }
-}
+use support::nvml::Stub;
 
 #[test]
 fn a_gpu_is_described_and_its_millijoules_become_exact_microjoules() {
@@ -216,7 +168,7 @@ fn every_refusal_names_what_is_missing_and_the_fix() {
 #[test]
 fn strange_driver_strings_do_no_harm() {
     let stub = Stub::new("0.energy_mj 1, 0.uuid_rc 3, driver not-a-version");
-    let control = stub.directory.path().join("control");
+    let control = stub.path().join("control");
     let mut bytes = fs::read(&control).expect("the control file");
     bytes.extend_from_slice(b"0.name \xff\xfe GPU\n");
     fs::write(&control, bytes).expect("a writable control file");
@@ -228,8 +180,7 @@ fn strange_driver_strings_do_no_harm() {
 #[test]
 fn detection_reports_one_line_per_source() {
     let stub = Stub::new("devices 2, 0.energy_mj 1, 1.energy_mj 2");
-    let options =
-        DetectOptions { nvml_library: Some(stub.library()), powercap_root: stub.directory.path().join("no-powercap") };
+    let options = DetectOptions { nvml_library: Some(stub.library()), powercap_root: stub.path().join("no-powercap") };
     let detection = detect(&options);
     assert_eq!(detection.found.len(), 1);
     assert_eq!(detection.devices().count(), 2);

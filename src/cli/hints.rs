@@ -23,7 +23,7 @@ fn of_rows(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
             Some("rows are a Parquet file, a CSV file, or a campaign directory that `energylens run` wrote")
         }
         Error::NoPhases { .. } => Some("`energylens run SWEEP.lua -o DIRECTORY` measures a campaign and reduces it"),
-        Error::MissingColumn { .. } | Error::MisspeltColumn { .. } | Error::Csv { .. } | Error::NoGoodRow { .. } => {
+        Error::MissingColumn { .. } | Error::MisspeltColumn { .. } | Error::NoGoodRow { .. } => {
             Some("`energylens tables` lists the columns (table phases), with unit and meaning")
         }
         Error::NoRows { .. } => Some("is the file still being written?"),

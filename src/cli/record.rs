@@ -97,9 +97,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         as_table(&devices, &energies, window, &recording)
     };
     eprintln!("{report}");
-    let doubts: BTreeSet<Reason> = energies.iter().flatten().flat_map(|e| e.quality.iter().copied()).collect();
-    for doubt in doubts.iter().filter(|_| !a.json) {
-        eprintln!("note: {doubt}: {}", advice(*doubt));
+    let doubts = energies.iter().flatten().flat_map(|e| e.quality.iter().copied());
+    for advice in doubts.map(advice).collect::<BTreeSet<_>>().into_iter().filter(|_| !a.json) {
+        eprintln!("note: {advice}");
     }
     // A command that a signal ended reports as shells do.
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));

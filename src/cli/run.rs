@@ -11,7 +11,7 @@ use clap::Args;
 use energylens::agent::{MarkWriter, RecorderOptions, Recording, VirtualRecorder};
 use energylens::clock::{ClockAnchor, SimClock, SystemClock};
 use energylens::dataset::{self, Dataset};
-use energylens::schema::{MarkEvent, Phase, SAMPLES};
+use energylens::schema::{MARKS, MarkEvent, Phase, SAMPLES};
 use energylens::source::sim::SimNode;
 use energylens::store::{Campaign, FileMetadata, MarkRow, RunRow, columns, host_name, read_table};
 use energylens::sweep::runner::{Event, Outcome as RunOutcome, run_plan};
@@ -102,7 +102,7 @@ pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &AtomicBool) -> anyhow::Res
     for recovered in campaign.recover()? {
         eprintln!("{}", agent::describe(&recovered));
     }
-    let t_start_mono_ns = last_sample_ns(dir)?.max(journal.last_end_mono_ns().unwrap_or(0)) + SIMULATED_PAUSE_NS;
+    let t_start_mono_ns = last_instant_ns(dir)?.max(journal.last_end_mono_ns().unwrap_or(0)) + SIMULATED_PAUSE_NS;
     let mut workload = Workload::start(plan, journal.finished(), t_start_mono_ns)?;
     let node = workload.sim_node().context("this workload is not simulated, and no other can be run yet")?.clone();
     let anchor = ClockAnchor { t_mono_ns: t_start_mono_ns, ..ClockAnchor::now(&SystemClock) };
@@ -148,11 +148,16 @@ pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &AtomicBool) -> anyhow::Res
     Ok(Conducted { runs, recording, dataset, truth_j: energy_j })
 }
 
-/// The instant of the last sample that the campaign has, or 0: simulated time must not run twice over the same instants.
-fn last_sample_ns(dir: &Path) -> anyhow::Result<i64> {
+/// The last instant that the campaign has recorded, or 0: simulated time must not run twice over the same instants.
+///
+/// Marks count as samples do. A killed run may leave them further on than its samples, and they would then stand between
+/// those of the run that is repeated.
+fn last_instant_ns(dir: &Path) -> anyhow::Result<i64> {
     let mut last = 0;
-    for batch in read_table(dir, &SAMPLES)? {
-        last = columns::i64s(&batch?, "t_mono_ns")?.iter().flatten().fold(last, i64::max);
+    for table in [&SAMPLES, &MARKS] {
+        for batch in read_table(dir, table)? {
+            last = columns::i64s(&batch?, "t_mono_ns")?.iter().flatten().fold(last, i64::max);
+        }
     }
     Ok(last)
 }

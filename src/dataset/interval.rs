@@ -175,13 +175,7 @@ impl Collector {
             if t_ns <= open.window.t_end_ns {
                 open.edges_inside += 1;
             } else {
-                let recent = &self.recent;
-                let end = open.end.get_or_insert_with(|| Boundary {
-                    t_ns: open.window.t_end_ns,
-                    before: recent.iter().copied().collect(),
-                    after: Vec::new(),
-                });
-                end.push_after(edge);
+                open.close(&self.recent).push_after(edge);
             }
         }
         for done in self.open.extract_if(.., |o| o.end.as_ref().is_some_and(|e| e.after.len() >= NEIGHBOURS)) {
@@ -193,16 +187,20 @@ impl Collector {
         self.recent.push_back(edge);
     }
 
-    /// The next edge, at `t_ns`, does not connect to those before: no window across has an energy.
-    pub fn gap(&mut self, reason: Reason, t_ns: i64) {
-        while let Some((place, window)) = self.pending.pop_if(|(_, w)| w.t_begin_ns < t_ns) {
+    /// `next`, which is still to come, does not connect to the edges before it: no window across has an energy.
+    pub fn gap(&mut self, reason: Reason, next: Edge) {
+        while let Some((place, window)) = self.pending.pop_if(|(_, w)| w.t_begin_ns < next.t_latest_ns) {
             // Begun since the last edge: whether it ended before the gap or lies across, an edge to hold on to is gone.
             if let Some(result) = self.results.get_mut(place).filter(|_| window.t_end_ns > window.t_begin_ns) {
                 *result = Err(reason);
             }
         }
-        for open in self.open.drain(..) {
-            // A window that has ended was whole before the gap.
+        for mut open in self.open.drain(..) {
+            // A window that has ended was whole before the gap. So was one that ended while the old count still stood,
+            // or with the recording that a later one, with another count, goes on from.
+            if open.window.t_end_ns <= next.t_earliest_ns {
+                open.close(&self.recent);
+            }
             self.results[open.place] = if open.end.is_some() { open.energy() } else { Err(reason) };
         }
         self.recent.clear();
@@ -212,12 +210,7 @@ impl Collector {
     pub fn finish(mut self) -> Vec<Result<WindowEnergy, Reason>> {
         // A recording may stop at the last mark, before the counter moved again.
         for mut open in self.open.drain(..) {
-            let recent = &self.recent;
-            open.end.get_or_insert_with(|| Boundary {
-                t_ns: open.window.t_end_ns,
-                before: recent.iter().copied().collect(),
-                after: Vec::new(),
-            });
+            open.close(&self.recent);
             self.results[open.place] = open.energy();
         }
         self.results
@@ -225,6 +218,12 @@ impl Collector {
 }
 
 impl Open {
+    /// The window's end, behind the edges seen so far.
+    fn close(&mut self, recent: &VecDeque<Edge>) -> &mut Boundary {
+        let t_ns = self.window.t_end_ns;
+        self.end.get_or_insert_with(|| Boundary { t_ns, before: recent.iter().copied().collect(), after: Vec::new() })
+    }
+
     fn energy(&self) -> Result<WindowEnergy, Reason> {
         let end = self.end.as_ref().ok_or(Reason::LostSamples)?;
         // What lies beyond the other end of the window says nothing about the power inside it.

@@ -85,7 +85,7 @@ impl Tracker {
             }
             if let Some((edge, gap)) = step.edge() {
                 if let Some(reason) = gap {
-                    self.counter.gap(reason, edge.t_latest_ns);
+                    self.counter.gap(reason, edge);
                 }
                 self.counter.push(edge);
             }

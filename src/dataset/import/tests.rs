@@ -87,7 +87,7 @@ fn a_file_of_another_format_says_which() {
     assert!(got.contains("import it with --from energylens"), "{got}");
     assert!(imported(Format::Energylens, ours).is_ok());
     let got = imported(Format::AnlBench, SPLITWISE).unwrap_err().to_string();
-    assert!(got.contains("engine is missing") && got.contains("format anl-bench"), "{got}");
+    assert!(got.contains("engine is missing") && got.contains("import it with --from splitwise"), "{got}");
     assert!("mlenergy".parse::<Format>().unwrap_err().contains("mlenergy-v2"));
 }
 

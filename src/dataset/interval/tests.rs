@@ -254,7 +254,7 @@ fn a_gap_spoils_the_windows_across_it_and_leaves_the_others() {
     for edge in &edges[..18] {
         collector.push(*edge);
     }
-    collector.gap(Reason::CounterReset, edges[18].t_latest_ns);
+    collector.gap(Reason::CounterReset, edges[18]);
     for edge in &edges[18..] {
         collector.push(Edge { energy_uj: edge.energy_uj - edges[18].energy_uj, ..*edge });
     }
@@ -262,6 +262,22 @@ fn a_gap_spoils_the_windows_across_it_and_leaves_the_others() {
     let joules: Vec<_> = results.iter().map(|r| r.as_ref().map(|e| e.energy_j.round())).collect();
     let reset = Err(&Reason::CounterReset);
     assert_eq!(joules, [Ok(180.0), reset, reset, Ok(180.0)]);
+}
+
+#[test]
+fn a_window_that_ended_before_the_next_recording_began_is_whole() {
+    // This used to be a counter reset: a sweep that was killed right after a run and resumed lost that run's last phase.
+    let windows = [window(0.3, 1.75), window(0.3, 1.99), window(0.3, 2.6)];
+    let mut collector = Collector::new(&windows);
+    let edges = every_100_ms(&[200.0; 40]);
+    edges[..18].iter().for_each(|edge| collector.push(*edge));
+    // The next recording begins ten refreshes later, with another count.
+    collector.gap(Reason::ImplausibleCounter, edges[25]);
+    edges[25..].iter().for_each(|edge| collector.push(*edge));
+    let results = collector.finish();
+    let joules: Vec<_> = results.iter().map(|r| r.as_ref().map(|e| e.energy_j.round())).collect();
+    // Too far beyond the last edge, the power says nothing; across both recordings neither does the count.
+    assert_eq!(joules, [Ok(290.0), Err(&Reason::LostSamples), Err(&Reason::ImplausibleCounter)]);
 }
 
 #[test]

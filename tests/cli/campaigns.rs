@@ -1,0 +1,178 @@
+//! `plan`, `run` and `demo`: what is measured once is not measured again, whatever ended the first attempt.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use energylens::schema::RUNS;
+use energylens::store::{RunRow, read_table};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::desk::{Desk, program};
+
+/// `scripts/sweeps/demo.lua` with other sizes.
+fn sweep(points: u32, window_s: u32) -> String {
+    let demo = include_str!("../../scripts/sweeps/demo.lua");
+    let resized = demo
+        .replace("points = 50", &format!("points = {points}"))
+        .replace("min_window_s = 5", &format!("min_window_s = {window_s}"));
+    assert_ne!(resized, demo, "demo.lua has other sizes now");
+    resized
+}
+
+fn planned(desk: &Desk, script: &str) -> Vec<String> {
+    let json = desk.run(&["plan", script, "--json"]).done().json();
+    let runs = json["runs"].as_array().expect("runs");
+    runs.iter().map(|r| r["run_id"].as_str().expect("an identifier").to_owned()).collect()
+}
+
+fn carried_out(desk: &Desk, campaign: &str) -> Vec<RunRow> {
+    let batches = read_table(&desk.path(campaign), &RUNS).expect("a table of runs");
+    batches.flat_map(|batch| RunRow::from_batch(&batch.expect("a batch")).expect("rows")).collect()
+}
+
+/// Starts `energylens run` and waits until `lines` runs are in its journal.
+fn running(desk: &Desk, script: &str, campaign: &str, lines: usize) -> Child {
+    let child = Command::new(program())
+        .args(["run", script, "-o", campaign])
+        .current_dir(desk.path(""))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program");
+    let journal = desk.path(campaign).join("runs.jsonl");
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while fs::read_to_string(&journal).map_or(0, |t| t.lines().count()) < lines {
+        assert!(Instant::now() < give_up, "no {lines} runs within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+#[test]
+fn a_plan_is_printed_and_nothing_is_touched() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", sweep(30, 1));
+    desk.type_in("plan sweep.lua").done().prints("sweep demo: 30 points, 30 runs").prints("18 more points");
+    assert_eq!(
+        desk.type_in("plan sweep.lua --all").done().stdout.matches("A100-SXM4-80GB").count(),
+        30,
+        "one line a point"
+    );
+    assert_eq!(planned(&desk, "sweep.lua"), planned(&desk, "sweep.lua"), "one script, one plan");
+    assert_eq!(fs::read_dir(desk.path("")).expect("the desk").count(), 1, "only the script lies there");
+}
+
+#[test]
+fn a_sweep_runs_once_and_gives_rows_to_fit() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", sweep(20, 1));
+    let first = desk.type_in("run sweep.lua -o c --json").done().json();
+    assert_eq!((first["carried_out"].as_u64(), first["resumed"].as_u64()), (Some(20), Some(0)));
+    assert_eq!(first["simulated"], true);
+    let again = desk.type_in("run sweep.lua -o c").done();
+    again.prints("0 runs carried out, 20 done before").prints("[simulated]");
+    let fitted = desk.type_in("fit c -o model.json").done();
+    fitted.prints("[simulated]");
+    desk.type_in("recommend model.json --workload input_tokens=512,output_tokens=64").done().prints("simulated");
+    desk.type_in("report c -o c.html").done();
+    assert!(desk.text("c.html").contains("simulated"));
+    // The tables of a campaign are nobody's output file.
+    desk.type_in("fit c -o c/phases.parquet").ends_with(1).remarks("name another file");
+    desk.type_in("fit c").done();
+}
+
+#[test]
+fn a_killed_run_goes_on_without_loss_or_repetition() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", sweep(60, 10));
+    let planned = planned(&desk, "sweep.lua");
+    let mut first = running(&desk, "sweep.lua", "c", 3);
+    // A second runner is refused, by name of the first.
+    let second = desk.type_in("run sweep.lua -o c").ends_with(1);
+    let second = second.remarks(&format!("in use by process {}", first.id()));
+    assert_eq!(second.stdout, "");
+    first.kill().expect("it is killed");
+    assert_eq!(first.wait().expect("it ends").code(), None, "killed, not ended");
+    let before: Vec<String> = desk.text("c/runs.jsonl").lines().map(str::to_owned).collect();
+    assert!((3..60).contains(&before.len()), "it was killed in the middle: {}", before.len());
+
+    let ran = desk.type_in("run sweep.lua -o c").done();
+    ran.remarks("recovered").prints("done before");
+    assert!(desk.text("c/runs.jsonl").starts_with(&before[..3].join("\n")), "the first runs stand as they were");
+    let rows = carried_out(&desk, "c");
+    let done: Vec<&String> = rows.iter().map(|r| &r.run_id).collect();
+    assert_eq!(done, planned.iter().collect::<Vec<_>>(), "each run of the plan, once, in its order");
+    // Every run that ended has its phases; those recorded before the kill too.
+    let json = desk.type_in("run sweep.lua -o c --json").done().json();
+    assert_eq!((json["carried_out"].as_u64(), json["rejected"].as_array().map(Vec::len)), (Some(0), Some(0)), "{json}");
+    let phases = energylens::dataset::load(&desk.path("c")).expect("phases").rows;
+    let with_phases: BTreeSet<&String> = phases.iter().map(|r| &r.run_id).collect();
+    assert_eq!(with_phases.len(), planned.len());
+}
+
+#[test]
+fn an_interrupted_run_says_how_to_go_on() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", sweep(60, 10));
+    let child = running(&desk, "sweep.lua", "c", 2);
+    kill_process(Pid::from_child(&child), Signal::INT).expect("a signal");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1));
+    let done = desk.text("c/runs.jsonl").lines().count();
+    assert!((2..60).contains(&done), "{done}");
+    let json = desk.type_in("run sweep.lua -o c --json").done().json();
+    assert_eq!(json["resumed"].as_u64(), Some(done as u64));
+    assert_eq!(json["carried_out"].as_u64(), Some(60 - done as u64));
+}
+
+#[test]
+fn a_changed_script_does_not_mix_its_runs_into_a_campaign() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", sweep(5, 1));
+    desk.type_in("run sweep.lua -o c").done();
+    desk.put("sweep.lua", sweep(5, 2));
+    desk.type_in("run sweep.lua -o c").ends_with(1).remarks("the script has changed").remarks("new campaign directory");
+    // Another comment is no other plan.
+    desk.put("sweep.lua", format!("-- a note\n{}", sweep(5, 1)));
+    desk.type_in("run sweep.lua -o c").done().prints("5 done before");
+}
+
+#[test]
+fn the_demo_does_the_whole_job_and_resumes() {
+    let desk = Desk::new();
+    let first = desk.type_in("demo -o d").done();
+    for expected in [
+        "50 points",
+        "50 runs carried out",
+        "energy_j =",
+        "k7",
+        "a4",
+        "judged on workloads that were never fitted",
+        "fewest GPUs",
+        "mean_tpot_s <= 0.05",
+    ] {
+        assert!(first.stdout.contains(expected), "{expected}: {}", first.stdout);
+    }
+    for heading in first.stdout.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())) {
+        assert!(heading.contains("[simulated]") || heading.contains("report"), "not labelled: {heading}");
+    }
+    assert!(desk.text("d/report.html").contains("simulated"));
+    let model: serde_json::Value = serde_json::from_str(&desk.text("d/model.json")).expect("JSON");
+    assert!(model["laws"].as_array().expect("laws").iter().all(|l| l["simulated"] == true));
+    for table in ["d/demo", "d/unseen"] {
+        let rows = energylens::dataset::load(&desk.path(table)).expect("phases").rows;
+        assert!(rows.iter().all(|r| r.source.to_string() == "simulated"), "{table}");
+    }
+    let journals = [desk.text("d/demo/runs.jsonl"), desk.text("d/unseen/runs.jsonl")];
+    let json = desk.type_in("demo -o d --json").done().json();
+    assert_eq!(
+        [desk.text("d/demo/runs.jsonl"), desk.text("d/unseen/runs.jsonl")],
+        journals,
+        "nothing is measured again"
+    );
+    assert_eq!(json["simulated"], true);
+    // A law fitted to the same rows is the same law.
+    assert_eq!(json["model"]["laws"][0]["coefficients"], model["laws"][0]["coefficients"]);
+}

@@ -1,0 +1,266 @@
+//! What scripts rely on: options, columns, exit codes, JSON, and which of stdout and stderr says what.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::desk::{Desk, program};
+use crate::support::known_law::{CARDS, configurations, csv, measured_grid, unseen_grid};
+
+/// A desk with `rows.csv` of one model and the `model.json` fitted to it.
+fn fitted() -> Desk {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[1..2]), 0.02, 1));
+    desk.type_in("fit rows.csv -o model.json").done();
+    desk
+}
+
+#[test]
+fn fit_prints_the_law_and_writes_the_model() {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[1..2]), 0.02, 1));
+    let ran = desk.type_in("fit rows.csv -o model.json").done();
+    assert_eq!(ran.stderr, "", "nothing to remark");
+    for expected in ["energy_j =", "lab/dense-8b / A100-SXM4-80GB / vllm / bf16: 72 rows", "k0", "a4", "95 % interval"]
+    {
+        assert!(ran.stdout.contains(expected), "{expected}: {}", ran.stdout);
+    }
+    let model: Value = serde_json::from_str(&desk.text("model.json")).expect("a model file is JSON");
+    assert_eq!(model["format"], "energylens-model/1");
+    let json = desk.type_in("fit rows.csv --json").done().json();
+    assert_eq!(json["model"], model, "--json and -o tell the same");
+    assert_eq!(json["rejected"], Value::Array(Vec::new()));
+    let law = &model["laws"][0];
+    assert_eq!((law["rows"].as_u64(), law["simulated"].as_bool()), (Some(72), Some(false)));
+    assert_eq!(law["coefficients"].as_array().map(Vec::len), Some(8));
+    assert_eq!(law["exponents"].as_array().map(Vec::len), Some(4));
+}
+
+#[test]
+fn one_seed_gives_one_model() {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[..1]), 0.02, 1));
+    for name in ["one.json", "two.json"] {
+        desk.run(&["fit", "rows.csv", "--seed", "7", "-o", name]).done();
+    }
+    assert_eq!(desk.text("one.json"), desk.text("two.json"));
+}
+
+#[test]
+fn predict_appends_its_columns_and_keeps_everything_else() {
+    let desk = fitted();
+    let works = unseen_grid(&CARDS[1..2]);
+    // A column of the user's own, with a comma in it, in front of ours.
+    let table: String = configurations(&works)
+        .lines()
+        .enumerate()
+        .map(|(i, line)| if i == 0 { format!("why,{line}\n") } else { format!("\"a, b\",{line}\n") })
+        .collect();
+    desk.put("configs.csv", &table);
+    let ran = desk.type_in("predict model.json configs.csv --csv").done();
+    let (mut before, mut after) = (table.lines(), ran.stdout.lines());
+    let header = before.next().expect("a header");
+    assert_eq!(after.next(), Some(format!("{header},predicted_energy_j,low_j,high_j").as_str()));
+    assert_eq!(ran.stdout.lines().count(), table.lines().count());
+    for (asked, answered) in before.zip(after) {
+        let added = answered.strip_prefix(asked).unwrap_or_else(|| panic!("{answered} does not begin with {asked}"));
+        let figures: Vec<f64> = added.split(',').skip(1).map(|f| f.parse().expect("a number")).collect();
+        assert!(matches!(figures[..], [value, low, high] if 0.0 < low && low < value && value < high), "{answered}");
+    }
+    let json = desk.type_in("predict model.json configs.csv --json").done().json();
+    let objects = json.as_array().expect("an array");
+    assert_eq!(objects.len(), works.len());
+    for (object, work) in objects.iter().zip(&works) {
+        assert_eq!((object["why"].as_str(), object["batch_size"].as_f64()), (Some("a, b"), Some(work.batch)));
+        assert!(object["low_j"].as_f64() < object["predicted_energy_j"].as_f64());
+    }
+    desk.type_in("predict model.json configs.csv").done().prints("90 % interval");
+    let seconds = desk.type_in("predict model.json configs.csv --csv --target mean_tpot_s").done();
+    assert!(
+        seconds.stdout.starts_with(&format!("{header},predicted_mean_tpot_s,low_s,high_s\n")),
+        "{}",
+        seconds.stdout
+    );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_predicted_leaves_a_blank_in_its_place() {
+    let desk = fitted();
+    let table = configurations(&unseen_grid(&CARDS[1..2])[..5]);
+    let mut lines: Vec<String> = table.lines().map(str::to_owned).collect();
+    lines[2] = lines[2].replace("lab/dense-8b", "lab/nobody");
+    lines[4] = lines[4].replacen(",1,1,1,", ",1,3,1,", 1);
+    desk.put("configs.csv", lines.join("\n") + "\n");
+    let ran = desk.type_in("predict model.json configs.csv --csv").ends_with(3);
+    let ran = ran.remarks("rejected: row 2: the model has no law of energy_j for lab/nobody");
+    let ran = ran.remarks("rejected: row 4: num_gpus: expected tensor_parallel x pipeline_parallel x data_parallel");
+    for (i, (asked, answered)) in lines.iter().zip(ran.stdout.lines()).enumerate() {
+        assert_eq!(answered.ends_with(",,,"), [2, 4].contains(&i), "{answered}");
+        assert!(answered.starts_with(asked.as_str()), "{answered} is not {asked}");
+    }
+    let json = desk.type_in("predict model.json configs.csv --json").ends_with(3).json();
+    assert_eq!(json[1]["predicted_energy_j"], Value::Null);
+    assert!(json[1]["error"].as_str().is_some_and(|e| e.contains("lab/nobody")), "{}", json[1]);
+    assert!(json[0]["predicted_energy_j"].is_f64() && json[0].get("error").is_none());
+}
+
+#[test]
+fn recommend_respects_its_limits_and_counts_its_gpus() {
+    let desk = fitted();
+    let ask = |more: &str| {
+        desk.type_in(&format!("recommend model.json --workload input_tokens=512,output_tokens=128 {more}"))
+    };
+    let ranking = |more: &str| {
+        let json = ask(&format!("{more} --json")).done().json();
+        json["ranked"].as_array().cloned().unwrap_or_else(|| panic!("no ranked in {json}"))
+    };
+    let free = ranking("--max-gpus 8");
+    let energies: Vec<f64> = free.iter().filter_map(|c| c["energy_per_token_j"]["value"].as_f64()).collect();
+    assert_eq!(energies.len(), 10);
+    assert!(energies.is_sorted(), "{energies:?}");
+    for (more, holds) in [
+        ("--max-gpus 2", (|c| c["num_gpus"].as_u64() <= Some(2)) as fn(&Value) -> bool),
+        ("--max-gpus 8 --limit mean_tpot_s=0.005", |c| c["mean_tpot_s"]["value"].as_f64() <= Some(0.005)),
+        ("--max-gpus 8 --limit throughput_tok_s>=2000", |c| c["throughput_tok_s"]["value"].as_f64() >= Some(2000.0)),
+        ("--max-gpus 8 --limit batch_size=4 --limit num_gpus=4", |c| {
+            c["batch_size"].as_f64() <= Some(4.0) && c["num_gpus"].as_u64() <= Some(4)
+        }),
+    ] {
+        let listed = ranking(more);
+        assert!(!listed.is_empty() && listed.iter().all(holds), "{more}: {listed:?}");
+    }
+    // The limit costs something, or it would not be one.
+    let limited = ranking("--max-gpus 8 --limit mean_tpot_s=0.005");
+    assert!(limited[0]["energy_per_token_j"]["value"].as_f64() > Some(energies[0]), "{}", limited[0]);
+    ask("--max-gpus 8 --limit mean_tpot_s=0.005").done().prints("under mean_tpot_s <= 0.005");
+}
+
+#[test]
+fn json_is_all_there_is_on_stdout() {
+    let desk = fitted();
+    // A table with something to remark on every verb: a row that is refused.
+    let mut rows = desk.text("rows.csv");
+    rows.push_str(&rows.lines().nth(1).expect("a row").replace(",vllm,", ",vllm,").replacen("r0,", "r0,", 1));
+    rows.push_str(",too,long\n");
+    desk.put("odd.csv", &rows).put("configs.csv", configurations(&unseen_grid(&CARDS[1..2])[..3]));
+    for (line, code) in [
+        ("fit odd.csv --json", 3),
+        ("fit odd.csv -o odd.json --pool models --json", 3),
+        ("predict model.json configs.csv --json", 0),
+        ("recommend model.json --workload input_tokens=512,output_tokens=128 --json", 0),
+        ("validate odd.csv --training-rows 30 --json", 3),
+        ("import odd.csv -o imported.csv --json", 3),
+        ("laws --json", 0),
+        ("laws energylens --json", 0),
+        ("cards --json", 0),
+        ("tables --json", 0),
+    ] {
+        let ran = desk.type_in(line).ends_with(code);
+        ran.json();
+        assert_eq!(ran.stderr.contains("rejected: row 73: expected 21 fields"), code == 3, "{line}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let desk = fitted();
+    let row = configurations(&unseen_grid(&CARDS[1..2])[..1]);
+    let many: String = row
+        .lines()
+        .chain(std::iter::repeat_n(row.lines().nth(1).expect("a row"), 4000))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    desk.put("many.csv", many);
+    for arguments in
+        [&["predict", "model.json", "many.csv", "--csv"][..], &["predict", "model.json", "many.csv", "--json"]]
+    {
+        let mut child = Command::new(program())
+            .args(arguments)
+            .current_dir(desk.path(""))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program");
+        // As `| head -1`: one line, then nobody reads on. What follows is more than a pipe holds.
+        let mut line = String::new();
+        BufReader::with_capacity(1, child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a first line");
+        assert!(!line.is_empty());
+        let mut stderr = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");
+        let status = child.wait().expect("the program ends");
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn rows_of_spreadsheets_are_understood() {
+    let desk = Desk::new();
+    let table = csv(&measured_grid(&CARDS[1..2]), 0.02, 1);
+    let tabs = table.replace(',', "\t");
+    for (name, content, note) in [
+        ("crlf.csv", table.replace('\n', "\r\n"), ""),
+        ("bom.csv", format!("\u{feff}{table}"), ""),
+        ("semicolons.csv", table.replace(',', ";"), "separated by semicolons"),
+        ("tabs.tsv", tabs, "separated by tabs"),
+        ("trailing.csv", table.lines().map(|l| format!("{l},,\n")).collect(), ""),
+        ("blank-lines.csv", table.replace('\n', "\n\n"), ""),
+    ] {
+        desk.put(name, content);
+        let ran = desk.run(&["fit", name, "--json"]).done().remarks(note);
+        assert_eq!(ran.json()["model"]["training"]["rows"], 72, "{name}");
+    }
+}
+
+#[test]
+fn parquet_holds_what_csv_held() {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[1..2]), 0.02, 1));
+    desk.type_in("import rows.csv -o rows.parquet").done().prints("72 rows written to rows.parquet, 0 rejected");
+    let law = |file: &str| desk.run(&["fit", file, "--json"]).done().json()["model"]["laws"].clone();
+    assert_eq!(law("rows.parquet"), law("rows.csv"));
+}
+
+#[test]
+fn reports_and_listings_are_written() {
+    let desk = fitted();
+    desk.type_in("report rows.csv -o report.html --workload input_tokens=512,output_tokens=128").done();
+    let page = desk.text("report.html");
+    assert!(page.contains("svg") && page.contains("dense-8b"), "no figure or no model in the report");
+    assert!(!page.contains("src=\"http") && !page.contains("href=\"http"), "the report needs the network");
+    desk.type_in("laws").done().prints("(12 parameters)");
+    // A printed skeleton can be given back.
+    desk.put("mine.toml", desk.type_in("laws energylens").done().stdout);
+    desk.type_in("fit rows.csv --skeleton mine.toml").done().prints("12 parameters");
+    desk.type_in("cards").done().prints("meta-llama/Llama-2-70b-hf");
+    desk.type_in("tables").done().prints("energy_j_std");
+    desk.type_in("validate rows.csv --training-rows 30").done().prints("fewest-gpus");
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let desk = Desk::new();
+    desk.type_in("--version").done().prints("energylens 0.");
+    let help = desk.type_in("--help").done();
+    for verb in [
+        "demo",
+        "doctor",
+        "agent",
+        "record",
+        "plan",
+        "run",
+        "import",
+        "fit",
+        "predict",
+        "validate",
+        "recommend",
+        "report",
+        "laws",
+        "cards",
+        "tables",
+    ] {
+        assert!(help.stdout.contains(&format!("\n  {verb} ")), "{verb} is not in the help");
+        let ran = desk.run(&[verb, "--help"]).done();
+        assert!(ran.stdout.contains("Usage: energylens") && ran.stderr.is_empty(), "{verb}");
+    }
+}
