@@ -119,6 +119,16 @@ impl GpuCard {
         GPUS.iter().find(|e| e.keys.contains(&key)).map(|e| e.card.clone())
     }
 
+    /// The card of a GPU that a driver reports: the built-in rates, and the memory that this board really has.
+    pub fn of_driver(name: &str, memory_bytes: Option<u64>, power_limit_w: Option<f64>) -> Option<Self> {
+        let card = Self::builtin(name)?;
+        Some(Self {
+            memory_bytes: memory_bytes.filter(|b| *b > 0).map_or(card.memory_bytes, |b| b as f64),
+            power_limit_w: power_limit_w.filter(|w| *w > 0.0).unwrap_or(card.power_limit_w),
+            ..card
+        })
+    }
+
     /// Names of the built-in GPUs.
     pub fn builtin_names() -> impl Iterator<Item = &'static str> {
         GPUS.iter().map(|e| e.card.gpu_model.as_str())
@@ -267,5 +277,15 @@ mod tests {
         assert_eq!(family("qwen3-30b-a3b"), Architecture::Moe);
         assert_eq!(family("qwen2-vl"), Architecture::Vlm);
         assert_eq!(ModelCard::builtin("jamba").unwrap().ssm_share, 0.875);
+    }
+
+    #[test]
+    fn memory_and_power_limit_are_the_drivers_where_it_tells() {
+        let sheet = GpuCard::builtin("NVIDIA H100 80GB HBM3").unwrap();
+        let told = GpuCard::of_driver("NVIDIA H100 80GB HBM3", Some(85_520_809_984), Some(500.0)).unwrap();
+        assert_eq!((told.memory_bytes, told.power_limit_w), (85_520_809_984.0, 500.0));
+        assert_eq!(told.peak_flops, sheet.peak_flops);
+        assert_eq!(GpuCard::of_driver("NVIDIA H100 80GB HBM3", Some(0), None), Some(sheet));
+        assert_eq!(GpuCard::of_driver("Voodoo 2", Some(12 << 20), None), None);
     }
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use energylens::card::{GpuCard, ModelCard};
+use energylens::source::Scope;
 use serde_json::json;
 
 use super::output::short;
+use super::sources::SourceArguments;
 use super::{Outcome, output};
 
 /// Show model and GPU cards: the built-in ones, or the card of a config.json.
@@ -14,9 +16,18 @@ use super::{Outcome, output};
 pub(crate) struct Arguments {
     /// A Hugging Face style config.json, or the directory it lies in.
     config: Option<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArguments,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// The cards of this node's GPUs, with the memory and power limit that the driver tells.
+fn of_this_node(sources: &SourceArguments) -> Vec<GpuCard> {
+    let detection = sources.detect();
+    let gpus = detection.devices().filter(|d| d.scope == Scope::Gpu);
+    gpus.filter_map(|d| GpuCard::of_driver(&d.name, d.memory_bytes, d.power_limit_w)).collect()
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
@@ -27,8 +38,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             GpuCard::builtin_names().filter_map(GpuCard::builtin).collect(),
         ),
     };
+    let own = if a.config.is_none() { of_this_node(&a.sources) } else { Vec::new() };
     if a.json {
-        output::print_json(&json!({ "models": models, "gpus": gpus }))?;
+        output::print_json(&json!({ "models": models, "gpus": gpus, "this_node": own }))?;
         return Ok(Outcome::Done);
     }
     let headers =
@@ -51,23 +63,28 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     output::print(&table.trim_fmt())?;
     if !gpus.is_empty() {
-        let mut table = output::table(
-            &["GPU", "memory GB", "TFLOP/s", "GB/s", "link GB/s", "limit W", "idle W"],
-            &[1, 2, 3, 4, 5, 6],
-        );
-        for g in &gpus {
-            let giga = |v: f64| format!("{:.0}", v / 1e9);
-            table.add_row([
-                g.gpu_model.clone(),
-                giga(g.memory_bytes),
-                format!("{:.0}", g.peak_flops / 1e12),
-                giga(g.memory_bandwidth_bytes_per_s),
-                giga(g.link_bandwidth_bytes_per_s),
-                g.power_limit_w.to_string(),
-                g.idle_power_w.to_string(),
-            ]);
-        }
-        output::print(&format!("\n{table}"))?;
+        output::print(&format!("\n{}", gpu_table("GPU", &gpus)))?;
+    }
+    if !own.is_empty() {
+        output::print(&format!("\n{}", gpu_table("this node, by its driver", &own)))?;
     }
     Ok(Outcome::Done)
+}
+
+fn gpu_table(title: &str, gpus: &[GpuCard]) -> String {
+    let mut table =
+        output::table(&[title, "memory GB", "TFLOP/s", "GB/s", "link GB/s", "limit W", "idle W"], &[1, 2, 3, 4, 5, 6]);
+    for g in gpus {
+        let giga = |v: f64| format!("{:.0}", v / 1e9);
+        table.add_row([
+            g.gpu_model.clone(),
+            giga(g.memory_bytes),
+            format!("{:.0}", g.peak_flops / 1e12),
+            giga(g.memory_bandwidth_bytes_per_s),
+            giga(g.link_bandwidth_bytes_per_s),
+            g.power_limit_w.to_string(),
+            g.idle_power_w.to_string(),
+        ]);
+    }
+    table.trim_fmt()
 }
