@@ -81,11 +81,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
 /// One line on what a recording saw, for people.
 pub(crate) fn summary(recording: &Recording) -> String {
     let lost = if recording.lost_rows == 0 { "none lost".to_owned() } else { format!("{} LOST", recording.lost_rows) };
-    format!(
-        "{} counter edges in {} rows, {lost}; {} polls of {} us",
-        recording.edges,
-        recording.rows,
-        recording.polls,
-        short(recording.read_cost.mean_read_ns / 1e3)
-    )
+    // Under virtual time a read costs nothing, and saying so would mean nothing.
+    let cost = recording.sampler_cpu_s.map_or_else(String::new, |cpu_s| {
+        format!(" of {} us, {} s of processor time", short(recording.read_cost.mean_read_ns / 1e3), short(cpu_s))
+    });
+    format!("{} counter edges in {} rows, {lost}; {} polls{cost}", recording.edges, recording.rows, recording.polls)
 }

@@ -76,7 +76,7 @@ fn meaning(symbol: Symbol) -> &'static str {
         Symbol::WeightBytes => "weight bytes: params x bytes_per_weight",
         Symbol::Hidden => "hidden_size",
         Symbol::KvBytes => "kv_bytes_per_token",
-        Symbol::Coverage => "expert coverage 1-(1-k/E)^B; 1 for models that do not route",
+        Symbol::Coverage => "share of the weights that a decode step reads; 1 for models that do not route",
         Symbol::Waves => "waves max(1, B(S+m)/kv_capacity)",
         Symbol::MicroBatches => "micro-batches in the pipeline, min(p, B/w)",
         Symbol::StagesPerMicroBatch => "stages per micro-batch, p/u: above 1 stages stand idle",
