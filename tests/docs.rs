@@ -3,7 +3,7 @@
 //!
 //! A block that is fenced as `console` (or `sh`) is a session: its lines that start with `$ energylens` are carried out
 //! one after the other, all of one document in one temporary directory that holds copies of `scripts/sweeps` and
-//! `examples`. Other lines are output and are not compared. `# exits 3` behind a command states its exit code (0 where
+//! `docs`. Other lines are output and are not compared. `# exits 3` behind a command states its exit code (0 where
 //! nothing is stated). A fence `console counters` marks commands that need energy counters: they get a powercap tree of
 //! the test's own. A fence `csv NAME` is a file of that name.
 
@@ -113,7 +113,7 @@ fn carry_out(document: &str) {
     let scratch = TempDir::new().expect("a temporary directory");
     let dir = scratch.path();
     copy_files(&root().join("scripts/sweeps"), &dir.join("scripts/sweeps"));
-    copy_files(&root().join("examples"), &dir.join("examples"));
+    copy_files(&root().join("docs"), &dir.join("docs"));
     let powercap = powercap_tree(dir);
     let blocks = blocks(&text);
     for block in &blocks {
