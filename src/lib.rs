@@ -1,7 +1,7 @@
 //! energylens: from the energy counters of a node to a law that picks the configuration of a deployment.
 //!
 //! The rooms, in the order in which data passes. Each heading is the question the room answers; the rule of who may
-//! use whom is [`rooms`]' and kept by `tests/architecture.rs`.
+//! use whom is stated and kept by `tests/architecture.rs`.
 //!
 //! | room | question | start at |
 //! |---|---|---|

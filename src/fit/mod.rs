@@ -1,8 +1,8 @@
 //! Which law explains the data, and how well?
 //!
-//! Start at [`fit_model`]: rows in, a [`Model`](crate::law::Model) out, one law per scenario and target (or per platform,
-//! with [`Pool::Models`]). Inside: [`problem`] is the objective, [`search`] the bounded minimisation over the exponents
-//! with the coefficients projected out, [`inference`] what may be believed of the result.
+//! Start at [`fit_model`]: rows in, a [`Model`] out, one law per scenario and target (or per platform,
+//! with [`Pool::Models`]). Inside: `problem` is the objective, `search` the bounded minimisation over the exponents
+//! with the coefficients projected out, `inference` what may be believed of the result.
 //!
 //! Limits: intervals are first order (delta method) and assume that rows err independently; a law fitted on one scenario
 //! says nothing of another; and a training error is never an accuracy figure, which is why `validate` exists.
