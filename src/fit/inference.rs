@@ -1,7 +1,8 @@
 //! How sure the fit is: covariance, intervals, and the verdicts that go with them.
 //!
 //! At the minimum, with log residuals `r` and `J = d ln f / d parameter`, the covariance is
-//! `s^2 (J' W J + prior)^-1`, `s^2 = sum W r^2 / (n - effective parameters)`. Parameters at a limit are held: they have
+//! `s^2 (J' W J + prior)^-1`. `s^2` is the mean of `W r^2` over the degrees of freedom left, and over two more rows that
+//! scatter as rows usually do. Parameters at a limit are held: they have
 //! no standard error, and the upper end of their interval is the value at which they would be seen at 95 %.
 
 use nalgebra::{DMatrix, SymmetricEigen};
@@ -13,6 +14,9 @@ use crate::law::{Coefficient, Exponent, Symbol, Verdict};
 
 /// Probability of the parameter intervals.
 const LEVEL: f64 = 0.95;
+/// Observations that the expected scatter of rows counts for when theirs is estimated: few rows may agree by luck, and an
+/// interval must not believe them.
+const EXPECTED_SCATTER_ROWS: f64 = 2.0;
 /// A direction of parameter space this much flatter than the steepest is not determined.
 const FLAT: f64 = 1e-10;
 /// An exponent this near its bound, relative to the box, sits at it.
@@ -62,17 +66,28 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         let d = moving_terms.len() + c;
         information[(d, d)] += (problem.sigma / skeleton.exponents[*j].prior_sd).powi(2);
     }
-    let prior_information =
-        |j: usize| problem.coefficient_prior_information(j) * inner.coefficients[j] * inner.coefficients[j];
+    // A coefficient without a prior of its own is trusted to its own size at best: directions that the rows say nothing
+    // of would otherwise add nothing to an interval.
+    let carded = |j: usize| problem.coefficient_prior_information(j) > 0.0;
+    let prior_information = |j: usize| match problem.coefficient_prior_information(j) {
+        information if information > 0.0 => information * inner.coefficients[j] * inner.coefficients[j],
+        _ => problem.sigma * problem.sigma,
+    };
     for (d, j) in moving_terms.iter().enumerate() {
         information[(d, d)] += prior_information(*j);
     }
-    let (inverse, flat) = pseudo_inverse(&information);
-    // Parameters that the prior alone holds cost the data no degree of freedom.
-    let effective = (&data * &inverse).trace().clamp(0.0, n as f64);
-    let degrees_of_freedom = (n as f64 - effective).max(1.0);
     let squares: f64 = inner.residuals.iter().zip(&inner.weights).map(|(r, w)| w * r * r).sum();
-    let sigma_log = (squares / degrees_of_freedom).sqrt();
+    // Parameters that the prior alone holds cost the data no degree of freedom.
+    let spare = |inverse: &DMatrix<f64>| (n as f64 - (&data * inverse).trace().clamp(0.0, n as f64)).max(0.0);
+    let rough = spare(&pseudo_inverse(&information).0);
+    let expected = EXPECTED_SCATTER_ROWS * problem.sigma * problem.sigma;
+    let sigma_log = ((squares + expected) / (rough + EXPECTED_SCATTER_ROWS)).sqrt();
+    // The priors stand in units of `problem.sigma`, the covariance in units of `sigma_log`.
+    let rescale = (sigma_log / problem.sigma).powi(2);
+    let information = &data + (&information - &data) * rescale;
+    let prior_information = |j: usize| rescale * prior_information(j);
+    let (inverse, flat) = pseudo_inverse(&information);
+    let degrees_of_freedom = spare(&inverse) + EXPECTED_SCATTER_ROWS;
     let reach = crate::law::quantile(LEVEL, degrees_of_freedom);
 
     let mut verdicts = Vec::new();
@@ -90,8 +105,13 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         let moving = moving_terms.iter().position(|m| *m == j);
         let (std_error, low, high) = match moving {
             Some(c) if inverse[(c, c)] * prior_information(j) > HELD_BY_PRIOR => {
-                let why = "the rows say little of its size, which comes from the GPU's card".to_owned();
-                verdicts.push(Verdict::Unidentified { parameters: vec![term.name.clone()], why });
+                let why = if carded(j) {
+                    "the rows say little of its size, which comes from the GPU's card"
+                } else {
+                    "other terms explain these rows as well; vary batch, lengths and parallelism apart"
+                };
+                let parameters = vec![term.name.clone()];
+                verdicts.push(Verdict::Unidentified { parameters, why: why.to_owned() });
                 (None, 0.0, Some(value + reach * relative_std(c) * value))
             }
             Some(c) if !flat[c] => {

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, RejectedRow};
 use crate::law::{Domain, Law, MODEL_FORMAT, Model, Pool, Skeleton, Symbol, Target, Training, Verdict};
+use crate::schema::Phase;
 use group::Group;
 use problem::{Observation, Problem};
 use search::{Found, search};
@@ -117,9 +118,15 @@ pub enum Error {
 /// in use. Rows with quality reasons, without energy, or of models of which too little is known (pooled) are refused and
 /// listed.
 pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Error> {
-    let (groups, refused) = group::groups(dataset, options.pool)?;
+    let (groups, mut refused) = group::groups(dataset, options.pool)?;
     let mut laws = Vec::new();
-    for group in &groups {
+    let usable: usize = groups.iter().map(|g| g.rows.len()).sum();
+    let (large, small): (Vec<_>, Vec<_>) = groups.into_iter().partition(|g| g.rows.len() >= MIN_ROWS);
+    for group in &small {
+        let reason = format!("{} has {} usable rows; a fit needs {MIN_ROWS} at least", group.scope(), group.rows.len());
+        refused.extend(group.rows.iter().map(|r| RejectedRow { line: r.line, column: None, reason: reason.clone() }));
+    }
+    for group in &large {
         for target in Target::ALL.iter().filter(|t| options.targets.contains(t)) {
             let skeleton = match (&options.skeleton, target) {
                 (Some(skeleton), Target::EnergyJ) => skeleton.clone(),
@@ -129,10 +136,9 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
         }
     }
     if laws.is_empty() {
-        let rows: usize = groups.iter().map(|g| g.rows.len()).sum();
         let found = format!(
-            "found {rows} usable in {} of model, GPU, engine and precision, {} refused",
-            match groups.len() {
+            "found {usable} usable in {} of model, GPU, engine and precision, {} refused",
+            match small.len() {
                 1 => "1 combination".to_owned(),
                 n => format!("{n} combinations"),
             },
@@ -145,13 +151,13 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
         energylens_version: env!("CARGO_PKG_VERSION").to_owned(),
         pool: options.pool,
         training: Training {
-            rows: groups.iter().map(|g| g.rows.len()).sum(),
+            rows: large.iter().map(|g| g.rows.len()).sum(),
             rejected: refused.len() + dataset.rejected.len(),
             sha256: digest(dataset),
             seed: options.seed,
         },
         laws,
-        scenarios: groups.into_iter().flat_map(|g| g.scenarios).collect(),
+        scenarios: large.into_iter().flat_map(|g| g.scenarios).collect(),
     };
     Ok(Fitted { model, refused })
 }
@@ -245,7 +251,9 @@ fn median_abs(values: &[f64]) -> f64 {
 
 fn domain(observations: &[Observation]) -> std::collections::BTreeMap<String, Domain> {
     let range = |s: Symbol| {
-        let values = observations.iter().map(|o| o.case.value(s));
+        // A prefill stops at its first token, whatever its request asked for.
+        let seen = |o: &Observation| if o.case.phase == Phase::Prefill { o.case.with_output(1.0) } else { o.case };
+        let values = observations.iter().map(|o| seen(o).value(s));
         let fold = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         Domain { low: fold.0, high: fold.1 }
     };

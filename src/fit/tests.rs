@@ -145,3 +145,99 @@ fn a_term_that_no_row_shows_keeps_its_prior_and_says_so() {
     );
     assert!(named, "k6 should be called unidentified");
 }
+
+/// Rows of a known law, as a table of somebody else would have them.
+fn table(n: usize, noise: f64, seed: u64) -> Vec<crate::dataset::Row> {
+    let skeleton = Skeleton::default_for(Target::EnergyJ);
+    let mut rows = synthetic::group(&observations(&skeleton, n, noise, seed)).rows;
+    for row in &mut rows {
+        (row.model, row.gpu_model) = ("meta-llama/Llama-2-70b-hf".to_owned(), "A100-SXM4-80GB".to_owned());
+    }
+    rows
+}
+
+fn fitted(rows: Vec<crate::dataset::Row>) -> Result<Fitted, Error> {
+    fit_model(
+        &Dataset { rows, ..Dataset::default() },
+        &FitOptions { targets: vec![Target::EnergyJ], ..Default::default() },
+    )
+}
+
+#[test]
+fn rows_that_agree_by_luck_do_not_make_the_law_certain() {
+    for gpu in ["A100-SXM4-80GB", "of which no card is known"] {
+        let mut row = synthetic::row(4, 1, 2.0, 512.0, 128.0);
+        (row.gpu_model, row.energy_j) = (gpu.to_owned(), Some(4000.0));
+        let model = fitted(vec![row.clone(); 8]).unwrap().model;
+        let far = crate::dataset::Row { batch_size: 128.0, ..row };
+        let p = model.predict(Target::EnergyJ, &far).unwrap();
+        assert!(p.high / p.low > 1.5, "eight copies of one row give {} to {} far away on {gpu}", p.low, p.high);
+    }
+}
+
+#[test]
+fn a_scenario_with_too_few_rows_is_refused_and_not_forgotten() {
+    let mut rows = table(40, 0.02, 9);
+    for row in &mut rows[..3] {
+        row.model = "another".to_owned();
+    }
+    let fitted = fitted(rows).unwrap();
+    let lines: Vec<_> = fitted.refused.iter().map(|r| r.line).collect();
+    assert_eq!((lines, fitted.model.training.rows), (vec![1, 2, 3], 37));
+    assert!(fitted.refused[0].reason.contains("has 3 usable rows; a fit needs 4"), "{}", fitted.refused[0].reason);
+}
+
+#[test]
+fn rows_that_cannot_be_part_of_the_law_are_refused_by_column() {
+    let mut rows = table(40, 0.02, 10);
+    (rows[5].phase, rows[5].output_tokens) = (crate::schema::Phase::Decode, 1.0);
+    for row in &mut rows {
+        row.bytes_per_weight = Some(2.0);
+    }
+    rows[7].bytes_per_weight = Some(1.0);
+    let fitted = fitted(rows).unwrap();
+    let refused: Vec<_> = fitted.refused.iter().map(|r| (r.line, r.column.as_deref().unwrap_or(""))).collect();
+    assert_eq!(refused, [(6, "output_tokens"), (8, "bytes_per_weight")]);
+    assert!(fitted.model.laws[0].sigma_log < 0.05);
+}
+
+#[test]
+fn a_row_that_fits_two_laws_is_asked_to_say_which() {
+    let mut rows = table(80, 0.02, 11);
+    for (i, row) in rows.iter_mut().enumerate() {
+        row.precision = Some(if i < 40 { "bf16" } else { "fp8" }.to_owned());
+    }
+    let mut question = crate::dataset::Row { energy_j: None, ..rows[0].clone() };
+    let model = fitted(rows).unwrap().model;
+    assert!(model.predict(Target::EnergyJ, &question).is_ok());
+    question.precision = None;
+    let message = model.predict(Target::EnergyJ, &question).unwrap_err().to_string();
+    assert!(message.contains("is ambiguous") && message.contains("fill in engine and precision"), "{message}");
+}
+
+#[test]
+fn names_that_mean_one_model_find_its_law() {
+    let model = fitted(table(40, 0.02, 12)).unwrap().model;
+    let mut question = table(1, 0.0, 13).remove(0);
+    (question.model, question.gpu_model) = ("llama-2-70b-hf".to_owned(), "NVIDIA A100-SXM4-80GB".to_owned());
+    assert!(model.predict(Target::EnergyJ, &question).is_ok());
+    question.model = "meta-llama/Llama-2-7b-hf".to_owned();
+    assert!(model.predict(Target::EnergyJ, &question).is_err());
+}
+
+#[test]
+fn what_does_not_fit_and_what_is_beyond_numbers_is_said() {
+    let model = fitted(table(40, 0.02, 14)).unwrap().model;
+    // 138e9 bytes of weights on one GPU of 80e9.
+    let mut question = crate::dataset::Row {
+        kv_capacity_tokens: None,
+        gpu_memory_bytes: Some(80e9),
+        ..synthetic::row(1, 1, 1.0, 64.0, 64.0)
+    };
+    let remarks = model.predict(Target::EnergyJ, &question).map(|p| p.outside.join("; "));
+    let measured = model.scenarios[0].kv_capacity_tokens.iter().any(|(t, p, _)| (*t, *p) == (1, 1));
+    assert_eq!(remarks.unwrap().contains("weights and one sequence need"), !measured);
+    question.batch_size = 1e300;
+    question.input_tokens = Some(1e200);
+    assert!(model.predict(Target::EnergyJ, &question).unwrap_err().to_string().contains("expected a figure above 0"));
+}

@@ -194,7 +194,8 @@ impl Case {
     pub fn waves(&self) -> f64 {
         match self.kv_capacity_tokens {
             Some(capacity) if capacity > 0.0 => {
-                (self.batch_size * (self.input_tokens + self.output_tokens) / capacity).max(1.0)
+                // A sequence that does not fit alone cannot run in more waves than there are sequences.
+                (self.batch_size * (self.input_tokens + self.output_tokens) / capacity).min(self.batch_size).max(1.0)
             }
             _ => 1.0,
         }
@@ -268,6 +269,8 @@ pub(crate) mod tests {
     fn waves_begin_where_the_cache_is_full() {
         assert_eq!(llama_70b(4.0, 100.0, 3000.0, 1000.0).waves(), 1.0);
         assert_eq!(llama_70b(4.0, 200.0, 3000.0, 1000.0).waves(), 2.0);
+        // One sequence that exceeds the cache cannot be three waves.
+        assert_eq!(llama_70b(4.0, 1.0, 1_200_000.0, 1000.0).waves(), 1.0);
         let unlimited = Case { kv_capacity_tokens: None, ..llama_70b(4.0, 1e6, 3000.0, 1000.0) };
         assert_eq!(unlimited.waves(), 1.0);
     }

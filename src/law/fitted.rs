@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 use super::case::{Case, Symbol};
+use super::matching::same_model;
 use super::skeleton::Skeleton;
 use super::verdict::Verdict;
 
@@ -156,7 +157,10 @@ impl Law {
         let model_variance = if known_model { 0.0 } else { self.sigma_model_log.powi(2) };
         let variance = parameter_variance.max(0.0) + self.sigma_log.powi(2) + model_variance;
         let std_log = variance.sqrt();
-        let reach = (quantile(PREDICTION_LEVEL, self.degrees_of_freedom) * std_log).exp();
+        // What models differ by is known from as few models as there are.
+        let models = self.fitted_models.len() as f64;
+        let degrees = if known_model { self.degrees_of_freedom } else { self.degrees_of_freedom.min(models + 1.0) };
+        let reach = (quantile(PREDICTION_LEVEL, degrees) * std_log).exp();
         Prediction { value, low: value / reach, high: value * reach, std_log, outside: self.outside(case) }
     }
 
@@ -182,6 +186,11 @@ impl Law {
         gradient.extend(by_exponent);
         gradient.iter_mut().filter(|g| !g.is_finite()).for_each(|g| *g = 0.0);
         gradient
+    }
+
+    /// Whether the model was among the fitted ones, by any of its names.
+    pub fn knows(&self, model: &str) -> bool {
+        self.fitted_models.iter().any(|m| m == model) || self.fitted_models.iter().any(|m| same_model(m, model))
     }
 
     /// Symbols whose value lies outside what was measured, with 0.1 % slack for rounding.

@@ -12,6 +12,7 @@
 mod case;
 mod fitted;
 mod formula;
+mod matching;
 mod model;
 mod prior;
 mod product;
@@ -23,6 +24,7 @@ pub use case::{Case, Symbol};
 pub(crate) use fitted::quantile;
 pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Law, Prediction};
 pub use formula::{formula_latex, formula_text, legend};
+pub(crate) use matching::same_gpu;
 pub use model::{Error, MODEL_FORMAT, Model, Pool, Scenario, Training};
 pub use prior::{CoefficientPrior, Resource};
 pub use resolve::{Descriptors, ResolveError, memory_kv_capacity};

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::fitted::{Law, Prediction};
+use super::matching::{agreement, same_model};
 use super::resolve::{Descriptors, ResolveError, memory_kv_capacity};
 use super::skeleton::{SkeletonError, Target};
 use crate::card::{GpuCard, ModelCard};
@@ -112,6 +113,26 @@ pub enum Error {
         /// What there is.
         known: String,
     },
+    /// Several laws fit equally well, because the row leaves open what tells them apart.
+    #[error("{asked} is ambiguous: {one} and {other} fit equally well; fill in engine and precision")]
+    Ambiguous {
+        /// What was asked.
+        asked: String,
+        /// One law.
+        one: String,
+        /// Another.
+        other: String,
+    },
+    /// The configuration is beyond what numbers can say.
+    #[error(
+        "the law gives {value} for {asked}: expected a figure above 0; a batch, a length or a degree is out of bounds, or the phase has no tokens"
+    )]
+    NoFigure {
+        /// What came out.
+        value: f64,
+        /// What was asked.
+        asked: String,
+    },
     /// The configuration is incomplete.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -160,18 +181,22 @@ impl Scenario {
         })
     }
 
-    fn matches(&self, row: &Row) -> bool {
-        self.model == row.model && platform_matches(row, &self.gpu_model, &self.engine, &self.precision)
+    /// Why the configuration cannot run at all: weights and one sequence of KV cache exceed the memory of its GPUs.
+    fn shortage(&self, row: &Row) -> Option<String> {
+        let known_to_fit = row.kv_capacity_tokens.is_some()
+            || self.kv_capacity_tokens.iter().any(|(t, p, _)| (*t, *p) == (row.tensor_parallel, row.pipeline_parallel));
+        if known_to_fit || self.descriptors.nominal {
+            return None;
+        }
+        let gpus = f64::from(row.tensor_parallel) * f64::from(row.pipeline_parallel);
+        let there = gpus * row.gpu_memory_bytes.or(self.gpu_memory_bytes)? * self.memory_utilisation.unwrap_or(0.9);
+        let tokens = row.input_tokens.unwrap_or(0.0) + row.output_tokens;
+        let needed = self.descriptors.weight_bytes + self.descriptors.kv_bytes_per_token * tokens;
+        (needed > there).then(|| {
+            let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
+            format!("weights and one sequence need {}, its GPUs offer {}", gigabytes(needed), gigabytes(there))
+        })
     }
-}
-
-/// A row that leaves engine or precision open matches any; one that names them must agree where the law does too.
-fn platform_matches(row: &Row, gpu_model: &str, engine: &Option<String>, precision: &Option<String>) -> bool {
-    let agrees = |asked: &Option<String>, known: &Option<String>| match (asked, known) {
-        (Some(a), Some(k)) => a.eq_ignore_ascii_case(k),
-        _ => true,
-    };
-    row.gpu_model.eq_ignore_ascii_case(gpu_model) && agrees(&row.engine, engine) && agrees(&row.precision, precision)
 }
 
 impl Model {
@@ -217,32 +242,70 @@ impl Model {
         Ok(())
     }
 
-    /// The law of `target` that covers `row`.
+    /// The law of `target` that covers `row`: the one whose names agree best.
     pub fn law_for(&self, target: Target, row: &Row) -> Result<&Law, Error> {
-        let covers = |law: &&Law| {
-            law.skeleton.target == target
-                && law.model.as_ref().is_none_or(|m| *m == row.model)
-                && platform_matches(row, &law.gpu_model, &law.engine, &law.precision)
+        let rank = |law: &Law| -> Option<u32> {
+            let model = match &law.model {
+                Some(name) if *name == row.model => 1,
+                Some(name) => same_model(name, &row.model).then_some(0)?,
+                None => 0,
+            };
+            Some(model + 2 * agreement(row, &law.gpu_model, law.engine.as_ref(), law.precision.as_ref())?)
         };
-        self.laws.iter().find(covers).ok_or_else(|| {
-            let known: Vec<_> = self.laws.iter().filter(|l| l.skeleton.target == target).map(Law::scope).collect();
-            Error::NoLaw {
-                asked: row.scenario_key(),
-                target,
-                known: if known.is_empty() { "none".to_owned() } else { known.join("; ") },
+        let of_target = || self.laws.iter().filter(|l| l.skeleton.target == target);
+        let best = of_target().filter_map(rank).max();
+        let mut found = of_target().filter(|law| best.is_some() && rank(law) == best);
+        match (found.next(), found.next()) {
+            (Some(law), None) => Ok(law),
+            (Some(one), Some(other)) => {
+                Err(Error::Ambiguous { asked: row.scenario_key(), one: one.scope(), other: other.scope() })
             }
-        })
+            (None, _) => {
+                let known: Vec<_> = of_target().map(Law::scope).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join("; ") };
+                Err(Error::NoLaw { asked: row.scenario_key(), target, known })
+            }
+        }
     }
 
-    /// The scenario of `row`: as fitted, or built from the row's columns for a model that was not.
-    pub fn scenario_for(&self, row: &Row) -> Result<Scenario, ResolveError> {
-        self.scenarios.iter().find(|s| s.matches(row)).cloned().map_or_else(|| Scenario::of_stranger(row), Ok)
+    /// The scenario of `row` on the platform of `law`: as fitted, or built from the row's columns for a model that was not.
+    pub fn scenario_for(&self, law: &Law, row: &Row) -> Result<Scenario, ResolveError> {
+        let on_platform =
+            |s: &&Scenario| (&s.gpu_model, &s.engine, &s.precision) == (&law.gpu_model, &law.engine, &law.precision);
+        let known = || self.scenarios.iter().filter(on_platform);
+        let named = known().find(|s| s.model == row.model);
+        named
+            .or_else(|| known().find(|s| same_model(&s.model, &row.model)))
+            .cloned()
+            .map_or_else(|| Scenario::of_stranger(row), Ok)
     }
 
     /// Predicts `target` for a configuration.
     pub fn predict(&self, target: Target, row: &Row) -> Result<Prediction, Error> {
         let law = self.law_for(target, row)?;
-        let case = self.scenario_for(row)?.case(row)?;
-        Ok(law.predict(&case, law.fitted_models.contains(&row.model)))
+        let mut scenario = self.scenario_for(law, row)?;
+        let mut remarks: Vec<String> = scenario.shortage(row).into_iter().collect();
+        let own = Scenario::of_stranger(row).map(|s| s.descriptors);
+        let says_weights = row.params.is_some() || row.bytes_per_weight.is_some() || row.precision.is_some();
+        if let Ok(own) = own
+            && says_weights
+            && !scenario.descriptors.nominal
+            && (own.weight_bytes / scenario.descriptors.weight_bytes - 1.0).abs() > 0.02
+        {
+            if law.model.is_none() {
+                scenario.descriptors = own;
+            } else {
+                remarks.push(format!(
+                    "its weights are {:.3e} bytes, those of the fitted rows {:.3e}",
+                    own.weight_bytes, scenario.descriptors.weight_bytes
+                ));
+            }
+        }
+        let mut prediction = law.predict(&scenario.case(row)?, law.knows(&row.model));
+        if !prediction.value.is_finite() || prediction.value <= 0.0 {
+            return Err(Error::NoFigure { value: prediction.value, asked: row.scenario_key() });
+        }
+        prediction.outside.extend(remarks);
+        Ok(prediction)
     }
 }

@@ -94,11 +94,19 @@ impl Descriptors {
             })
         };
         let params = pick("params", row.params, card.map(|c| c.params));
-        let active_params = row.active_params.or(card.map(|c| c.active_params)).unwrap_or(params);
         let bytes_per_weight = row.bytes_per_weight.or_else(|| bytes_of(row.precision.as_deref()?));
         let bytes_per_weight = pick("bytes_per_weight", bytes_per_weight, card.map(|c| c.bytes_per_weight));
         let num_experts = row.num_experts.or(card.map(|c| c.num_experts)).unwrap_or(0.0);
-        let experts_per_token = row.experts_per_token.or(card.map(|c| c.experts_per_token)).unwrap_or(0.0);
+        let (active, visited) = (
+            row.active_params.or(card.map(|c| c.active_params)),
+            row.experts_per_token.or(card.map(|c| c.experts_per_token)),
+        );
+        // A model that routes is not described without these two; one that does not needs neither.
+        let (active_params, experts_per_token) = if num_experts > 1.0 {
+            (pick("active_params", active, None), pick("experts_per_token", visited, None))
+        } else {
+            (active.unwrap_or(params), visited.unwrap_or(0.0))
+        };
         let found = Self {
             n_layers: pick("n_layers", row.n_layers, card.map(|c| c.n_layers)),
             active_params,
@@ -195,6 +203,29 @@ mod tests {
         assert!((tokens - 457_763.67).abs() < 0.1, "{tokens}");
         assert_eq!(memory_kv_capacity(&card, 80e9, 1.0, 1.0, None), None);
         assert_eq!(memory_kv_capacity(&Descriptors::nominal(), 80e9, 1.0, 1.0, None), None);
+    }
+
+    #[test]
+    fn a_model_that_routes_is_not_taken_for_a_dense_one() {
+        let full = Row {
+            params: Some(30.5e9),
+            active_params: Some(3.3e9),
+            n_layers: Some(48.0),
+            hidden_size: Some(2048.0),
+            kv_bytes_per_token: Some(98_304.0),
+            num_experts: Some(128.0),
+            experts_per_token: Some(8.0),
+            bytes_per_weight: Some(2.0),
+            ..Row::new("own-moe", "A100")
+        };
+        assert!(Descriptors::from_row(&full, None).is_ok());
+        for (row, column) in [
+            (Row { active_params: None, ..full.clone() }, "active_params"),
+            (Row { experts_per_token: None, ..full }, "experts_per_token"),
+        ] {
+            let message = Descriptors::from_row(&row, None).unwrap_err().to_string();
+            assert!(message.contains(column), "{message}");
+        }
     }
 
     #[test]

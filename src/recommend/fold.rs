@@ -77,7 +77,8 @@ impl<'a> Folded<'a> {
     }
 
     fn occupancy(&self, at: &Batch, batch: f64) -> (f64, f64) {
-        let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * at.sequence_tokens / capacity).max(1.0));
+        let waves =
+            self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * at.sequence_tokens / capacity).min(batch).max(1.0));
         let together = batch / (waves * self.pipeline_parallel);
         let covered = expert_coverage(self.case.num_experts, self.case.experts_per_token, together);
         (waves, 1.0 - self.case.routed_share * (1.0 - covered))

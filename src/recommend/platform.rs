@@ -5,7 +5,7 @@ use super::request::Request;
 use super::search::degrees_up_to;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
-use crate::law::{Case, Law, Model, ResolveError, Scenario, Target};
+use crate::law::{Case, Law, Model, ResolveError, Scenario, Target, same_gpu};
 use crate::schema::{EnergySource, Phase, nearest};
 
 /// Share of memory that engines hand out where nothing better is known; the law's capacity factor assumes the same.
@@ -39,14 +39,14 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
     let mut found: Vec<Platform<'a>> = Vec::new();
     for law in &energy_laws {
         if !(law.model.as_ref().is_none_or(|m| *m == name)
-            && agrees(&request.gpu_model, Some(&law.gpu_model))
+            && request.gpu_model.as_ref().is_none_or(|gpu| same_gpu(gpu, &law.gpu_model))
             && agrees(&request.engine, law.engine.as_ref())
             && agrees(&request.precision, law.precision.as_ref()))
         {
             continue;
         }
         let row = template(request, &name, law);
-        let scenario = model.scenario_for(&row).map_err(|e| unknown_model(e, &energy_laws))?;
+        let scenario = model.scenario_for(law, &row).map_err(|e| unknown_model(e, &energy_laws))?;
         let others = Target::ALL.iter().filter(|t| **t != Target::EnergyJ);
         // A single output token has no time per token after the first.
         let others = others.filter(|t| !(**t == Target::MeanTpotS && request.output_tokens < 2.0));
@@ -54,7 +54,7 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
         found.push(Platform {
             gpu_memory_bytes: request.card.gpu_memory_bytes.or(scenario.gpu_memory_bytes).or_else(gpu_card),
             others: others.filter_map(|t| model.law_for(*t, &row).ok()).collect(),
-            known_model: law.fitted_models.contains(&name),
+            known_model: law.knows(&name),
             energy: law,
             row,
             scenario,

@@ -146,9 +146,9 @@ pub(super) fn fitted_rows<'a>(input: &ReportInput<'a>) -> Vec<FittedRow<'a>> {
     let predict = |row: &'a Row| {
         let measured_j = row.energy_j.filter(|e| e.is_finite() && *e > 0.0)?;
         let law = model.law_for(Target::EnergyJ, row).ok()?;
-        let scenario = scenarios.entry(row.scenario_key()).or_insert_with(|| model.scenario_for(row).ok());
+        let scenario = scenarios.entry(row.scenario_key()).or_insert_with(|| model.scenario_for(law, row).ok());
         let case = scenario.as_ref()?.case(row).ok()?;
-        let predicted = law.predict(&case, law.fitted_models.contains(&row.model));
+        let predicted = law.predict(&case, law.knows(&row.model));
         let usable = predicted.value.is_finite() && predicted.value > 0.0;
         usable.then_some(FittedRow { row, law, measured_j, predicted })
     };
@@ -166,7 +166,7 @@ pub(super) fn views<'a>(input: &ReportInput<'a>, fitted: &[FittedRow<'a>]) -> Ve
     let recommended = input.recommendation.and_then(|r| Some((r, r.ranked.first()?)));
     let view = |rows: Vec<FittedRow<'a>>| {
         let first = rows.first()?;
-        let scenario = input.model.scenario_for(first.row).ok()?;
+        let scenario = input.model.scenario_for(first.law, first.row).ok()?;
         let law = first.law;
         let median = |value: &dyn Fn(&Row) -> Option<f64>| {
             let whole = |r: &&FittedRow<'_>| r.row.output_tokens > 1.0;
@@ -229,7 +229,7 @@ impl View<'_> {
     fn predict(&self, pair: (u32, u32), batch_size: f64) -> Option<Prediction> {
         let row = self.row_at(pair, batch_size)?;
         let case = self.scenario.case(&row).ok()?;
-        let predicted = self.law.predict(&case, self.law.fitted_models.contains(&row.model));
+        let predicted = self.law.predict(&case, self.law.knows(&row.model));
         (predicted.value.is_finite() && predicted.value > 0.0).then_some(predicted)
     }
 
