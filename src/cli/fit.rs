@@ -90,6 +90,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         fitted.model.save(path)?;
     }
     output::remark(&dataset, &fitted.refused);
+    output::note_expert_parallel(dataset.rows.iter());
     if a.json {
         let rejected: Vec<_> = dataset.rejected.iter().chain(&fitted.refused).collect();
         output::print_json(&json!({ "model": fitted.model, "rejected": rejected }))?;

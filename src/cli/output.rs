@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use comfy_table::presets;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
-use energylens::dataset::{Dataset, RejectedRow};
+use energylens::dataset::{Dataset, RejectedRow, Row};
 use serde::Serialize;
 
 /// Rejected rows that are listed one by one; the rest is counted.
@@ -53,6 +53,14 @@ pub(crate) fn remark(dataset: &Dataset, refused: &[RejectedRow]) {
     }
     if all.len() > LISTED {
         eprintln!("rejected: {} more rows", all.len() - LISTED);
+    }
+}
+
+/// Says once on stderr that experts were spread over the ranks, where they were: the law has no such symbol.
+pub(crate) fn note_expert_parallel<'a>(rows: impl Iterator<Item = &'a Row>) {
+    let count = rows.filter(|row| row.expert_parallel > 1).count();
+    if count > 0 {
+        eprintln!("note: {count} rows have expert_parallel above 1: the law does not look at it");
     }
 }
 

@@ -45,7 +45,8 @@ fn columns(target: Target) -> [String; 3] {
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let model = Model::load(&a.model)?;
-    let configurations = dataset::load_configurations(&a.configurations)?;
+    let mut configurations = dataset::load_configurations(&a.configurations)?;
+    remove_columns(&mut configurations, &columns(a.target));
     let answers: Vec<Result<Prediction, String>> = configurations
         .rows
         .iter()
@@ -60,6 +61,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     for note in &configurations.notes {
         eprintln!("note: {note}");
     }
+    output::note_expert_parallel(configurations.rows.iter().filter_map(|row| row.as_ref().ok()));
     let (mut rejected, mut outside) = (Vec::new(), Vec::new());
     for (answer, row) in answers.iter().zip(1..) {
         match answer {
@@ -72,6 +74,12 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     output::remarks(&rejected);
     output::remarks(&outside);
+    anyhow::ensure!(
+        answers.iter().any(Result::is_ok),
+        "none of the {} configurations in {} can be predicted",
+        answers.len(),
+        a.configurations.display()
+    );
     if a.json {
         output::print_json(&as_json(&configurations, &answers, a.target))?;
     } else if a.csv {
@@ -80,6 +88,15 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         output::print(&as_table(&configurations, &answers, a.target))?;
     }
     Ok(if answers.iter().all(Result::is_ok) { Outcome::Done } else { Outcome::SomeRejected })
+}
+
+/// Drops what an earlier prediction appended: its columns are replaced, not doubled.
+fn remove_columns(c: &mut Configurations, names: &[String]) {
+    let kept: Vec<bool> = c.headers.iter().map(|header| !names.contains(header)).collect();
+    for fields in std::iter::once(&mut c.headers).chain(&mut c.records) {
+        let mut places = kept.iter();
+        fields.retain(|_| places.next().copied().unwrap_or(true));
+    }
 }
 
 fn as_csv(c: &Configurations, answers: &[Result<Prediction, String>], target: Target) -> anyhow::Result<String> {

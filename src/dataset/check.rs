@@ -5,17 +5,18 @@
 //!
 //! ```text
 //! 1e-13 J x 2 N batch_size tokens + 2e-11 J x N/2 steps
-//!     <=  E  <=  1500 J x num_gpus steps + 60 J x batch_size tokens
+//!     <=  E  <=  1500 J x num_gpus steps + 60 J x batch_size tokens,  100 x typical
 //! ```
 //!
 //! with N the active parameters, or a tenth of the size that the model's name states, or 5e7; `tokens` what one
 //! sequence processes, `steps` its output tokens (1 in prefill). Below it a GPU would do 10 TFLOP per joule (the best of
 //! 2026 does 9, in 4 bit) and read 4-bit weights at 2.5 pJ/bit (HBM3 alone takes about 4); above it every step would take
-//! seconds at full power. Measured rows of others lie a factor of 10 or more inside on either side, and most slips of
-//! 1000 or more fall out of it.
+//! seconds at full power, or, where the model's size is known, a hundred times what such a model takes. Measured rows of
+//! others lie at 0.2 to 18 times the typical energy, and most slips of 1000 or more fall out of the band.
 
 use super::parse;
 use super::row::{RejectedRow, Row};
+use crate::card::ModelCard;
 use crate::schema::Phase;
 
 /// A unit that an energy may be in by mistake.
@@ -47,6 +48,11 @@ impl UnitSlip {
         }
     }
 
+    /// Whether the values are too large, rather than too small.
+    pub fn is_too_large(self) -> bool {
+        self.joules_per_unit() < 1.0
+    }
+
     /// Which unit it looks like and what to do.
     pub fn hint(self) -> &'static str {
         match self {
@@ -60,17 +66,63 @@ impl UnitSlip {
 }
 
 /// A refused row, with the unit slip that would explain it where one does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
     /// The row and the reason.
     pub row: RejectedRow,
-    /// The slip, when another unit makes the row plausible.
-    pub slip: Option<UnitSlip>,
+    /// The energy at fault, where that is it.
+    doubt: Option<Doubt>,
+}
+
+/// An energy outside its bounds, before anybody says in which unit it may be.
+#[derive(Debug, Clone, PartialEq)]
+struct Doubt {
+    energy_j: f64,
+    least_j: f64,
+    most_j: f64,
+    off_log: f64,
+    has_duration: bool,
+    /// The reason without a guess at the unit.
+    finding: String,
 }
 
 impl From<RejectedRow> for Refusal {
     fn from(row: RejectedRow) -> Self {
-        Self { row, slip: None }
+        Self { row, doubt: None }
+    }
+}
+
+impl Refusal {
+    /// The slip, when another unit makes the row plausible: of those that do, the one that brings it nearest to the
+    /// other rows, which lie `usual_log` off the typical energy.
+    pub fn slip(&self, usual_log: f64) -> Option<UnitSlip> {
+        let doubt = self.doubt.as_ref()?;
+        let band = doubt.least_j..=doubt.most_j;
+        let off_by = |slip: &UnitSlip| (doubt.off_log - usual_log + slip.joules_per_unit().ln()).abs();
+        UnitSlip::ALL
+            .into_iter()
+            .filter(|slip| band.contains(&(doubt.energy_j * slip.joules_per_unit())))
+            .min_by(|a, b| off_by(a).total_cmp(&off_by(b)))
+    }
+
+    /// How far the energy is off, as the logarithm of its factor; `None` where it is not at fault.
+    pub fn off_log(&self) -> Option<f64> {
+        self.doubt.as_ref().map(|d| d.off_log)
+    }
+
+    /// The same refusal with `slip` as the likely fix.
+    pub fn explained(mut self, slip: Option<UnitSlip>) -> Self {
+        if let Some(doubt) = &self.doubt {
+            let fix = match slip {
+                Some(UnitSlip::Kilojoules) if doubt.has_duration => {
+                    format!("; {}, or is duration_s in ms?", UnitSlip::Kilojoules.hint())
+                }
+                Some(slip) => format!("; {}", slip.hint()),
+                None => String::new(),
+            };
+            self.row.reason = format!("{}{fix}", doubt.finding);
+        }
+        self
     }
 }
 
@@ -104,6 +156,16 @@ pub fn row(row: &Row) -> Result<(), Refusal> {
                 "expected at most tensor_parallel x data_parallel = {} (experts reuse those ranks), found {}",
                 t.saturating_mul(d),
                 row.expert_parallel
+            ),
+        );
+    }
+    if row.batch_size < f64::from(row.data_parallel) {
+        return refuse(
+            "batch_size",
+            format!(
+                "expected at least one sequence per replica, data_parallel = {d}, found {}; batch_size counts the \
+                 sequences of all replicas",
+                row.batch_size
             ),
         );
     }
@@ -147,44 +209,103 @@ fn energy(row: &Row) -> Result<(), Refusal> {
     if (least_j..=most_j).contains(&energy_j) {
         return Ok(());
     }
-    // Of the units that make it plausible the one nearest to the middle of what is: 300 W per GPU, or between the bounds.
-    let typical_j = match row.duration_s {
-        Some(duration_s) => 300.0 * f64::from(row.num_gpus) * duration_s,
-        None => (least_j * most_j).sqrt(),
-    };
-    let off_by = |slip: &UnitSlip| (energy_j * slip.joules_per_unit() / typical_j).ln().abs();
-    let slip = UnitSlip::ALL
-        .into_iter()
-        .filter(|slip| (least_j..=most_j).contains(&(energy_j * slip.joules_per_unit())))
-        .min_by(|a, b| off_by(a).total_cmp(&off_by(b)));
-    let fix = match (slip, row.duration_s) {
-        (Some(slip @ UnitSlip::Kilojoules), Some(_)) => format!("; {}, or is duration_s in ms?", slip.hint()),
-        (Some(slip), _) => format!("; {}", slip.hint()),
-        (None, _) => String::new(),
-    };
     let figure = |j: f64| if (1e-3..1e9).contains(&j) { format!("{j:.3}") } else { format!("{j:.3e}") };
-    let reason =
-        format!("expected {} to {} J ({what}), found {}{fix}", figure(least_j), figure(most_j), parse::shown(energy_j));
-    Err(Refusal { row: RejectedRow { line: row.line, column: Some("energy_j".to_owned()), reason }, slip })
+    let finding =
+        format!("expected {} to {} J ({what}), found {}", figure(least_j), figure(most_j), parse::shown(energy_j));
+    let doubt = Doubt {
+        energy_j,
+        least_j,
+        most_j,
+        off_log: off_log(row).unwrap_or_default(),
+        has_duration: row.duration_s.is_some(),
+        finding: finding.clone(),
+    };
+    let rejected = RejectedRow { line: row.line, column: Some("energy_j".to_owned()), reason: finding };
+    let refusal = Refusal { row: rejected, doubt: Some(doubt) };
+    let slip = refusal.slip(0.0);
+    Err(refusal.explained(slip))
 }
 
-fn energy_bounds_j(row: &Row) -> (f64, f64) {
+/// Logarithm of the energy over what is typical of the row; `None` without an energy.
+pub fn off_log(row: &Row) -> Option<f64> {
+    let energy_j = row.energy_j?;
+    let by_size = |size: Size| typical_j(row, size);
+    let typical_log = match (row.duration_s, Size::of(row).map(by_size)) {
+        // Each alone is right within a factor of three; their errors have little in common.
+        (Some(duration_s), Some(by_size)) => ((250.0 * f64::from(row.num_gpus) * duration_s).ln() + by_size.ln()) / 2.0,
+        (Some(duration_s), None) => (250.0 * f64::from(row.num_gpus) * duration_s).ln(),
+        (None, Some(by_size)) => by_size.ln(),
+        (None, None) => {
+            let (least_j, most_j) = energy_bounds_j(row);
+            (least_j * most_j).sqrt().ln()
+        }
+    };
+    Some(energy_j.ln() - typical_log)
+}
+
+/// Tokens that the batch processes, and the steps that read the weights.
+fn work(row: &Row) -> (f64, f64) {
     let input_tokens = row.input_tokens.unwrap_or(1.0);
     let tokens = match row.phase {
         Phase::Prefill => input_tokens,
         Phase::Decode => row.output_tokens,
         Phase::Total => input_tokens + row.output_tokens,
     };
-    let processed = row.batch_size * tokens;
-    let params = row.active_params.or_else(|| size_in_name(&row.model).map(|n| n / 10.0)).unwrap_or(5e7);
-    let steps = if row.phase == Phase::Prefill { 1.0 } else { row.output_tokens };
-    let least_j = 1e-13 * 2.0 * params * processed + 2e-11 * params / 2.0 * steps;
-    let most_j = 1500.0 * f64::from(row.num_gpus) * steps + 60.0 * processed;
-    (least_j, most_j)
+    (row.batch_size * tokens, if row.phase == Phase::Prefill { 1.0 } else { row.output_tokens })
 }
 
-/// The smallest size that a model name states: `Qwen3-30B-A3B` says 30 and 3 billion.
-fn size_in_name(name: &str) -> Option<f64> {
+fn energy_bounds_j(row: &Row) -> (f64, f64) {
+    let (processed, steps) = work(row);
+    let card = || ModelCard::builtin(&row.model).map(|card| card.active_params);
+    let params =
+        row.active_params.or_else(card).or_else(|| sizes_in_name(&row.model).map(|(n, _)| n / 10.0)).unwrap_or(5e7);
+    let least_j = 1e-13 * 2.0 * params * processed + 2e-11 * params / 2.0 * steps;
+    let any_j = 1500.0 * f64::from(row.num_gpus) * steps + 60.0 * processed;
+    let most_j = Size::of(row).map_or(any_j, |size| any_j.min(100.0 * typical_j(row, size)));
+    // Sizes that contradict each other leave no band at all; then the wider one holds.
+    if least_j < most_j { (least_j, most_j) } else { (least_j.min(any_j), any_j) }
+}
+
+/// What a model of this size takes: 0.5 J per step and GPU (3 ms at 170 W), 0.2 nJ per byte of 16-bit weights, 3 pJ per
+/// operation. Measured rows of others lie between 0.2 and 18 times that.
+fn typical_j(row: &Row, size: Size) -> f64 {
+    let (processed, steps) = work(row);
+    let replicas = f64::from(row.data_parallel.max(1));
+    // A replica reads the experts that its sequences visit, at most all of them.
+    let read_params = size.params.min(size.active_params * (row.batch_size / replicas).max(1.0));
+    let step_j = 0.5 * f64::from(row.num_gpus) + replicas * 2.0 * read_params * 2e-10;
+    step_j * steps + 2.0 * size.active_params * processed * 3e-12
+}
+
+/// A model's size, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Size {
+    params: f64,
+    active_params: f64,
+}
+
+impl Size {
+    /// From the columns, else from the card of that name, else from the name itself.
+    fn of(row: &Row) -> Option<Self> {
+        let columns = row
+            .params
+            .or(row.active_params)
+            .map(|params| Self { params, active_params: row.active_params.unwrap_or(params) });
+        let card = || {
+            let card = ModelCard::builtin(&row.model)?;
+            Some(Self { params: card.params, active_params: card.active_params })
+        };
+        // Below 5e7 it is a length of context (`-1M`) rather than a size.
+        let name = || {
+            let (_, params) = sizes_in_name(&row.model).filter(|(_, params)| *params >= 5e7)?;
+            Some(Self { params, active_params: params })
+        };
+        columns.or_else(card).or_else(name)
+    }
+}
+
+/// The smallest and the largest size that a model name states: `Qwen3-30B-A3B` says 3 and 30 billion, `8x7B` 7 and 56.
+fn sizes_in_name(name: &str) -> Option<(f64, f64)> {
     let is_number = |c: char| c.is_ascii_digit() || c == '.';
     name.split(|c: char| !(is_number(c) || c.is_ascii_alphabetic()))
         .filter_map(|word| {
@@ -194,11 +315,14 @@ fn size_in_name(name: &str) -> Option<f64> {
                 (_, Some(number)) => (number.to_owned(), 1e6),
                 _ => return None,
             };
-            let number = number.rsplit(|c| !is_number(c)).next()?;
-            number.parse::<f64>().ok().map(|n| n * scale)
+            let (before, number) = number.rsplit_once(|c| !is_number(c)).unwrap_or(("", &number));
+            let size = number.parse::<f64>().ok()? * scale;
+            let is_product = word.contains(&format!("{before}x{number}"));
+            let experts = before.parse::<f64>().ok().filter(|n| is_product && *n >= 1.0).unwrap_or(1.0);
+            Some((size, experts * size))
         })
-        .filter(|n| *n > 0.0)
-        .min_by(f64::total_cmp)
+        .filter(|(n, _)| *n > 0.0)
+        .reduce(|(least, most), (a, b)| (least.min(a), most.max(b)))
 }
 
 #[cfg(test)]
@@ -208,15 +332,15 @@ mod tests {
     #[test]
     fn the_size_is_read_from_the_name() {
         let table = [
-            ("meta-llama/Llama-2-70b-hf", Some(70e9)),
-            ("Qwen3-30B-A3B", Some(3e9)),
-            ("mistralai/Mixtral-8x7B-v0.1", Some(7e9)),
-            ("Qwen2.5-0.5B", Some(0.5e9)),
-            ("smollm-135m", Some(135e6)),
+            ("meta-llama/Llama-2-70b-hf", Some((70e9, 70e9))),
+            ("Qwen3-30B-A3B", Some((3e9, 30e9))),
+            ("mistralai/Mixtral-8x7B-v0.1", Some((7e9, 56e9))),
+            ("Qwen2.5-0.5B", Some((0.5e9, 0.5e9))),
+            ("smollm-135m", Some((135e6, 135e6))),
             ("gpt-oss", None),
         ];
         for (name, expected) in table {
-            assert_eq!(size_in_name(name), expected, "{name}");
+            assert_eq!(sizes_in_name(name), expected, "{name}");
         }
     }
 }

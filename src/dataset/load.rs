@@ -1,6 +1,6 @@
 //! Rows in our own columns, from a campaign directory, a Parquet file or a CSV file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use super::check::{self, Refusal, UnitSlip};
@@ -8,6 +8,7 @@ use super::frame::{self, Frame};
 use super::parse::{self, Cells};
 use super::row::{Dataset, RejectedRow, Row};
 use super::{Error, headers, import};
+use crate::schema::Phase;
 
 /// Configurations whose energy is asked for, with the text they came as, so that columns can be appended to it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,7 +42,29 @@ pub fn load(path: &Path) -> Result<Dataset, Error> {
         }
     })?;
     let rows = checked_rows(&frame, &places, false);
-    into_dataset(path, rows, frame.notes)
+    let mut dataset = into_dataset(path, rows, frame.notes)?;
+    if !places.contains_key("run_id") {
+        join_phases(&mut dataset.rows);
+    }
+    Ok(dataset)
+}
+
+/// Where a table names no runs, a decode row belongs to the total row of the same configuration and lengths, the second
+/// of them to the second: otherwise one batch would count twice, once whole and once without its prefill.
+fn join_phases(rows: &mut [Row]) {
+    let key = |row: &Row| {
+        let degrees = (row.tensor_parallel, row.pipeline_parallel, row.data_parallel, row.expert_parallel);
+        (row.workload_key(), degrees)
+    };
+    let mut runs: HashMap<_, VecDeque<String>> = HashMap::new();
+    for total in rows.iter().filter(|row| row.phase == Phase::Total) {
+        runs.entry(key(total)).or_default().push_back(total.run_id.clone());
+    }
+    for decode in rows.iter_mut().filter(|row| row.phase == Phase::Decode) {
+        if let Some(run_id) = runs.get_mut(&key(decode)).and_then(VecDeque::pop_front) {
+            decode.run_id = run_id;
+        }
+    }
 }
 
 /// Loads configurations: the columns of [`load`] save `energy_j`, which is neither needed nor checked.
@@ -96,29 +119,57 @@ pub(super) fn into_dataset(path: &Path, rows: Vec<Result<Row, Refusal>>, notes: 
     }
     let of = rows.len();
     let mut dataset = Dataset { notes, ..Dataset::default() };
-    let mut slips: HashMap<UnitSlip, (usize, String)> = HashMap::new();
+    let mut refusals = Vec::new();
     for row in rows {
         match row {
             Ok(row) => dataset.rows.push(row),
-            Err(refusal) => {
-                if let Some(slip) = refusal.slip {
-                    slips.entry(slip).or_insert_with(|| (0, refusal.row.to_string())).0 += 1;
-                }
-                dataset.rejected.push(refusal.row);
-            }
+            Err(refusal) => refusals.push(refusal),
         }
     }
-    // A file is in one unit: where most rows are off, the few that still look right are wrong too.
-    if let Some((slip, (count, example))) = slips.into_iter().max_by_key(|(_, (count, _))| *count)
-        && 2 * count > of
-    {
-        return Err(Error::WrongUnit { path, rows: count, of, hint: slip.hint().to_owned(), example });
+    if let Some(error) = wrong_unit(&path, &refusals, of) {
+        return Err(error);
     }
+    // A few slipped rows are named by their neighbours: kJ and Wh are nearer to each other than two models may be.
+    let usual_log = median(dataset.rows.iter().filter_map(check::off_log)).unwrap_or_default();
+    dataset.rejected = refusals
+        .into_iter()
+        .map(|refusal| {
+            let slip = refusal.slip(usual_log);
+            refusal.explained(slip).row
+        })
+        .collect();
     if dataset.rows.is_empty() {
         let reasons: Vec<String> = dataset.rejected.iter().take(3).map(ToString::to_string).collect();
         return Err(Error::NoGoodRow { path, count: of, reasons: reasons.join("; ") });
     }
     Ok(dataset)
+}
+
+/// One wrong unit that explains most rows: a file is in one unit, and where most rows are off, the few that still look
+/// right are wrong too. Rows too large and rows too small are no common slip, and the unit is that of the median row.
+fn wrong_unit(path: &Path, refusals: &[Refusal], of: usize) -> Option<Error> {
+    let slipped: Vec<(f64, UnitSlip, &Refusal)> =
+        refusals.iter().filter_map(|r| Some((r.off_log()?, r.slip(0.0)?, r))).collect();
+    let (large, small): (Vec<_>, Vec<_>) = slipped.into_iter().partition(|(_, slip, _)| slip.is_too_large());
+    let mut side = if large.len() > small.len() { large } else { small };
+    if 2 * side.len() <= of {
+        return None;
+    }
+    side.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (_, slip, median) = *side.get(side.len() / 2)?;
+    Some(Error::WrongUnit {
+        path: path.to_owned(),
+        rows: side.len(),
+        of,
+        hint: slip.hint().to_owned(),
+        example: median.row.to_string(),
+    })
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ impl<'a> Search<'a> {
             Some(Target::MeanTtftS) => ttft.as_ref(),
             _ => None,
         };
-        let count: usize = reach.iter().map(|(_, replicas)| *replicas as usize).sum();
+        let count: usize = reach.iter().map(|(batch, most)| replica_counts(*batch, *most).count()).sum();
         self.candidates += count;
         let bare = Point {
             platform: index,
@@ -179,7 +179,7 @@ impl<'a> Search<'a> {
         }
         let degrees_measured = platform.covers("t", f64::from(tensor)) && platform.covers("p", f64::from(pipeline));
         for (batch, most_replicas) in reach {
-            for replicas in 1..=*most_replicas {
+            for replicas in replica_counts(*batch, *most_replicas) {
                 let per_replica = batch / f64::from(replicas);
                 let energy_j = energy.value(per_replica, f64::from(replicas));
                 let tokens = batch * request.output_tokens;
@@ -229,6 +229,13 @@ impl<'a> Search<'a> {
         }
         Ok(())
     }
+}
+
+/// Replicas that a batch can be shared among: a whole number of sequences goes to each alike. A mean batch, which is no
+/// whole number, is shared by any.
+fn replica_counts(batch: f64, most: u32) -> impl Iterator<Item = u32> {
+    let is_whole = batch.fract() == 0.0;
+    (1..=most).filter(move |replicas| !is_whole || batch % f64::from(*replicas) == 0.0)
 }
 
 /// Degrees worth looking at: powers of two up to `most`, and whatever else was measured.

@@ -106,6 +106,66 @@ fn a_configuration_that_cannot_be_predicted_leaves_a_blank_in_its_place() {
 }
 
 #[test]
+fn predicting_a_prediction_replaces_its_columns() {
+    let desk = fitted();
+    desk.put("configs.csv", configurations(&unseen_grid(&CARDS[1..2])[..4]));
+    let once = desk.type_in("predict model.json configs.csv --csv").done().stdout;
+    // Stale figures, and columns of the user's own behind them.
+    let stale: String = once
+        .lines()
+        .enumerate()
+        .map(|(i, line)| match (i, line.rsplitn(4, ',').last()) {
+            (0, _) => format!("{line},why\n"),
+            (_, Some(asked)) => format!("{asked},1,1,1,mine\n"),
+            (_, None) => String::new(),
+        })
+        .collect();
+    desk.put("stale.csv", stale);
+    let twice = desk.type_in("predict model.json stale.csv --csv").done().stdout;
+    for (i, (before, after)) in once.lines().zip(twice.lines()).enumerate() {
+        let (asked, figures) =
+            before.match_indices(',').rev().nth(2).map(|(at, _)| before.split_at(at)).expect("three");
+        assert_eq!(after, format!("{asked},{}{figures}", if i == 0 { "why" } else { "mine" }));
+    }
+    assert_eq!(twice.lines().count(), 5);
+}
+
+#[test]
+fn a_table_of_which_nothing_can_be_predicted_is_a_failure() {
+    let desk = fitted();
+    let table = configurations(&unseen_grid(&CARDS[1..2])[..3]).replace("lab/dense-8b", "lab/nobody");
+    desk.put("configs.csv", table);
+    for line in ["predict model.json configs.csv --csv", "predict model.json configs.csv --json"] {
+        let ran = desk.type_in(line).ends_with(1).remarks("none of the 3 configurations in configs.csv");
+        assert_eq!(ran.remarks("rejected: row 3: the model has no law of energy_j").stdout, "");
+    }
+}
+
+#[test]
+fn expert_parallel_is_said_to_be_ignored_and_only_where_it_is_used() {
+    let desk = fitted();
+    let with = |table: &str, degree: &str| {
+        let lines = table.lines().enumerate();
+        lines
+            .map(|(i, line)| match i {
+                0 => format!("{line},expert_parallel\n"),
+                // The last row has tensor-parallel ranks to spread experts over.
+                _ if i + 1 == table.lines().count() => format!("{line},{degree}\n"),
+                _ => format!("{line},1\n"),
+            })
+            .collect::<String>()
+    };
+    let (rows, asked) = (desk.text("rows.csv"), configurations(&unseen_grid(&CARDS[1..2])));
+    for (degree, notes) in [("1", 0), ("2", 1)] {
+        desk.put("experts.csv", with(&rows, degree)).put("asked.csv", with(&asked, degree));
+        for line in ["fit experts.csv --no-held-out", "predict model.json asked.csv --csv"] {
+            let said = desk.type_in(line).done().stderr;
+            assert_eq!(said.matches("the law does not look at it").count(), notes, "{line}: {said}");
+        }
+    }
+}
+
+#[test]
 fn recommend_respects_its_limits_and_counts_its_gpus() {
     let desk = fitted();
     let ask = |more: &str| {

@@ -102,6 +102,8 @@ fn a_bad_row_is_refused_with_row_column_and_fix_and_the_others_stay() {
         ("m-70b,A100,4,4,1,8,512,128,9000000000", "energy_j", "energy_j seems to be in microjoules: divide it by 1e6"),
         ("m-70b,A100,4,4,1,8,512,128,9000000", "energy_j", "energy_j seems to be in millijoules: divide it by 1000"),
         ("m-70b,A100,4,4,1,8,512,128,0.0025", "energy_j", "energy_j seems to be in kWh: multiply it by 3.6e6"),
+        // 4.7 J a token on four GPUs is what 70 billion parameters may take, and not what one billion may.
+        ("m-1.1b,A100,4,4,1,8,512,128,900000", "energy_j", "energy_j seems to be in millijoules: divide it by 1000"),
         (",A100,4,4,1,8,512,128,9000", "model", "expected a name, found nothing"),
         ("m-70b,A100,4,2.5,1,8,512,128,9000", "tensor_parallel", "whole number"),
         ("m-70b,A100,4,0,1,8,512,128,9000", "tensor_parallel", "expected 1 or more, found 0"),
@@ -157,6 +159,71 @@ fn a_file_in_another_unit_is_refused_as_a_whole() {
                 .collect();
             let got = message(&format!("{HEADER},duration_s\n{rows}"));
             assert!(got.contains(expected) && got.contains("of 6 rows"), "{factor}: {got}");
+        }
+    }
+}
+
+#[test]
+fn a_replica_without_a_sequence_is_refused() {
+    let text = format!("{HEADER},data_parallel\nm-70b,A100,4,2,1,1,512,128,900,2\nm-70b,A100,4,2,1,2,512,128,900,2\n");
+    let dataset = loaded(text).unwrap();
+    assert_eq!((dataset.rows.len(), dataset.rejected[0].column.as_deref()), (1, Some("batch_size")));
+    let reason = &dataset.rejected[0].reason;
+    assert!(reason.contains("at least one sequence per replica, data_parallel = 2, found 1"), "{reason}");
+}
+
+#[test]
+fn phases_of_one_batch_are_one_run_where_the_table_names_none() {
+    let rows = "m-70b,A100,4,4,1,8,512,128,9000,total\n\
+                m-70b,A100,4,4,1,8,512,128,9100,\n\
+                m-70b,A100,4,4,1,8,512,128,8000,decode\n\
+                m-70b,A100,4,4,1,8,512,64,4000,decode\n\
+                m-70b,A100,4,2,2,8,512,128,8000,decode\n\
+                m-70b,A100,4,4,1,8,512,128,8100,decode\n\
+                m-70b,A100,4,4,1,8,512,128,8200,decode\n";
+    let dataset = loaded(format!("{HEADER},phase\n{rows}")).unwrap();
+    let ids: Vec<&str> = dataset.rows.iter().map(|r| r.run_id.as_str()).collect();
+    assert_eq!(ids, ["row-1", "row-2", "row-1", "row-4", "row-5", "row-2", "row-7"]);
+    // Runs that are named stay as they are.
+    let named: String = rows.lines().map(|line| format!("{line},x{}\n", line.len())).collect();
+    let dataset = loaded(format!("{HEADER},phase,run_id\n{named}")).unwrap();
+    assert!(dataset.rows.iter().all(|r| r.run_id.starts_with('x')));
+}
+
+/// TinyLlama on an A100, from a time per step and a power that were not taken from the bounds: 4 ms and a bit per
+/// sequence, 120 W to 350 W.
+fn small_model(i: usize, factor: f64) -> (f64, f64) {
+    let batch = [1.0, 4.0, 16.0, 64.0, 256.0][i % 5];
+    let duration_s = 128.0 * (0.004 + 2e-5 * batch) + 512.0 * batch * 1.5e-5;
+    let power_w = 120.0 + 230.0 * (batch / 256.0_f64).sqrt();
+    (batch, power_w * duration_s * factor)
+}
+
+#[test]
+fn a_small_model_in_another_unit_is_refused_and_the_unit_named() {
+    let columns = format!("{HEADER},params");
+    let table = |name: &str, params: &str, factor: &dyn Fn(usize) -> f64| {
+        let rows = (0..100).map(|i| {
+            let (batch, energy) = small_model(i, factor(i));
+            format!("{name},A100-SXM4-80GB,1,1,1,{batch},512,128,{energy},{params}\n")
+        });
+        format!("{columns}\n{}", rows.collect::<String>())
+    };
+    for (name, params) in [("lab/mine", "1.1e9"), ("lab/mine-1.1b", ""), ("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "")] {
+        let good = loaded(table(name, params, &|_| 1.0)).unwrap();
+        assert_eq!((good.rows.len(), good.rejected.len()), (100, 0), "{name}");
+        for (factor, unit) in
+            [(1e3, "in millijoules"), (1e6, "in microjoules"), (1e-3, "in kilojoules"), (1.0 / 3.6e6, "in kWh")]
+        {
+            let got = message(&table(name, params, &|_| factor));
+            assert!(got.contains("rows are off by one factor: energy_j seems to be") && got.contains(unit), "{got}");
+            assert!(!got.contains("in Wh"), "{got}");
+            // A few among good ones: these are the measure of them.
+            let few = loaded(table(name, params, &|i| if i % 20 == 3 { factor } else { 1.0 })).unwrap();
+            assert_eq!((few.rows.len(), few.rejected.len()), (95, 5), "{name} {factor}");
+            for refused in &few.rejected {
+                assert!(refused.reason.contains(unit), "{name} {factor}: {refused}");
+            }
         }
     }
 }
