@@ -126,11 +126,44 @@ impl Refusal {
     }
 }
 
+/// Column, value, least and most that any machine or model of this century has. Beyond them products of columns leave
+/// the range of floating-point numbers, and a fit would search for ever in what is infinite everywhere.
+fn ranges(row: &Row) -> [(&'static str, Option<f64>, f64, f64); 16] {
+    const TOKENS: f64 = 1e9;
+    const TIMES: (f64, f64) = (1e-9, 1e9);
+    // A time of 0 is one that nobody took.
+    let time = |seconds: Option<f64>| seconds.filter(|s| *s != 0.0);
+    [
+        ("batch_size", Some(row.batch_size), 1.0, 1e7),
+        ("input_tokens", row.input_tokens, 1.0, TOKENS),
+        ("output_tokens", Some(row.output_tokens), 1.0, TOKENS),
+        ("duration_s", row.duration_s, TIMES.0, TIMES.1),
+        ("mean_ttft_s", time(row.mean_ttft_s), TIMES.0, TIMES.1),
+        ("mean_tpot_s", time(row.mean_tpot_s), TIMES.0, TIMES.1),
+        ("kv_capacity_tokens", row.kv_capacity_tokens, 1.0, 1e15),
+        ("params", row.params, 0.0, 1e16),
+        ("active_params", row.active_params, 1e3, 1e16),
+        ("n_layers", row.n_layers, 1.0, 1e5),
+        ("hidden_size", row.hidden_size, 1.0, 1e7),
+        ("kv_bytes_per_token", row.kv_bytes_per_token, 0.0, 1e12),
+        ("num_experts", row.num_experts, 0.0, 1e6),
+        ("experts_per_token", row.experts_per_token, 0.0, 1e6),
+        ("bytes_per_weight", row.bytes_per_weight, 0.01, f64::INFINITY),
+        ("gpu_memory_bytes", row.gpu_memory_bytes, 0.0, 1e15),
+    ]
+}
+
 /// Refuses a row whose values contradict each other or physics.
 pub fn row(row: &Row) -> Result<(), Refusal> {
     let refuse = |column: &str, reason: String| {
         Err(Refusal::from(RejectedRow { line: row.line, column: Some(column.to_owned()), reason }))
     };
+    for (column, value, least, most) in ranges(row) {
+        if let Some(value) = value.filter(|v| !(least..=most).contains(v)) {
+            let [least, most, found] = [least, most, value].map(parse::shown);
+            return refuse(column, format!("expected a value from {least} to {most}, found {found}"));
+        }
+    }
     let (t, p, d) = (u64::from(row.tensor_parallel), u64::from(row.pipeline_parallel), u64::from(row.data_parallel));
     let product = t.saturating_mul(p).saturating_mul(d);
     let num_gpus = u64::from(row.num_gpus);

@@ -202,6 +202,8 @@ fn bad_rows_among_good_ones_are_refused_by_name() {
             11 => set(row, "input_tokens", ""),
             12 => set(row, "model", ""),
             13 => set(row, "tensor_parallel", "1.5"),
+            14 => set(row, "batch_size", "1e308"),
+            15 => set(row, "n_layers", "1e30"),
             _ => {}
         }),
     );
@@ -216,13 +218,13 @@ fn bad_rows_among_good_ones_are_refused_by_name() {
         "rejected: row 10: expected 21 fields as in the header, found 22; is there a decimal comma",
         "rejected: row 12, model: expected a name, found nothing",
         "rejected: row 13, tensor_parallel: expected a whole number",
-        "rejected: 1 more rows",
+        "rejected: 3 more rows",
     ];
     check(&desk, &[("fit odd.csv -o odd.json", 3, &expected)]);
     let json = desk.type_in("fit odd.csv --json").ends_with(3).json();
     assert_eq!(
         (json["model"]["training"]["rows"].as_u64(), json["rejected"].as_array().map(Vec::len)),
-        (Some(61), Some(11))
+        (Some(59), Some(13))
     );
     check(
         &desk,
@@ -232,6 +234,25 @@ fn bad_rows_among_good_ones_are_refused_by_name() {
             &["row 7: batch_size: expected 1 or more, found 0", "row 11: input_tokens"],
         )],
     );
+}
+
+#[test]
+fn numbers_beyond_all_machines_are_refused_before_anything_is_fitted() {
+    // A batch of 1e308 made the fit search for ever, and one of 1e30 layers wrote a model file with holes.
+    let desk = fitted();
+    for (name, value) in [
+        ("batch_size", "1e308"),
+        ("input_tokens", "1e12"),
+        ("params", "1e300"),
+        ("n_layers", "1e30"),
+        ("mean_tpot_s", "1e-300"),
+    ] {
+        desk.put("huge.csv", changed(|_, row| row[column(name)] = value.to_owned()));
+        check(
+            &desk,
+            &[("fit huge.csv", 1, &["none of 72 rows can be used", &format!("column {name}: expected a value from")])],
+        );
+    }
 }
 
 #[test]
@@ -461,7 +482,7 @@ fn sweeps_that_do_not_parse_or_cannot_run() {
             (
                 "run small.lua -o other",
                 1,
-                &["other is no campaign", "found `notes.txt`", "choose a new or empty directory"],
+                &["other is no campaign", "found `notes.txt`", "name a new directory with -o"],
             ),
             ("run small.lua -o c", 1, &["c/runs.jsonl line 1 is no run", "restore the file from a copy"]),
         ],
