@@ -94,7 +94,7 @@ fn a_law_without_errors_in_its_rows_is_found_again() {
     };
     // The numbers of support/known_law.rs; those that these rows pin down.
     for (name, truth, relative) in
-        [("k0", 0.010, 0.05), ("k1", 3e-12, 0.05), ("k3", 2.5e-10, 0.05), ("k4", 3e-12, 0.1), ("k6", 2e-10, 0.5)]
+        [("k0", 0.030, 0.05), ("k1", 3e-12, 0.05), ("k3", 2.5e-10, 0.05), ("k4", 3e-12, 0.1), ("k6", 2e-10, 0.5)]
     {
         let found = value(name);
         assert!((found / truth - 1.0).abs() < relative, "{name}: {found}, not {truth}");

@@ -56,7 +56,7 @@ impl Work {
 
     fn waves(&self) -> f64 {
         let capacity = (0.9 * GPU_MEMORY_BYTES * self.t - self.weight_bytes()) / self.card.kv_bytes_per_token;
-        (self.batch * (self.input + self.output) / capacity).max(1.0)
+        (self.batch * (self.input + self.output) / capacity).min(self.batch).max(1.0)
     }
 
     fn fits(&self) -> bool {
@@ -67,7 +67,7 @@ impl Work {
     pub(crate) fn energy_j(&self) -> f64 {
         let Self { card, t, batch, input, output } = *self;
         let (l, h) = (card.n_layers, card.hidden_size);
-        let idle = 0.010 * l * t * output * self.waves();
+        let idle = 0.030 * l.powf(0.7) * t * output * self.waves();
         let prefill = (3e-12 * card.params * batch * input + 4e-13 * l * h * batch * input * input) * t.powf(0.25);
         let weights = 2.5e-10 * self.weight_bytes() * self.waves();
         let arithmetic = 3e-12 * card.params * batch;
