@@ -122,11 +122,12 @@ pub(crate) fn describe(model: &Model) -> anyhow::Result<String> {
     for law in others {
         writeln!(
             text,
-            "also fitted: {} for {}, {} rows, residual {:.1} %",
+            "also fitted: {} for {}, {} rows, residual {:.1} %{}",
             law.skeleton.target,
             law.scope(),
             law.rows,
-            100.0 * law.sigma_log
+            100.0 * law.sigma_log,
+            if law.simulated { "  [simulated]" } else { "" }
         )?;
     }
     Ok(text)

@@ -72,6 +72,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             Ok(_) => {}
         }
     }
+    if answers.iter().flatten().any(|p| p.simulated) {
+        eprintln!("note: the law behind these figures was fitted to simulated rows");
+    }
     output::remarks(&rejected);
     output::remarks(&outside);
     anyhow::ensure!(
@@ -129,6 +132,7 @@ fn as_json(c: &Configurations, answers: &[Result<Prediction, String>], target: T
             Ok(p) => {
                 object.extend(columns(target).into_iter().zip([p.value, p.low, p.high].map(|v| json!(v))));
                 object.insert("outside".to_owned(), json!(p.outside));
+                object.insert("simulated".to_owned(), json!(p.simulated));
             }
             Err(reason) => {
                 object.extend(columns(target).into_iter().map(|name| (name, Value::Null)));
@@ -141,12 +145,15 @@ fn as_json(c: &Configurations, answers: &[Result<Prediction, String>], target: T
 }
 
 fn as_table(c: &Configurations, answers: &[Result<Prediction, String>], target: Target) -> String {
-    let headers = ["model", "tp", "pp", "dp", "batch", "in", "out", target.as_str(), "90 % interval"];
+    let headers = ["model", "tp", "pp", "dp", "batch", "in", "out", target.as_str(), "90 % interval", ""];
     let mut table = output::table(&headers, &[1, 2, 3, 4, 5, 6, 7, 8]);
     for (row, answer) in c.rows.iter().zip(answers) {
-        let (figure, interval) = match answer {
-            Ok(p) => (short(p.value), format!("{} to {}", short(p.low), short(p.high))),
-            Err(_) => ("-".to_owned(), "rejected".to_owned()),
+        let (figure, interval, label) = match answer {
+            Ok(p) => {
+                let label = if p.simulated { "[simulated]" } else { "" };
+                (short(p.value), format!("{} to {}", short(p.low), short(p.high)), label)
+            }
+            Err(_) => ("-".to_owned(), "rejected".to_owned(), ""),
         };
         match row {
             Ok(r) => table.add_row([
@@ -159,6 +166,7 @@ fn as_table(c: &Configurations, answers: &[Result<Prediction, String>], target: 
                 short(r.output_tokens),
                 figure,
                 interval,
+                label.to_owned(),
             ]),
             Err(refused) => table.add_row([format!("row {}", refused.line), "-".to_owned()]),
         };

@@ -123,6 +123,8 @@ pub struct Prediction {
     pub std_log: f64,
     /// Symbols whose value lies outside what was measured; empty inside the domain.
     pub outside: Vec<String>,
+    /// Whether the law behind it was fitted to simulated rows.
+    pub simulated: bool,
 }
 
 impl Law {
@@ -161,7 +163,14 @@ impl Law {
         let models = self.fitted_models.len() as f64;
         let degrees = if known_model { self.degrees_of_freedom } else { self.degrees_of_freedom.min(models + 1.0) };
         let reach = (quantile(PREDICTION_LEVEL, degrees) * std_log).exp();
-        Prediction { value, low: value / reach, high: value * reach, std_log, outside: self.outside(case) }
+        Prediction {
+            value,
+            low: value / reach,
+            high: value * reach,
+            std_log,
+            outside: self.outside(case),
+            simulated: self.simulated,
+        }
     }
 
     /// `d ln f / d parameter`, coefficients first.
