@@ -109,7 +109,8 @@ impl Findings {
         let mut input = report::of_campaign("energylens demo", campaign, &self.fitted.dataset, &self.model)?;
         input.simulated = true;
         input.recommendation = Some(&self.answer);
-        input.recording = Some(report::facts(&self.fitted.recording));
+        // A resumed session knows only its own part of the recording.
+        input.recording = (self.fitted.runs.resumed == 0).then(|| report::facts(&self.fitted.recording));
         input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
         Ok(input)
     }

@@ -74,11 +74,15 @@ impl Conducted {
     pub(crate) fn describe(&self, dir: &Path) -> String {
         let resumed =
             if self.runs.resumed > 0 { format!(", {} done before", self.runs.resumed) } else { String::new() };
+        // A session that found everything done has recorded nothing; that says nothing of the campaign.
+        let recording = match self.runs.carried_out {
+            0 => String::new(),
+            _ => format!("{}\n", doctor::summary(&self.recording)),
+        };
         format!(
-            "{} runs carried out{resumed}, {} failed  [simulated]\n{}\n{} phase energies in {}, {} rejected",
+            "{} runs carried out{resumed}, {} failed  [simulated]\n{recording}{} phase energies in {}, {} rejected",
             self.runs.carried_out,
             self.runs.failed,
-            doctor::summary(&self.recording),
             self.dataset.rows.len(),
             dir.join("phases.parquet").display(),
             self.dataset.rejected.len()

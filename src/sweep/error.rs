@@ -93,7 +93,7 @@ pub enum Error {
     #[error("campaign")]
     Store(#[source] crate::store::Error),
     /// Whoever watches the sweep could not go on (a recorder whose disk is full, say).
-    #[error("the sweep was watched by something that failed")]
+    #[error("the sweep stopped because its recording failed; the same command goes on with the runs that are left")]
     Observer(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The workload as a whole is unusable, not one of its runs.
     #[error("workload: {0}")]
