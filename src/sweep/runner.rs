@@ -45,11 +45,12 @@ pub enum Event<'a> {
         /// The instant.
         t_mono_ns: i64,
     },
-    /// A run ended, well (`done`) or not (`failed`), and stands in the journal.
+    /// A run ended, well (`done`) or not (`failed`), and will stand in the journal when the observer returns: until then
+    /// its recording must be safe.
     RunEnded {
         /// What came of it.
         row: &'a RunRow,
-        /// Runs that have ended, in this session and before.
+        /// Runs that have ended, in this session and before, this one included.
         finished: usize,
         /// Runs of the plan.
         total: usize,
@@ -118,10 +119,11 @@ pub fn run_plan(
         row.t_begin_mono_ns = t_begin_mono_ns;
         row.status = if error.is_some() { RunStatus::Failed } else { RunStatus::Done };
         row.error = error;
+        // Whoever records must have it safe before the journal says that the run need not be repeated.
+        let ended = Event::RunEnded { row: &row, finished: journal.finished() + 1, total: plan.runs.len() };
+        observe(ended).map_err(Error::Observer)?;
         journal.note(&row)?;
         outcome.carried_out += 1;
-        let ended = Event::RunEnded { row: &row, finished: journal.finished(), total: plan.runs.len() };
-        observe(ended).map_err(Error::Observer)?;
     }
     outcome.failed = journal.failed();
     Ok(outcome)
