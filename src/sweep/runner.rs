@@ -129,6 +129,9 @@ pub fn run_plan(
     Ok(outcome)
 }
 
+/// Idle time after the last window of a run, s: some refreshes of the slowest counters known (100 ms).
+const CLOSING_S: f64 = 0.5;
+
 /// Why a run did not get to its end.
 enum Break {
     /// The run failed; the sweep goes on.
@@ -214,6 +217,10 @@ impl Session<'_, '_> {
         if !self.point.is_prefill_only() {
             measured.total = self.window("total", self.point.output_tokens)?;
         }
+        // The window's last joules are known once each counter has moved again: a run that is called done without it
+        // would lose them to whoever kills the runner now.
+        self.workload.idle(CLOSING_S);
+        self.advanced()?;
         Ok(measured)
     }
 
