@@ -91,13 +91,13 @@ fn commands(block: &Block<'_>) -> Vec<Shown> {
 }
 
 /// A node whose only counter is one that stands still.
-fn powercap_tree(dir: &Path) -> PathBuf {
-    let zone = dir.join("powercap/intel-rapl:0");
+fn sysfs_tree(dir: &Path) -> PathBuf {
+    let zone = dir.join("sys/class/powercap/intel-rapl:0");
     fs::create_dir_all(&zone).expect("a zone");
     for (file, content) in [("name", "package-0"), ("energy_uj", "1000"), ("max_energy_range_uj", "262143328850")] {
         fs::write(zone.join(file), format!("{content}\n")).expect("a file of the zone");
     }
-    dir.join("powercap")
+    dir.join("sys")
 }
 
 fn copy_files(from: &Path, to: &Path) {
@@ -114,7 +114,7 @@ fn carry_out(document: &str) {
     let dir = scratch.path();
     copy_files(&root().join("scripts/sweeps"), &dir.join("scripts/sweeps"));
     copy_files(&root().join("docs"), &dir.join("docs"));
-    let powercap = powercap_tree(dir);
+    let sysfs = sysfs_tree(dir);
     let blocks = blocks(&text);
     for block in &blocks {
         if let Some(name) = block.fence.strip_prefix("csv ") {
@@ -128,7 +128,7 @@ fn carry_out(document: &str) {
         let mut process = Command::new(env!("CARGO_BIN_EXE_energylens"));
         process.current_dir(dir).arg(verb);
         if command.needs_counters {
-            process.args(["--sources", "rapl", "--powercap-root"]).arg(&powercap);
+            process.args(["--sources", "rapl", "--sysfs-root"]).arg(&sysfs);
         }
         let output = process.args(rest).output().expect("the built binary runs");
         assert_eq!(

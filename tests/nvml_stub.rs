@@ -180,7 +180,11 @@ fn strange_driver_strings_do_no_harm() {
 #[test]
 fn detection_reports_one_line_per_source() {
     let stub = Stub::new("devices 2, 0.energy_mj 1, 1.energy_mj 2");
-    let options = DetectOptions { nvml_library: Some(stub.library()), powercap_root: stub.path().join("no-powercap") };
+    let options = DetectOptions {
+        nvml_library: Some(stub.library()),
+        sysfs_root: stub.path().join("no-sysfs"),
+        ..DetectOptions::default()
+    };
     let detection = detect(&options);
     assert_eq!(detection.found.len(), 1);
     assert_eq!(detection.devices().count(), 2);

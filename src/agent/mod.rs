@@ -20,6 +20,7 @@ mod ring;
 mod sampler;
 mod schedule;
 mod writer;
+mod writing;
 
 pub use error::{Error, Result};
 pub use marks::MarkWriter;

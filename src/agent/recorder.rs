@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::error::{Error, Result};
 use super::recording::Recording;
-use super::ring::{RingReader, RingWriter, Waited, ring};
+use super::ring::{RingWriter, ring};
 use super::sampler::{Sampler, SamplerOptions};
 use super::writer::SampleWriter;
+use super::writing::write_until_ended;
 use crate::clock::{Clock, ClockAnchor};
 use crate::source::CounterSource;
 use crate::store::{FileMetadata, SampleRow, host_name};
@@ -21,8 +21,6 @@ use crate::units::NS_PER_MS;
 
 /// How long the sampler goes on before it looks whether it shall stop.
 const SLICE_NS: i64 = 100 * NS_PER_MS;
-/// Rows are flushed this often: what `kill -9` can lose.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 /// What a recording says about itself, and how it is made.
 #[derive(Debug, Clone)]
@@ -242,44 +240,5 @@ fn sample_until_stopped(
             return;
         }
         sampler.run_until(now + SLICE_NS, &mut |row| ring.push(row));
-    }
-}
-
-fn write_until_ended(
-    mut writer: SampleWriter,
-    ring: &RingReader<SampleRow>,
-    shared: &Mutex<Recording>,
-    stop: &AtomicBool,
-) -> Result<Recording> {
-    let latest = || {
-        let mut recording = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        recording.lost_rows = ring.lost();
-        recording
-    };
-    let mut next_flush = Instant::now() + FLUSH_EVERY;
-    let mut refused = false;
-    loop {
-        let wait = next_flush.saturating_duration_since(Instant::now());
-        if writer.is_stuck() {
-            // The disk refuses. The ring fills meanwhile, and counts what it must refuse.
-            std::thread::sleep(wait);
-        } else {
-            match ring.pop_within(wait) {
-                Waited::Item(row) => writer.push(row),
-                Waited::TimedOut => {}
-                Waited::Ended => return writer.finish(&latest),
-            }
-        }
-        let due = Instant::now() >= next_flush;
-        // While the disk refuses, once a second is often enough to ask.
-        if due || (writer.is_batch_full() && !refused) {
-            refused = writer.flush(&latest).is_err();
-            if due || refused {
-                next_flush = Instant::now() + FLUSH_EVERY;
-            }
-        }
-        if refused && writer.is_stuck() && stop.load(Ordering::Acquire) {
-            return writer.finish(&latest);
-        }
     }
 }

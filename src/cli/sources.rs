@@ -3,35 +3,31 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use energylens::source::detect::{DetectOptions, Detection, detect};
+use energylens::source::detect::{DetectOptions, Detection, SourceKind, detect};
 
 /// Where counters are looked for.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArguments {
     /// Read only these: nvml, rapl.
-    #[arg(long, value_delimiter = ',', value_parser = ["nvml", "rapl"])]
-    sources: Vec<String>,
+    #[arg(long, value_delimiter = ',')]
+    sources: Vec<SourceKind>,
     /// NVML's library, where the loader does not find it.
     #[arg(long, hide_short_help = true)]
     nvml_library: Option<PathBuf>,
-    /// Root of the powercap tree.
+    /// What stands for /sys.
     #[arg(long, hide_short_help = true)]
-    powercap_root: Option<PathBuf>,
+    sysfs_root: Option<PathBuf>,
 }
 
 impl SourceArguments {
     /// Tries the sources asked for.
     pub(crate) fn detect(&self) -> Detection {
         let defaults = DetectOptions::default();
-        let mut detection = detect(&DetectOptions {
+        detect(&DetectOptions {
+            kinds: self.sources.clone(),
             nvml_library: self.nvml_library.clone(),
-            powercap_root: self.powercap_root.clone().unwrap_or(defaults.powercap_root),
-        });
-        if !self.sources.is_empty() {
-            let wanted = |id: &str| self.sources.iter().any(|s| id.split(':').next() == Some(s));
-            detection.found.retain(|source| source.devices().iter().any(|d| wanted(&d.id)));
-        }
-        detection
+            sysfs_root: self.sysfs_root.clone().unwrap_or(defaults.sysfs_root),
+        })
     }
 
     /// The same, failing with the reasons when nothing can be read.
@@ -39,8 +35,8 @@ impl SourceArguments {
         let detection = self.detect();
         if detection.found.is_empty() {
             let reasons: Vec<String> = detection.report.iter().map(|f| format!("\n  {f}")).collect();
-            let which =
-                if self.sources.is_empty() { String::new() } else { format!(" of {}", self.sources.join(", ")) };
+            let kinds: Vec<_> = self.sources.iter().map(|kind| kind.as_str()).collect();
+            let which = if kinds.is_empty() { String::new() } else { format!(" of {}", kinds.join(", ")) };
             anyhow::bail!(
                 "no energy counter{which} can be read here; `energylens demo` needs none{}",
                 reasons.join("")

@@ -1,27 +1,64 @@
 //! What can this node measure?
 //!
-//! [`detect`] tries every source once and reports one line for each: what it can do, or why not and the fix.
+//! [`detect`] tries every source once and reports one line for each: what it can do, or why not and the fix. Each source
+//! has one function in [`PROBES`].
 
 use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::nvml::NvmlSource;
-use super::rapl::{POWERCAP_ROOT, RaplSource};
+use super::rapl::RaplSource;
 use super::{CounterSource, Device, Scope};
 use crate::schema::EnergySource;
 
-/// Where to look.
+/// A kind of source, as `--sources` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SourceKind {
+    /// NVIDIA GPUs.
+    Nvml,
+    /// CPU packages and their memory through powercap.
+    Rapl,
+}
+
+impl SourceKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Nvml, Self::Rapl];
+
+    /// The name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nvml => "nvml",
+            Self::Rapl => "rapl",
+        }
+    }
+}
+
+impl FromStr for SourceKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let known: Vec<_> = Self::ALL.iter().map(|kind| kind.as_str()).collect();
+            format!("`{text}` is no source; expected one of {}", known.join(", "))
+        })
+    }
+}
+
+/// Where to look: the outside world of every source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetectOptions {
+    /// Only these kinds are tried; all of them if empty.
+    pub kinds: Vec<SourceKind>,
     /// NVML's library; `None` lets the loader find it.
     pub nvml_library: Option<PathBuf>,
-    /// Root of the powercap tree.
-    pub powercap_root: PathBuf,
+    /// What stands for `/sys`.
+    pub sysfs_root: PathBuf,
 }
 
 impl Default for DetectOptions {
     fn default() -> Self {
-        Self { nvml_library: None, powercap_root: PathBuf::from(POWERCAP_ROOT) }
+        Self { kinds: Vec::new(), nvml_library: None, sysfs_root: PathBuf::from("/sys") }
     }
 }
 
@@ -75,9 +112,24 @@ impl Detection {
     }
 }
 
-/// Tries NVML and RAPL.
+/// Tries one kind of source, and adds what it found and one finding at least to the detection.
+type Probe = fn(&DetectOptions, &mut Detection);
+
+/// Every kind of source, in the order in which they are tried and reported.
+const PROBES: &[(SourceKind, Probe)] = &[(SourceKind::Nvml, nvml), (SourceKind::Rapl, rapl)];
+
+/// Tries the kinds of sources asked for.
 pub fn detect(options: &DetectOptions) -> Detection {
     let mut detection = Detection { found: Vec::new(), report: Vec::new(), driver: None };
+    for (kind, probe) in PROBES {
+        if options.kinds.is_empty() || options.kinds.contains(kind) {
+            probe(options, &mut detection);
+        }
+    }
+    detection
+}
+
+fn nvml(options: &DetectOptions, detection: &mut Detection) {
     match NvmlSource::open(options.nvml_library.as_deref()) {
         Ok(source) => {
             detection.driver = source.driver_version().map(|version| format!("NVIDIA {version}"));
@@ -86,14 +138,16 @@ pub fn detect(options: &DetectOptions) -> Detection {
         }
         Err(error) => detection.report.push(unusable("NVIDIA GPUs (NVML)", &error)),
     }
-    match RaplSource::open(&options.powercap_root) {
+}
+
+fn rapl(options: &DetectOptions, detection: &mut Detection) {
+    match RaplSource::open(&options.sysfs_root.join("class/powercap")) {
         Ok(source) => {
             detection.report.push(usable("CPU packages (RAPL)", source.devices(), source.notes()));
             detection.found.push(Box::new(source));
         }
         Err(error) => detection.report.push(unusable("CPU packages (RAPL)", &error)),
     }
-    detection
 }
 
 fn usable(source: &'static str, devices: &[Device], notes: &[String]) -> Finding {

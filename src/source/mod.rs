@@ -74,10 +74,36 @@ pub enum ReadError {
     Fatal(String),
 }
 
-/// Reads counters. Reading takes `&mut self`: some drivers step backwards when one handle is read from two threads.
+/// What changes slowly beside the energy: read about once a second, never on the hot path. Every field may be missing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Telemetry {
+    /// Temperature of the device, degrees Celsius.
+    pub temperature_c: Option<f64>,
+    /// Clock of the compute units, Hz.
+    pub core_clock_hz: Option<f64>,
+    /// Clock of the memory, Hz.
+    pub memory_clock_hz: Option<f64>,
+    /// Share of the time in which the device did anything, 0 to 1.
+    pub utilization: Option<f64>,
+    /// Memory in use, bytes.
+    pub memory_used_bytes: Option<u64>,
+    /// Power limit in force, W.
+    pub power_limit_w: Option<f64>,
+    /// Why the clocks are held down, in the words of the `telemetry` table: `power_cap`, `thermal`, `hardware`, ...
+    pub throttle_reasons: Vec<&'static str>,
+}
+
+/// Reads counters. Reading takes `&mut self`: some drivers step backwards when one handle is read from two threads. The
+/// devices of one source are read in turn; a driver that can be asked about several devices at the same time is opened
+/// as one source per device, so that a device that blocks holds up no other.
 pub trait CounterSource: Send {
     /// The devices, fixed for the life of the source.
     fn devices(&self) -> &[Device];
     /// Reads device number `index` of [`devices`](Self::devices).
     fn read(&mut self, index: usize) -> Result<Reading, ReadError>;
+    /// What else device number `index` tells; `None` where the source has no such thing.
+    fn telemetry(&mut self, index: usize) -> Option<Telemetry> {
+        let _ = index;
+        None
+    }
 }

@@ -16,9 +16,6 @@ use super::{CounterSource, Device, ReadError, Reading, Scope};
 use crate::schema::EnergySource;
 use crate::units::UJ_PER_J;
 
-/// Where Linux mounts the powercap tree.
-pub const POWERCAP_ROOT: &str = "/sys/class/powercap";
-
 /// Control types whose zones are RAPL's. `intel-rapl-mmio` repeats the packages of `intel-rapl`.
 const CONTROL_TYPES: [&str; 2] = ["intel-rapl", "amd-rapl"];
 
@@ -78,7 +75,7 @@ pub struct RaplSource {
 }
 
 impl RaplSource {
-    /// Opens every package and DRAM zone below `root`, which is [`POWERCAP_ROOT`] outside tests.
+    /// Opens every package and DRAM zone below `root`, which is `/sys/class/powercap` outside tests.
     pub fn open(root: &Path) -> Result<Self, Error> {
         let no_powercap = |source| Error::NoPowercap { path: root.to_owned(), source };
         let mut names = Vec::new();

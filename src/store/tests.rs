@@ -362,7 +362,7 @@ fn child_that_writes_until_killed() {
 
 #[test]
 fn a_writer_killed_at_any_moment_loses_only_what_it_had_not_flushed() {
-    for least_bytes in [30_000, 200_000, 500_000] {
+    for least_bytes in [100_000, 200_000, 500_000] {
         let dir = TempDir::new().unwrap();
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "store::tests::child_that_writes_until_killed", "--nocapture"])

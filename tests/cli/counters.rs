@@ -12,14 +12,14 @@ const TWO_GPUS: &str = "devices 2, 0.ramp_mw 250000, 0.refresh_ms 20, 1.ramp_mw 
 fn with_gpus(desk: &Desk, stub: &Stub, verb: &str, rest: &[&str]) -> Ran {
     let library = stub.library();
     let library = library.to_str().expect("a path of text");
-    let mut arguments = vec![verb, "--nvml-library", library, "--powercap-root", "no-powercap"];
+    let mut arguments = vec![verb, "--nvml-library", library, "--sysfs-root", "no-sysfs"];
     arguments.extend(rest);
     desk.run(&arguments)
 }
 
 fn with_cpu(desk: &Desk, tree: &Powercap, verb: &str, rest: &[&str]) -> Ran {
     let root = tree.root().to_str().expect("a path of text");
-    let mut arguments = vec![verb, "--nvml-library", "no-library.so", "--powercap-root", root];
+    let mut arguments = vec![verb, "--nvml-library", "no-library.so", "--sysfs-root", root];
     arguments.extend(rest);
     desk.run(&arguments)
 }
@@ -34,12 +34,12 @@ fn doctor_tells_what_can_be_measured_and_what_cannot() {
     let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
     let ran = with_gpus(&desk, &stub, "doctor", &["--duration", "1s"]).done();
     ran.prints("NVIDIA GPUs (NVML): 2 GPUs by energy counter")
-        .prints("no-powercap cannot be listed")
+        .prints("no-sysfs/class/powercap cannot be listed")
         .prints("one read costs");
     let json = with_gpus(&desk, &stub, "doctor", &["--duration", "500ms", "--json"]).done().json();
     assert_eq!(json["devices"].as_array().map(Vec::len), Some(2));
     assert!(json["watched"][0]["edges"].as_u64() > Some(3), "{}", json["watched"]);
-    let nothing = desk.type_in("doctor --nvml-library no-library.so --powercap-root no-powercap").done();
+    let nothing = desk.type_in("doctor --nvml-library no-library.so --sysfs-root no-sysfs").done();
     nothing.prints("install the NVIDIA driver").prints("`energylens demo` shows the program");
 }
 
@@ -61,7 +61,7 @@ fn agent_records_for_as_long_as_it_is_told() {
 #[test]
 fn agent_with_nothing_to_read_fails_with_every_reason() {
     let desk = Desk::new();
-    let ran = desk.type_in("agent -o rec --nvml-library no-library.so --powercap-root no-powercap").ends_with(1);
+    let ran = desk.type_in("agent -o rec --nvml-library no-library.so --sysfs-root no-sysfs").ends_with(1);
     ran.remarks("no energy counter can be read here")
         .remarks("install the NVIDIA driver")
         .remarks("modprobe intel_rapl_msr");

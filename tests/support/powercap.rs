@@ -24,19 +24,19 @@ impl Powercap {
         for (zone, name, range) in
             [("intel-rapl:0", "package-0", "262143328850"), ("intel-rapl:0:0", "dram", "65712999613")]
         {
-            let zone = directory.path().join(zone);
+            let zone = directory.path().join("class/powercap").join(zone);
             fs::create_dir_all(&zone).expect("a writable directory");
             for (file, text) in [("name", name), ("max_energy_range_uj", range), ("energy_uj", "100000000000")] {
                 fs::write(zone.join(file), format!("{text}\n")).expect("a writable directory");
             }
         }
-        let counter = directory.path().join("intel-rapl:0/energy_uj");
+        let counter = directory.path().join("class/powercap/intel-rapl:0/energy_uj");
         let stop = Arc::new(AtomicBool::new(false));
         let climbing = Some(climb(counter, power_w, stop.clone()));
         Self { directory, stop, climbing }
     }
 
-    /// The tree, for `--powercap-root`.
+    /// What stands for `/sys`, for `--sysfs-root`.
     pub(crate) fn root(&self) -> &Path {
         self.directory.path()
     }
