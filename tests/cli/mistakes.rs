@@ -354,7 +354,7 @@ fn options_that_are_misspelt() {
         ("report rows.csv -o r.html --limit mean_tpot_s=1", 1, &["--limit bounds a recommendation", "--workload"]),
         ("laws energylense", 1, &["law `energylense` is unknown; expected one of energylens"]),
         ("doctor --duration 1", 2, &["time unit needed, for example 1sec or 1ms"]),
-        ("doctor --sources nvlm", 2, &["invalid value 'nvlm'", "'nvml'"]),
+        ("doctor --sources nvlm", 2, &["`nvlm` is no source", "expected one of nvml"]),
         ("agent -o r --poll-hz 0", 2, &["`0` is no rate; expected polls per second"]),
         ("agent -o r --resolution 1h", 2, &["`1h` is out of range; expected 10us to 1s"]),
         ("agent -o r --poll-hz 100 --resolution 1ms", 2, &["cannot be used with"]),
