@@ -144,7 +144,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     // What the clock cannot reach is for ever.
     let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(100));
         say_notices(&recorder);
     }
     let recording = recorder.finish()?;
