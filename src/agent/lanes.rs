@@ -41,8 +41,6 @@ const ROOMY: f64 = 0.125;
 const CALM_NS: i64 = 60_000 * NS_PER_MS;
 /// Owner of a source that no lane reads any more.
 const NOBODY: usize = usize::MAX;
-/// A lane needs a few frames and the driver's own; the rest would only look like memory use.
-const STACK_BYTES: usize = 256 * 1024;
 
 /// One source and who reads it.
 pub(super) struct Slot {
@@ -154,10 +152,8 @@ impl Lanes {
         let id = registry.next_id;
         let cpu_ns = Arc::new(AtomicU64::new(0));
         let (lanes, meter) = (self.clone(), cpu_ns.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("el-lane-{id}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || run_lane(&lanes, id, &meter))?;
+        let thread =
+            std::thread::Builder::new().name(format!("el-lane-{id}")).spawn(move || run_lane(&lanes, id, &meter))?;
         registry.next_id += 1;
         registry.lanes.push(Lane { id, thread, cpu_ns });
         for slot in wanted {

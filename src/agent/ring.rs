@@ -7,7 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 
 /// Naps of the reader: a few hundred rows gather meanwhile, of the tens of thousands that fit.
-const NAP: Duration = Duration::from_millis(100);
+const NAP: Duration = Duration::from_millis(200);
 
 /// The sampler's end.
 pub struct RingWriter<T> {
