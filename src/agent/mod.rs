@@ -16,19 +16,23 @@ mod error;
 mod marks;
 mod recorder;
 mod recording;
+mod remarks;
 mod ring;
 mod sampler;
 mod schedule;
+mod telemetry;
 mod writer;
 mod writing;
 
 pub use error::{Error, Result};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
-pub use recording::{DeviceRecording, ReadCost, Recording};
+pub use recording::{DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};
+pub use remarks::Remarks;
 pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
+pub use telemetry::{TelemetryCost, TelemetryReader};
 
 #[cfg(test)]
 mod tests;

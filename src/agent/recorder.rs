@@ -74,17 +74,14 @@ fn summary(sampler: &Sampler, host: &str, t_begin_mono_ns: i64, now_ns: i64) -> 
         host: host.to_owned(),
         t_begin_mono_ns,
         t_end_mono_ns: now_ns,
-        rows: 0,
-        lost_rows: 0,
         polls: devices.iter().map(|d| d.polls).sum(),
         late_polls: sampler.late_polls(),
         edges: devices.iter().map(|d| d.edges).sum(),
         read_cost: sampler.read_cost(),
-        sampler_cpu_s: None,
-        write_errors: 0,
-        last_write_error: None,
+        telemetry: sampler.telemetry_cost(),
         devices,
-        files: Vec::new(),
+        // What only the writer knows.
+        ..Recording::default()
     }
 }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 
 use super::recording::{DeviceRecording, ReadCost};
+use super::ring::RingWriter;
 use super::schedule::{Cadence, Schedule};
+use super::telemetry::{TelemetryCost, TelemetryReader};
 use crate::clock::Clock;
 use crate::schema::EnergySource;
 use crate::source::{CounterSource, Device, ReadError, Reading};
-use crate::store::SampleRow;
+use crate::store::{SampleRow, TelemetryRow};
 use crate::units::{NS_PER_MS, NS_PER_S};
 
 /// How a [`Sampler`] polls and what it keeps.
@@ -42,6 +44,8 @@ pub struct Sampler {
     devices: Vec<Watched>,
     late_polls: u64,
     read_ns: Histogram<u64>,
+    /// One for each source, in their order, or none at all.
+    telemetry: Vec<TelemetryReader>,
 }
 
 struct Watched {
@@ -106,7 +110,22 @@ impl Sampler {
         let devices = devices.collect();
         // 1 ns to 10 s, two digits; slower reads count as 10 s.
         let read_ns = Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("constant bounds in the right order");
-        Self { sources, clock, options, devices, late_polls: 0, read_ns }
+        Self { sources, clock, options, devices, late_polls: 0, read_ns, telemetry: Vec::new() }
+    }
+
+    /// Also reads what else the devices tell, each every `every_ns`, into `sink`.
+    pub fn with_telemetry(mut self, every_ns: i64, sink: &Arc<RingWriter<TelemetryRow>>) -> Self {
+        let now_ns = self.clock.now();
+        let reader = |s: &Box<dyn CounterSource>| TelemetryReader::new(s.as_ref(), every_ns, now_ns, sink.clone());
+        self.telemetry = self.sources.iter().map(reader).collect();
+        self
+    }
+
+    /// What reading telemetry cost so far.
+    pub fn telemetry_cost(&self) -> TelemetryCost {
+        let mut cost = TelemetryCost::default();
+        self.telemetry.iter().for_each(|reader| cost.add(&reader.cost()));
+        cost
     }
 
     /// The devices of all sources.
@@ -118,8 +137,18 @@ impl Sampler {
     /// shows `t_mono_ns`.
     pub fn run_until(&mut self, t_mono_ns: i64, emit: &mut dyn FnMut(SampleRow)) {
         while let Some(due) = self.next_due_ns().filter(|due| *due <= t_mono_ns) {
-            self.clock.sleep_until(due);
+            self.wait_until(due);
             self.poll_due(due, emit);
+        }
+        self.wait_until(t_mono_ns);
+    }
+
+    /// Sleeps, after making use of the time for telemetry.
+    fn wait_until(&mut self, t_mono_ns: i64) {
+        for (reader, source) in self.telemetry.iter_mut().zip(&mut self.sources) {
+            if reader.use_gap(source.as_mut(), self.clock.as_ref(), t_mono_ns) {
+                break;
+            }
         }
         self.clock.sleep_until(t_mono_ns);
     }
