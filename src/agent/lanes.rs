@@ -317,6 +317,7 @@ fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
             if due_ns > slice_end_ns {
                 break;
             }
+            use_gap(lanes, id, &held, due_ns);
             lanes.clock.sleep_until(due_ns);
             poll_due(lanes, id, &mut held, due_ns, &emit);
         }
@@ -335,10 +336,19 @@ fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
             _ => calm_since_ns = now_ns,
         }
         if held.iter().all(|h| h.due_ns > slice_end_ns) {
+            use_gap(lanes, id, &held, slice_end_ns);
             lanes.clock.sleep_until(slice_end_ns);
         }
     }
     publish_cpu(cpu_ns);
+}
+
+/// Makes use of the time until `gap_ends_ns` for the telemetry of one device.
+fn use_gap(lanes: &Lanes, id: usize, held: &[Held], gap_ends_ns: i64) {
+    held.iter().filter(|h| lanes.owner(h.slot) == id).any(|h| {
+        let Some(mut station) = lanes.try_station(h.slot) else { return false };
+        lanes.owner(h.slot) == id && station.use_gap(lanes.clock.as_ref(), gap_ends_ns)
+    });
 }
 
 /// Polls what is due by now in one wake-up.
