@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::nvml::NvmlSource;
+use super::nvml;
 use super::rapl::RaplSource;
 use super::{CounterSource, Device, Scope};
 use crate::schema::EnergySource;
@@ -130,11 +130,12 @@ pub fn detect(options: &DetectOptions) -> Detection {
 }
 
 fn nvml(options: &DetectOptions, detection: &mut Detection) {
-    match NvmlSource::open(options.nvml_library.as_deref()) {
-        Ok(source) => {
-            detection.driver = source.driver_version().map(|version| format!("NVIDIA {version}"));
-            detection.report.push(usable("NVIDIA GPUs (NVML)", source.devices(), source.notes()));
-            detection.found.push(Box::new(source));
+    match nvml::open(options.nvml_library.as_deref()) {
+        Ok(opened) => {
+            detection.driver = opened.driver_version.map(|version| format!("NVIDIA {version}"));
+            let devices: Vec<_> = opened.sources.iter().flat_map(|source| source.devices().to_vec()).collect();
+            detection.report.push(usable("NVIDIA GPUs (NVML)", &devices, &opened.notes));
+            detection.found.extend(opened.sources.into_iter().map(|source| Box::new(source) as Box<dyn CounterSource>));
         }
         Err(error) => detection.report.push(unusable("NVIDIA GPUs (NVML)", &error)),
     }
@@ -155,6 +156,8 @@ fn usable(source: &'static str, devices: &[Device], notes: &[String]) -> Finding
     for (scope, energy_source, singular, plural) in [
         (Scope::Gpu, EnergySource::Counter, "GPU by energy counter", "GPUs by energy counter"),
         (Scope::Gpu, EnergySource::Power, "GPU by power sensor", "GPUs by power sensor"),
+        (Scope::Module, EnergySource::Counter, "module by energy counter", "modules by energy counter"),
+        (Scope::Module, EnergySource::Power, "module by power sensor", "modules by power sensor"),
         (Scope::CpuPackage, EnergySource::Counter, "CPU package", "CPU packages"),
         (Scope::Dram, EnergySource::Counter, "memory domain", "memory domains"),
     ] {
