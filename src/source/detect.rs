@@ -10,10 +10,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::cray::CraySource;
-use super::nvml::NvmlSource;
 use super::rapl::RaplSource;
 use super::replay::{ReplaySource, Trace};
-use super::{CounterSource, Device, Scope, hwmon, level_zero, sim};
+use super::{CounterSource, Device, Scope, hwmon, level_zero, nvml, sim};
 use crate::clock::{Clock, SystemClock};
 use crate::schema::EnergySource;
 
@@ -201,11 +200,12 @@ pub fn detect(options: &DetectOptions) -> Detection {
 }
 
 fn nvml(options: &DetectOptions, detection: &mut Detection) {
-    match NvmlSource::open(options.nvml_library.as_deref()) {
-        Ok(source) => {
-            detection.driver = source.driver_version().map(|version| format!("NVIDIA {version}"));
-            detection.report.push(usable("NVIDIA GPUs (NVML)", source.devices(), source.notes()));
-            detection.found.push(Box::new(source));
+    match nvml::open(options.nvml_library.as_deref()) {
+        Ok(opened) => {
+            detection.driver = opened.driver_version.map(|version| format!("NVIDIA {version}"));
+            let devices: Vec<_> = opened.sources.iter().flat_map(|source| source.devices().to_vec()).collect();
+            detection.report.push(usable("NVIDIA GPUs (NVML)", &devices, &opened.notes));
+            detection.found.extend(opened.sources.into_iter().map(|source| Box::new(source) as Box<dyn CounterSource>));
         }
         Err(error) => detection.report.push(unusable("NVIDIA GPUs (NVML)", &error)),
     }
@@ -306,7 +306,7 @@ fn way(energy_source: EnergySource) -> &'static str {
 const SCOPES: [(Scope, &str); 10] = [
     (Scope::Gpu, "GPUs"),
     (Scope::GpuTile, "GPU tiles"),
-    (Scope::Module, "modules (GPU and CPU)"),
+    (Scope::Module, "modules"),
     (Scope::GpuSlot, "accelerator slots"),
     (Scope::CpuPackage, "CPU packages"),
     (Scope::Rail, "supply rails"),
@@ -323,7 +323,8 @@ fn usable(source: &'static str, devices: &[Device], notes: &[String]) -> Finding
             let count = devices.iter().filter(|d| d.scope == scope && d.energy_source == *energy_source).count();
             let words = if count == 1 { scope.describe() } else { plural };
             // What a CPU has is a counter unless it is said otherwise.
-            let is_plain = *energy_source == EnergySource::Counter && !matches!(scope, Scope::Gpu | Scope::GpuTile);
+            let is_plain = *energy_source == EnergySource::Counter
+                && !matches!(scope, Scope::Gpu | Scope::GpuTile | Scope::Module);
             if count > 0 {
                 parts.push(format!("{count} {words}{}", if is_plain { "" } else { way(*energy_source) }));
             }

@@ -27,7 +27,7 @@ impl Scope {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Gpu => "GPU",
-            Self::Module => "module (GPU and CPU)",
+            Self::Module => "module",
             Self::CpuPackage => "CPU package",
             Self::Dram => "memory domain",
             Self::GpuTile => "GPU tile",

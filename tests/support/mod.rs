@@ -7,3 +7,4 @@ pub(crate) mod desk;
 pub(crate) mod known_law;
 pub(crate) mod nvml;
 pub(crate) mod powercap;
+pub(crate) mod stub;
