@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let detection = a.sources.detect();
+    let detection = a.sources.detect()?;
     let devices: Vec<_> = detection.devices().cloned().collect();
     if !a.json {
         for finding in &detection.report {
