@@ -15,6 +15,7 @@
 
 mod budget;
 mod error;
+mod examine;
 mod lanes;
 mod marks;
 mod notices;
@@ -26,12 +27,14 @@ mod schedule;
 mod standing;
 mod station;
 mod supervisor;
+mod survey;
 mod watched;
 mod writer;
 mod writing;
 
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
+pub use examine::{Agreement, Examination, Fault, Refresh, examine};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
 pub use recording::{BackOff, DeviceRecording, ReadCost, Recording};
@@ -39,6 +42,7 @@ pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
 pub use standing::Standing;
+pub use survey::{Movement, Survey, Watch, survey, thread_cpu_s, time_reads};
 
 #[cfg(test)]
 mod tests;

@@ -36,9 +36,10 @@ impl Spread {
 /// Energies of devices that cover different things, added. Their uncertainties add up as well: the devices are looked at
 /// between the same two marks, and what is mistaken about the power around a mark is mistaken alike on all of them.
 pub fn total<'a>(energies: impl IntoIterator<Item = &'a WindowEnergy>) -> Figure {
-    energies
-        .into_iter()
-        .fold(Figure { value: 0.0, std: 0.0 }, |sum, e| Figure { value: sum.value + e.energy_j, std: sum.std + e.std_j })
+    energies.into_iter().fold(Figure { value: 0.0, std: 0.0 }, |sum, e| Figure {
+        value: sum.value + e.energy_j,
+        std: sum.std + e.std_j,
+    })
 }
 
 /// Energy of a window above what an idle device would have taken, given an idle window: `E - P_idle t`. The two windows

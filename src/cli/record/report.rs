@@ -177,9 +177,7 @@ impl Measured<'_> {
             notes.insert(match doubt {
                 Reason::WindowShorterThanRefreshes | Reason::TooUncertain => {
                     let least = self.shortest_s().map_or_else(String::new, |s| format!(" ({} s would do)", short(s)));
-                    format!(
-                        "the command is too short for these counters{least}; repeat its work in a loop and divide"
-                    )
+                    format!("the command is too short for these counters{least}; repeat its work in a loop and divide")
                 }
                 other => other.advice().to_owned(),
             });
@@ -237,7 +235,10 @@ impl Measured<'_> {
                 "devices": devices.collect::<Vec<_>>(),
             })
         };
-        let totals = self.totals().into_iter().map(|(name, f)| json!({ "of": name, "energy_j": f.value, "energy_j_std": f.std }));
+        let totals = self
+            .totals()
+            .into_iter()
+            .map(|(name, f)| json!({ "of": name, "energy_j": f.value, "energy_j_std": f.std }));
         let duration = self.duration_s();
         json!({
             "command": self.command,
@@ -254,9 +255,10 @@ impl Measured<'_> {
 
     fn device_json(&self, i: usize) -> Option<Value> {
         let device = self.devices.get(i)?;
-        let idle_power_w = self.idle.as_ref().and_then(|(window, energies)| {
-            Some(energies.get(i)?.as_ref().ok()?.energy_j / window.duration_s())
-        });
+        let idle_power_w = self
+            .idle
+            .as_ref()
+            .and_then(|(window, energies)| Some(energies.get(i)?.as_ref().ok()?.energy_j / window.duration_s()));
         Some(match self.cost(i) {
             Ok(cost) => json!({
                 "device": device.id, "name": device.name, "scope": device.scope, "source": device.energy_source,
