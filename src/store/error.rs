@@ -88,9 +88,7 @@ pub enum Error {
 
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": the disk or the quota is full; free some space and start again, the recording resumes from its spool"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": the disk or the quota is full; free some space",
         io::ErrorKind::PermissionDenied => ": permission denied; choose a directory that you may write, or its owner",
         io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only; choose another directory",
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
