@@ -4,7 +4,7 @@
 //! own and writes the rows, [`VirtualRecorder`] does the same under a simulated clock.
 //!
 //! ```text
-//! sources -> Sampler -> ring (bounded; full = counted loss) -> SampleWriter -> spool -> Parquet
+//! sources -> Sampler -> rings (bounded; full = counted loss) -> Keeper -> spools -> Parquet -> removed when told to
 //!            one thread, never waits for the disk               one thread, flushes each second
 //! ```
 //!
@@ -13,10 +13,14 @@
 //! devices in turn: where a read blocks for long, the rate is bounded by the sum of the reads, and `late_polls` says so.
 
 mod error;
+mod keeper;
+mod keeping;
 mod marks;
+mod pausing;
 mod recorder;
 mod recording;
 mod remarks;
+mod retention;
 mod ring;
 mod sampler;
 mod schedule;
@@ -25,6 +29,7 @@ mod writer;
 mod writing;
 
 pub use error::{Error, Result};
+pub use keeping::{Keeping, ROTATE_BYTES, ROTATE_EVERY};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
 pub use recording::{DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};

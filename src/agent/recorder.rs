@@ -5,18 +5,21 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::error::{Error, Result};
+use super::keeper::{Keeper, KeeperOptions};
+use super::keeping::Keeping;
 use super::recording::Recording;
-use super::ring::{RingWriter, ring};
+use super::remarks::Remarks;
+use super::ring::{RingReader, RingWriter, ring};
 use super::sampler::{Sampler, SamplerOptions};
-use super::writer::SampleWriter;
-use super::writing::write_until_ended;
+use super::writing::{Orders, Rings, write_until_ended};
 use crate::clock::{Clock, ClockAnchor};
 use crate::source::CounterSource;
-use crate::store::{FileMetadata, SampleRow, host_name};
+use crate::store::{FileMetadata, SampleRow, TelemetryRow, host_name};
 use crate::units::NS_PER_MS;
 
 /// How long the sampler goes on before it looks whether it shall stop.
@@ -39,7 +42,17 @@ pub struct RecorderOptions {
     pub ring_rows: usize,
     /// Rows after which a segment is sealed and the next begun.
     pub segment_rows: u64,
+    /// When segments are sealed else, and when sealed ones are removed. Only segments are, whose metadata and
+    /// [`extra`](Self::extra) hold the same `recorder`; without that key, none.
+    pub keeping: Keeping,
+    /// How often each device is asked for its telemetry; `None` never.
+    pub telemetry_every: Option<Duration>,
+    /// Where the recording says what happens while it goes on.
+    pub remarks: Remarks,
 }
+
+/// Telemetry rows that may wait for the writer: two minutes of eight devices.
+const TELEMETRY_RING_ROWS: usize = 1_024;
 
 impl Default for RecorderOptions {
     fn default() -> Self {
@@ -51,6 +64,9 @@ impl Default for RecorderOptions {
             sampler: SamplerOptions::default(),
             ring_rows: 65_536,
             segment_rows: 1 << 20,
+            keeping: Keeping::default(),
+            telemetry_every: None,
+            remarks: Remarks::default(),
         }
     }
 }
@@ -64,6 +80,25 @@ impl RecorderOptions {
             anchor: self.anchor.unwrap_or_else(|| ClockAnchor::now(clock)),
             extra: self.extra.clone(),
         }
+    }
+
+    fn keeper(&self) -> KeeperOptions {
+        KeeperOptions {
+            keeping: self.keeping,
+            segment_rows: self.segment_rows,
+            remarks: self.remarks.clone(),
+            keeps_anchor: self.anchor.is_some(),
+        }
+    }
+
+    /// Lets the sampler read telemetry, if that is asked for; the ring is there in any case.
+    fn with_telemetry(&self, sampler: Sampler) -> (Sampler, RingReader<TelemetryRow>) {
+        let (sink, rows) = ring(TELEMETRY_RING_ROWS);
+        let sampler = match self.telemetry_every {
+            Some(every) => sampler.with_telemetry(i64::try_from(every.as_nanos()).unwrap_or(i64::MAX), &Arc::new(sink)),
+            None => sampler,
+        };
+        (sampler, rows)
     }
 }
 
@@ -89,7 +124,8 @@ fn summary(sampler: &Sampler, host: &str, t_begin_mono_ns: i64, now_ns: i64) -> 
 /// calls [`run_until`](Self::run_until) as it grows.
 pub struct VirtualRecorder {
     sampler: Sampler,
-    writer: SampleWriter,
+    telemetry: RingReader<TelemetryRow>,
+    keeper: Keeper,
     clock: Arc<dyn Clock>,
     host: String,
     t_begin_mono_ns: i64,
@@ -105,29 +141,33 @@ impl VirtualRecorder {
     ) -> Result<Self> {
         let t_begin_mono_ns = clock.now();
         let sampler = Sampler::new(sources, clock.clone(), options.sampler);
+        let (sampler, telemetry) = options.with_telemetry(sampler);
         let meta = options.metadata(&sampler, clock.as_ref());
-        let writer = SampleWriter::create(dir.to_owned(), meta, options.segment_rows)?;
-        Ok(Self { sampler, writer, clock, host: options.host, t_begin_mono_ns })
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper())?;
+        Ok(Self { sampler, telemetry, keeper, clock, host: options.host, t_begin_mono_ns })
     }
 
     /// Samples up to the instant `t_mono_ns`.
     pub fn run_until(&mut self, t_mono_ns: i64) -> Result<()> {
-        let writer = &mut self.writer;
-        self.sampler.run_until(t_mono_ns, &mut |row| writer.push(row));
-        if self.writer.is_batch_full() { self.flush() } else { Ok(()) }
+        let keeper = &mut self.keeper;
+        self.sampler.run_until(t_mono_ns, &mut |row| keeper.push(row));
+        while let Some(row) = self.telemetry.try_pop() {
+            self.keeper.push_telemetry(row);
+        }
+        if self.keeper.is_batch_full() { self.flush() } else { Ok(()) }
     }
 
     /// Hands all rows so far to the operating system: before saying of a run that it is done.
     pub fn flush(&mut self) -> Result<()> {
         let (sampler, host) = (&self.sampler, &self.host);
         let (begin, now) = (self.t_begin_mono_ns, self.clock.now());
-        Ok(self.writer.flush(&|| summary(sampler, host, begin, now))?)
+        Ok(self.keeper.flush(&|| summary(sampler, host, begin, now))?)
     }
 
     /// Seals the recording.
     pub fn finish(self) -> Result<Recording> {
         let recording = summary(&self.sampler, &self.host, self.t_begin_mono_ns, self.clock.now());
-        self.writer.finish(&|| recording.clone())
+        self.keeper.finish(0, &|| recording.clone())
     }
 }
 
@@ -137,6 +177,7 @@ pub struct Recorder {
     sampler: Option<JoinHandle<()>>,
     writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
+    reopen: Arc<AtomicBool>,
 }
 
 impl Recorder {
@@ -150,9 +191,13 @@ impl Recorder {
     ) -> Result<Self> {
         let begin = clock.now();
         let sampler = Sampler::new(sources, clock.clone(), options.sampler);
+        let (sampler, telemetry) = options.with_telemetry(sampler);
         let meta = options.metadata(&sampler, clock.as_ref());
-        let writer = SampleWriter::create(dir.to_owned(), meta, options.segment_rows)?;
-        let (ring_in, ring_out) = ring(options.ring_rows.max(1));
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper())?;
+        let (ring_in, samples) = ring(options.ring_rows.max(1));
+        let rings = Rings { samples, telemetry };
+        let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
+        let reopen = orders.reopen.clone();
         let host = options.host;
         let shared = Arc::new(Mutex::new(summary(&sampler, &host, begin, begin)));
 
@@ -171,20 +216,24 @@ impl Recorder {
                 begin,
             );
         })?;
-        let stopped = stop.clone();
-        let writer = match spawn("writer", move || write_until_ended(writer, &ring_out, &shared, &stopped)) {
+        let writer = match spawn("writer", move || write_until_ended(keeper, &rings, &shared, &orders)) {
             Ok(writer) => writer,
             Err(e) => {
                 stop.store(true, Ordering::Release);
                 return Err(e);
             }
         };
-        Ok(Self { sampler: Some(sampler), writer: Some(writer), stop })
+        Ok(Self { sampler: Some(sampler), writer: Some(writer), stop, reopen })
     }
 
     /// Whether sampling has ended: all devices are gone, or the stop flag was set.
     pub fn is_finished(&self) -> bool {
         self.sampler.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Has the writer seal what there is and go on in new segments, soon: for whoever wants to take the file.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
     }
 
     /// Stops, writes what is left, and seals.

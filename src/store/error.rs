@@ -38,6 +38,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// Nothing shall be written for now, by the user's own limit.
+    #[error("nothing is written to {path}: {reason}", path = .path.display())]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// Which limit, and how far from it.
+        reason: String,
+    },
     /// The file is not readable as what its name promises.
     #[error("{path} is not a readable {expected} file (damaged, or of another kind)", path = .path.display())]
     Unreadable {
