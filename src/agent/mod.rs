@@ -4,8 +4,8 @@
 //! own and writes the rows, [`VirtualRecorder`] does the same under a simulated clock.
 //!
 //! ```text
-//! sources -> lanes -> ring (bounded; full = counted loss) -> SampleWriter -> spool -> Parquet
-//!            never wait for the disk                         one thread, flushes each second
+//! sources -> lanes -> rings (bounded; full = counted loss) -> Keeper -> spools -> Parquet -> removed when told to
+//!            never wait for the disk                          one thread, flushes each second
 //! ```
 //!
 //! Limits. An edge is known to lie inside its bracket `(t_prev_poll_ns, t_mono_ns]`, not where in it. A counter that
@@ -16,12 +16,15 @@
 mod budget;
 mod error;
 mod examine;
+mod keeper;
+mod keeping;
 mod lanes;
 mod marks;
-mod notices;
+mod pausing;
 mod recorder;
 mod recording;
 mod remarks;
+mod retention;
 mod ring;
 mod sampler;
 mod schedule;
@@ -37,6 +40,7 @@ mod writing;
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
 pub use examine::{Agreement, Examination, Fault, Refresh, examine};
+pub use keeping::{Keeping, ROTATE_BYTES, ROTATE_EVERY};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
 pub use recording::{BackOff, DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};

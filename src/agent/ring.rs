@@ -65,6 +65,11 @@ impl<T> RingReader<T> {
         }
     }
 
+    /// Items that wait.
+    pub(super) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
     /// Items that were refused so far.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
