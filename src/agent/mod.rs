@@ -19,6 +19,7 @@ mod recording;
 mod ring;
 mod sampler;
 mod schedule;
+mod tally;
 mod writer;
 mod writing;
 

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::error::{Error, Result};
 use super::recording::Recording;
-use super::ring::{RingWriter, ring};
+use super::ring::{LostCount, RingWriter, ring};
 use super::sampler::{Sampler, SamplerOptions};
 use super::writer::SampleWriter;
 use super::writing::write_until_ended;
@@ -140,6 +140,8 @@ pub struct Recorder {
     sampler: Option<JoinHandle<()>>,
     writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
+    shared: Arc<Mutex<Recording>>,
+    lost: LostCount,
 }
 
 impl Recorder {
@@ -174,7 +176,7 @@ impl Recorder {
                 begin,
             );
         })?;
-        let stopped = stop.clone();
+        let (stopped, lost, published) = (stop.clone(), ring_out.lost_count(), shared.clone());
         let writer = match spawn("writer", move || write_until_ended(writer, &ring_out, &shared, &stopped)) {
             Ok(writer) => writer,
             Err(e) => {
@@ -182,12 +184,22 @@ impl Recorder {
                 return Err(e);
             }
         };
-        Ok(Self { sampler: Some(sampler), writer: Some(writer), stop })
+        Ok(Self { sampler: Some(sampler), writer: Some(writer), stop, shared: published, lost })
     }
 
     /// Whether sampling has ended: all devices are gone, or the stop flag was set.
     pub fn is_finished(&self) -> bool {
         self.sampler.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How the recording goes: published by the sampler about once a second, and so as old as its last sign of life.
+    /// `rows` are those handed to the writer.
+    pub fn snapshot(&self) -> Recording {
+        let mut recording = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        recording.lost_rows = self.lost.get();
+        let emitted: u64 = recording.devices.iter().map(|d| d.rows).sum();
+        recording.rows = emitted.saturating_sub(recording.lost_rows);
+        recording
     }
 
     /// Stops, writes what is left, and seals.

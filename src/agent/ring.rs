@@ -18,6 +18,16 @@ pub struct RingReader<T> {
     lost: Arc<AtomicU64>,
 }
 
+/// The count of refused items, for whoever watches from outside.
+#[derive(Clone)]
+pub(super) struct LostCount(Arc<AtomicU64>);
+
+impl LostCount {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A ring for `bound` items.
 pub fn ring<T>(bound: usize) -> (RingWriter<T>, RingReader<T>) {
     let (sender, receiver) = bounded(bound);
@@ -55,6 +65,10 @@ impl<T> RingReader<T> {
             Err(RecvTimeoutError::Timeout) => Waited::TimedOut,
             Err(RecvTimeoutError::Disconnected) => Waited::Ended,
         }
+    }
+
+    pub(super) fn lost_count(&self) -> LostCount {
+        LostCount(self.lost.clone())
     }
 
     /// Items that were refused so far.

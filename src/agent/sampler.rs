@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::recording::{DeviceRecording, ReadCost};
 use super::schedule::{Cadence, Schedule};
+use super::tally::Tally;
 use crate::clock::Clock;
 use crate::schema::EnergySource;
 use crate::source::{CounterSource, Device, ReadError, Reading};
@@ -61,6 +62,7 @@ struct Watched {
     read_errors: u64,
     last_error: Option<String>,
     gone: bool,
+    tally: Tally,
 }
 
 /// The last value that was read, and an instant at which it was surely still there.
@@ -101,6 +103,7 @@ impl Sampler {
                 read_errors: 0,
                 last_error: None,
                 gone: false,
+                tally: Tally::of(device),
             })
         });
         let devices = devices.collect();
@@ -194,6 +197,7 @@ impl Watched {
                 return None;
             }
         };
+        self.tally.take(&reading, before_ns, after_ns);
         // The value was there at some instant of the read: if it is new, the edge was before the read ended; if it is
         // old, the edge comes after the read began.
         let previous = self.last.replace(Seen { value, still_at_ns: before_ns });
@@ -220,6 +224,7 @@ impl Watched {
                 } else {
                     self.kind
                 },
+                job_id: None,
             })
         } else {
             None
@@ -259,6 +264,9 @@ impl Watched {
             last_error: self.last_error.clone(),
             gone: self.gone,
             refresh_period_s: self.schedule.period_ns().map(|ns| ns / NS_PER_S),
+            energy_j: self.tally.energy_j(),
+            power_w: self.tally.power_w(),
+            gaps: self.tally.gaps(),
         }
     }
 }

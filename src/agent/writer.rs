@@ -145,6 +145,7 @@ mod tests {
             power_w: None,
             t_device_ns: None,
             source: EnergySource::Counter,
+            job_id: None,
         }
     }
 
