@@ -13,23 +13,30 @@
 //! devices in turn: where a read blocks for long, the rate is bounded by the sum of the reads, and `late_polls` says so.
 
 mod error;
+mod job;
 mod marks;
 mod recorder;
 mod recording;
 mod ring;
 mod sampler;
 mod schedule;
+mod socket;
 mod tally;
 mod writer;
 mod writing;
 
 pub use error::{Error, Result};
+pub use job::{JobIds, JobPlaces, JobWatch};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
 pub use recording::{DeviceRecording, ReadCost, Recording};
 pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
+pub use socket::{
+    Answer, MAX_MARK_BYTES, MAX_SOCKET_PATH_BYTES, MarkCounts, MarkMessage, MarkSocket, MarkSocketOptions,
+    MarksReceived, Refusal, send_mark,
+};
 
 #[cfg(test)]
 mod tests;
