@@ -132,7 +132,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::agent::ReadCost;
     use crate::clock::ClockAnchor;
     use crate::schema::EnergySource;
 
@@ -150,22 +149,7 @@ mod tests {
     }
 
     fn summary() -> Recording {
-        Recording {
-            host: "n".to_owned(),
-            t_begin_mono_ns: 0,
-            t_end_mono_ns: 1,
-            rows: 0,
-            lost_rows: 0,
-            polls: 0,
-            late_polls: 0,
-            edges: 0,
-            read_cost: ReadCost::default(),
-            sampler_cpu_s: None,
-            write_errors: 0,
-            last_write_error: None,
-            devices: Vec::new(),
-            files: Vec::new(),
-        }
+        Recording { host: "n".to_owned(), t_end_mono_ns: 1, ..Recording::default() }
     }
 
     #[test]

@@ -71,54 +71,38 @@ fn put(root: &Path, name: &str, content: &str) {
 }
 
 #[test]
-fn rows_get_the_jobs_that_were_on_the_node_at_their_instant() {
+fn the_label_names_the_jobs_that_have_a_cgroup() {
     for scope in ["system.slice/slurmstepd.scope", "system.slice/n1_slurmstepd.scope", "freezer/slurm/uid_1000"] {
         let root = TempDir::new().unwrap();
         let places = JobPlaces { proc_root: root.path().join("proc"), cgroup_root: root.path().to_owned() };
         fs::create_dir_all(root.path().join("system.slice/sshd.service")).unwrap();
-        let mut watch = JobWatch::start(places, nothing, 0);
+        let watch = JobWatch::start(places, nothing);
+        let seen = || {
+            watch.look();
+            watch.label().map(|label| label.to_string())
+        };
         let job = |id: &str| root.path().join(scope).join(id);
+        assert_eq!(seen(), None);
         fs::create_dir_all(job("job_124")).unwrap();
         fs::create_dir_all(job("system")).unwrap();
-        watch.look(10);
+        assert_eq!(watch.label(), None, "nobody has looked yet");
+        assert_eq!(seen().as_deref(), Some("124"), "{scope}");
         fs::create_dir_all(job("job_99")).unwrap();
-        watch.look(20);
-        watch.look(21);
+        assert_eq!(seen().as_deref(), Some("99+124"), "in the order of their numbers");
         fs::remove_dir(job("job_124")).unwrap();
         fs::remove_dir(job("job_99")).unwrap();
-        watch.look(30);
-        let at = |t| watch.label_at(t).map(|label| label.to_string());
-        assert_eq!(at(-5), None);
-        assert_eq!(at(9), None);
-        assert_eq!(at(10).as_deref(), Some("124"));
-        assert_eq!(at(29).as_deref(), Some("99+124"), "{scope}");
-        assert_eq!(at(30), None);
-        assert_eq!(at(1_000), None);
+        assert_eq!(seen(), None);
     }
+    assert_eq!(JobWatch::default().label(), None);
 }
 
 #[test]
-fn an_agent_inside_a_job_labels_with_its_own_and_a_long_life_forgets_old_changes() {
+fn an_agent_inside_a_job_labels_with_its_own() {
     let root = TempDir::new().unwrap();
     let places = JobPlaces { proc_root: root.path().join("proc"), cgroup_root: root.path().to_owned() };
     put(root.path(), "proc/self/cgroup", "0::/system.slice/slurmstepd.scope/job_6/step_1/user/task_0");
     fs::create_dir_all(root.path().join("system.slice/slurmstepd.scope/job_7")).unwrap();
-    let watch = JobWatch::start(places.clone(), nothing, 0);
-    assert_eq!(watch.label_at(5).as_deref(), Some("6"));
-
-    fs::remove_file(root.path().join("proc/self/cgroup")).unwrap();
-    let mut watch = JobWatch::start(places, nothing, 0);
-    let job = root.path().join("system.slice/slurmstepd.scope/job_7");
-    for t in 1..=3_000 {
-        if t % 2 == 1 {
-            fs::remove_dir(&job).unwrap()
-        } else {
-            fs::create_dir(&job).unwrap()
-        }
-        watch.look(t);
-    }
-    assert_eq!(watch.label_at(3_000).as_deref(), Some("7"));
-    assert_eq!(watch.label_at(2_999), None);
+    assert_eq!(JobWatch::start(places, nothing).label().as_deref(), Some("6"));
 }
 
 proptest! {

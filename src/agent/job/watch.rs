@@ -1,53 +1,46 @@
-//! The jobs of a node over time.
+//! The jobs of a node, as they come and go.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{JobIds, JobPlaces, is_slurms, job_directory};
 
-/// Changes that are remembered: rows wait for the disk for minutes at most, and jobs do not change by the second.
-const REMEMBERED: usize = 1_024;
 /// Jobs of one label. A node has some hundred cores.
 const MOST_JOBS: usize = 256;
 
-/// Looks now and then which jobs are on the node, and knows which were there at an instant.
+/// Which jobs are on the node: looked up about once a second by one, read for each row by others. The default watches
+/// nothing, and knows no job.
+#[derive(Debug, Clone, Default)]
+pub struct JobWatch(Option<Arc<Watched>>);
+
 #[derive(Debug)]
-pub struct JobWatch {
+struct Watched {
+    places: JobPlaces,
     /// The one job that we are part of: then it is ours that is recorded.
     own: Option<Arc<str>>,
-    places: JobPlaces,
-    /// From when on which label held, in time order.
-    changes: VecDeque<(i64, Option<Arc<str>>)>,
+    label: Mutex<Option<Arc<str>>>,
 }
 
 impl JobWatch {
-    /// Watches from the instant `t_mono_ns` on. `variable` looks into this process's environment.
-    pub fn start(places: JobPlaces, variable: impl Fn(&str) -> Option<String>, t_mono_ns: i64) -> Self {
+    /// Watches the node. `variable` looks into this process's environment.
+    pub fn start(places: JobPlaces, variable: impl Fn(&str) -> Option<String>) -> Self {
         let own = JobIds::own(&places, variable).map(|ids| Arc::from(ids.job_id));
-        let mut watch = Self { own, places, changes: VecDeque::new() };
-        watch.look(t_mono_ns);
+        let watch = Self(Some(Arc::new(Watched { places, own, label: Mutex::new(None) })));
+        watch.look();
         watch
     }
 
     /// Looks at the node. Costs one or two listings of directories.
-    pub fn look(&mut self, t_mono_ns: i64) {
-        let label = match &self.own {
-            Some(own) => Some(own.clone()),
-            None => label(&jobs_of_node(&self.places)),
-        };
-        if self.changes.back().is_none_or(|(_, last)| *last != label) {
-            if self.changes.len() == REMEMBERED {
-                self.changes.pop_front();
-            }
-            self.changes.push_back((t_mono_ns, label));
-        }
+    pub fn look(&self) {
+        let Some(watched) = &self.0 else { return };
+        let label = watched.own.clone().or_else(|| label(&jobs_of_node(&watched.places)));
+        *watched.label.lock().unwrap_or_else(PoisonError::into_inner) = label;
     }
 
-    /// The job on the node at an instant; several are joined by `+`.
-    pub fn label_at(&self, t_mono_ns: i64) -> Option<Arc<str>> {
-        let since = self.changes.iter().rev().find(|(from, _)| *from <= t_mono_ns);
-        since.or(self.changes.front()).and_then(|(_, label)| label.clone())
+    /// The job on the node when it was last looked at; several are joined by `+`.
+    pub fn label(&self) -> Option<Arc<str>> {
+        self.0.as_ref().and_then(|watched| watched.label.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 

@@ -67,6 +67,7 @@ impl Keeper {
         self.waiting.push(row);
     }
 
+    #[cfg(test)]
     pub(super) fn written(&self) -> u64 {
         self.written
     }

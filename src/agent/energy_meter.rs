@@ -19,7 +19,7 @@ const LONGEST_HOLE_NS: i64 = 3 * NS_PER_S as i64;
 
 /// Running sum over the readings of one device.
 #[derive(Debug, Clone)]
-pub(super) struct Tally {
+pub(super) struct EnergyMeter {
     modulus_uj: Option<u64>,
     limit_w: f64,
     energy_uj: Option<f64>,
@@ -40,7 +40,7 @@ struct Edge {
     t_latest_ns: i64,
 }
 
-impl Tally {
+impl EnergyMeter {
     pub(super) fn of(device: &Device) -> Self {
         Self {
             modulus_uj: device.counter_modulus_uj.filter(|m| *m > 0),
@@ -164,8 +164,8 @@ mod tests {
 
     const MS: i64 = 1_000_000;
 
-    fn tally(modulus_uj: Option<u64>) -> Tally {
-        Tally::of(&Device {
+    fn meter(modulus_uj: Option<u64>) -> EnergyMeter {
+        EnergyMeter::of(&Device {
             id: "fake:0".to_owned(),
             name: "fake".to_owned(),
             scope: Scope::Gpu,
@@ -176,27 +176,27 @@ mod tests {
         })
     }
 
-    fn count(tally: &mut Tally, t_ms: i64, counter_uj: u64) {
+    fn count(meter: &mut EnergyMeter, t_ms: i64, counter_uj: u64) {
         let reading = Reading { energy_counter_uj: Some(counter_uj), ..Reading::default() };
-        tally.take(&reading, t_ms * MS, t_ms * MS + 1_000);
+        meter.take(&reading, t_ms * MS, t_ms * MS + 1_000);
     }
 
     #[test]
     fn a_steady_counter_gives_joules_and_the_mean_power_of_a_second() {
-        let mut tally = tally(None);
-        assert_eq!((tally.energy_j(), tally.power_w()), (None, None));
+        let mut meter = meter(None);
+        assert_eq!((meter.energy_j(), meter.power_w()), (None, None));
         // 200 W, refreshed each 100 ms: 20 J at a time, read each 10 ms for 2.5 s.
         for t_ms in (0..=2_500).step_by(10) {
-            count(&mut tally, t_ms, 7_000_000_000 + (t_ms as u64 / 100) * 20_000_000);
+            count(&mut meter, t_ms, 7_000_000_000 + (t_ms as u64 / 100) * 20_000_000);
         }
-        assert_eq!(tally.energy_j(), Some(500.0));
-        assert!((tally.power_w().unwrap() - 200.0).abs() < 1e-9, "{:?}", tally.power_w());
-        assert_eq!(tally.gaps(), 0);
+        assert_eq!(meter.energy_j(), Some(500.0));
+        assert!((meter.power_w().unwrap() - 200.0).abs() < 1e-9, "{:?}", meter.power_w());
+        assert_eq!(meter.gaps(), 0);
     }
 
     #[test]
     fn a_reset_a_leap_and_a_backward_step_add_nothing_and_a_wrap_adds_its_difference() {
-        let mut plain = tally(None);
+        let mut plain = meter(None);
         // Up by 10 J, back to 1 J (driver reload), up by 10 J, a leap to nonsense, up by 10 J again.
         let leap = u64::MAX / 2;
         for (i, counter) in [50_000_000, 60_000_000, 1_000_000, 11_000_000, leap, leap + 10_000_000].iter().enumerate()
@@ -204,7 +204,7 @@ mod tests {
             count(&mut plain, i as i64 * 100, *counter);
         }
         assert_eq!((plain.energy_j(), plain.gaps()), (Some(30.0), 2));
-        let mut wrapping = tally(Some(262_143_328_850));
+        let mut wrapping = meter(Some(262_143_328_850));
         count(&mut wrapping, 0, 262_138_328_850); // 5 J below its modulus.
         count(&mut wrapping, 100, 5_000_000);
         assert_eq!((wrapping.energy_j(), wrapping.gaps()), (Some(10.0), 0));
@@ -216,12 +216,12 @@ mod tests {
 
     #[test]
     fn a_frozen_counter_has_no_power_and_a_power_sensor_is_integrated_up_to_holes() {
-        let mut frozen = tally(None);
+        let mut frozen = meter(None);
         for t_ms in (0..=12_000).step_by(100) {
             count(&mut frozen, t_ms, 1_000_000 + t_ms.min(1_500) as u64 * 100_000);
         }
         assert_eq!((frozen.energy_j(), frozen.power_w()), (Some(150.0), None));
-        let mut sensor = tally(None);
+        let mut sensor = meter(None);
         let mut draw = |t_ms: i64, power_w: f64| {
             sensor.take(&Reading { power_w: Some(power_w), ..Reading::default() }, t_ms * MS, t_ms * MS);
         };
