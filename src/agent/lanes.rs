@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::job::JobWatch;
 use super::remarks::Remarks;
 use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
@@ -73,6 +74,7 @@ pub(super) struct Lanes {
     /// Doublings of the poll distance that the budget asks for.
     pub(super) doublings: AtomicU32,
     pub(super) remarks: Remarks,
+    pub(super) jobs: JobWatch,
     standing: Standing,
     /// Weak: a lane that hangs for ever must not keep the writer waiting for its rows.
     ring: Weak<RingWriter<SampleRow>>,
@@ -104,11 +106,17 @@ impl Lanes {
             stop,
             doublings: AtomicU32::new(0),
             remarks,
+            jobs: JobWatch::default(),
             standing,
             ring,
             registry: Mutex::default(),
             moves: AtomicU64::new(0),
         }
+    }
+
+    /// The same, with rows that name the job on the node.
+    pub(super) fn labelling(self, jobs: JobWatch) -> Self {
+        Self { jobs, ..self }
     }
 
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -299,7 +307,7 @@ fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
     let mut calm_since_ns = lanes.clock.now();
     let emit = |row| {
         if let Some(ring) = lanes.ring.upgrade() {
-            ring.push(row);
+            ring.push(SampleRow { job_id: lanes.jobs.label(), ..row });
         }
     };
     while !lanes.stop.load(Ordering::Acquire) {

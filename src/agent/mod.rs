@@ -14,8 +14,10 @@
 //! holds up its thread's other sources for about 70 ms, later ones nobody.
 
 mod budget;
+mod energy_meter;
 mod error;
 mod examine;
+mod job;
 mod keeper;
 mod keeping;
 mod lanes;
@@ -28,6 +30,7 @@ mod retention;
 mod ring;
 mod sampler;
 mod schedule;
+mod socket;
 mod standing;
 mod station;
 mod supervisor;
@@ -40,6 +43,7 @@ mod writing;
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
 pub use examine::{Agreement, Examination, Fault, Refresh, examine};
+pub use job::{JobIds, JobPlaces, JobWatch};
 pub use keeping::{Keeping, ROTATE_BYTES, ROTATE_EVERY};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
@@ -48,6 +52,10 @@ pub use remarks::Remarks;
 pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
+pub use socket::{
+    Answer, MAX_MARK_BYTES, MAX_SOCKET_PATH_BYTES, MarkCounts, MarkMessage, MarkSocket, MarkSocketOptions,
+    MarksReceived, Refusal, send_mark,
+};
 pub use standing::Standing;
 pub use survey::{Movement, Survey, Watch, survey, thread_cpu_s, time_reads};
 pub use telemetry::{TelemetryCost, TelemetryReader};

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::error::{Error, Result};
+use super::job::JobWatch;
 use super::keeper::{Keeper, KeeperOptions};
 use super::keeping::Keeping;
 use super::lanes::Lanes;
 use super::recording::Recording;
 use super::remarks::Remarks;
-use super::ring::{RingReader, RingWriter, ring};
+use super::ring::{LostCount, RingReader, RingWriter, ring};
 use super::sampler::{Sampler, SamplerOptions, stations};
 use super::standing::Standing;
 use super::station::Station;
@@ -38,6 +39,8 @@ pub struct RecorderOptions {
     pub sampler: SamplerOptions,
     /// How the sampling threads stand with the scheduler.
     pub standing: Standing,
+    /// Which Slurm job is on the node, for the rows.
+    pub jobs: JobWatch,
     /// Rows that may wait for the disk. At 8 devices that refresh every 20 ms the default holds for 160 s.
     pub ring_rows: usize,
     /// Rows after which a segment is sealed and the next begun.
@@ -63,6 +66,7 @@ impl Default for RecorderOptions {
             extra: BTreeMap::new(),
             sampler: SamplerOptions::default(),
             standing: Standing::default(),
+            jobs: JobWatch::default(),
             ring_rows: 65_536,
             segment_rows: 1 << 20,
             keeping: Keeping::default(),
@@ -172,6 +176,8 @@ pub struct Recorder {
     stop: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
     remarks: Remarks,
+    shared: Arc<Mutex<Recording>>,
+    lost: LostCount,
 }
 
 impl Recorder {
@@ -195,7 +201,7 @@ impl Recorder {
         let (ring_in, samples) = ring(options.ring_rows.max(1));
         let (ring_in, rings) = (Arc::new(ring_in), Rings { samples, telemetry });
         let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
-        let lanes = Arc::new(Lanes::new(
+        let lanes = Lanes::new(
             stations,
             clock,
             options.sampler,
@@ -203,13 +209,21 @@ impl Recorder {
             Arc::downgrade(&ring_in),
             stop.clone(),
             options.remarks.clone(),
-        ));
+        );
+        let lanes = Arc::new(lanes.labelling(options.jobs));
         let nothing_yet = Recording { host: options.host.clone(), t_begin_mono_ns: begin, ..Recording::default() };
         let shared = Arc::new(Mutex::new(Recording { t_end_mono_ns: begin, ..nothing_yet }));
         let supervisor = Supervisor::new(lanes.clone(), shared.clone(), ring_in, options.host, begin);
         lanes.start().map_err(|source| Error::Thread { thread: "sampler", source })?;
-        let mut recorder =
-            Self { supervisor: None, writer: None, stop, reopen: orders.reopen.clone(), remarks: options.remarks };
+        let mut recorder = Self {
+            supervisor: None,
+            writer: None,
+            stop,
+            reopen: orders.reopen.clone(),
+            remarks: options.remarks,
+            shared: shared.clone(),
+            lost: rings.samples.lost_count(),
+        };
         // Should a thread fail to start, dropping the recorder ends those before it.
         recorder.supervisor = Some(spawn("watch", || supervisor.run())?);
         recorder.writer = Some(spawn("writer", move || write_until_ended(keeper, &rings, &shared, &orders))?);
@@ -226,6 +240,15 @@ impl Recorder {
     /// Whether sampling has ended: all devices are gone, or the stop flag was set.
     pub fn is_finished(&self) -> bool {
         self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// How the recording goes, published about once a second. `rows` are those handed to the writer.
+    pub fn snapshot(&self) -> Recording {
+        let mut recording = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        recording.lost_rows = self.lost.get();
+        let emitted: u64 = recording.devices.iter().map(|d| d.rows).sum();
+        recording.rows = emitted.saturating_sub(recording.lost_rows);
+        recording
     }
 
     /// What happened since this was last asked that somebody should know now: sentences, oldest first.

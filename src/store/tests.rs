@@ -40,6 +40,7 @@ fn sample(device: &str, t_ms: i64) -> SampleRow {
         power_w: (t_ms % 2 == 0).then_some(312.5),
         t_device_ns: None,
         source: EnergySource::Counter,
+        job_id: None,
     }
 }
 
@@ -100,6 +101,9 @@ fn run_and_mark_rows_round_trip() {
         phase: "warmup".to_owned(),
         event: MarkEvent::Begin,
         source: Origin::Simulated,
+        uid: None,
+        job_id: None,
+        step_id: None,
     };
     let batch = MarkRow::batch(std::slice::from_ref(&mark)).unwrap();
     write_table(&dir.path().join("marks.parquet"), &MARKS, &[batch], &meta()).unwrap();
@@ -153,6 +157,8 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         experts_per_token: None,
         bytes_per_weight: Some(2.0),
         gpu_memory_bytes: None,
+        job_id: Some("123".to_owned()),
+        step_id: Some("0".to_owned()),
     }
 }
 

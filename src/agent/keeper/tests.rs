@@ -23,6 +23,7 @@ pub(in crate::agent) fn row(t_mono_ns: i64) -> SampleRow {
         power_w: None,
         t_device_ns: None,
         source: EnergySource::Counter,
+        job_id: None,
     }
 }
 
