@@ -21,6 +21,7 @@ mod run;
 mod sources;
 mod tables;
 mod validate;
+mod validation_page;
 
 use std::process::ExitCode;
 
