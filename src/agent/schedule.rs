@@ -45,6 +45,19 @@ const MARGIN_DECAY: i64 = 256;
 /// Polls of a counter that has stood still far beyond its period are this many times sparser, until it moves.
 const STALE_FACTOR: i64 = 10;
 
+/// Periods below this many poll distances are not told from anything shorter.
+const RESOLVED: f64 = 1.25;
+
+/// Distance of polls where they are dense.
+pub(super) fn step_ns(cadence: Cadence) -> i64 {
+    let step_ns = match cadence {
+        // A rate of nonsense becomes the nearest sane one; the options' parser has complained before.
+        Cadence::FixedRate { poll_hz } => (NS_PER_S / poll_hz.clamp(1e-3, 1e6)) as i64,
+        Cadence::PhaseLocked { resolution_ns } => resolution_ns,
+    };
+    step_ns.max(1_000)
+}
+
 /// Schedule of one counter.
 #[derive(Debug, Clone)]
 pub(super) struct Schedule {
@@ -64,13 +77,10 @@ pub(super) struct Schedule {
 
 impl Schedule {
     pub(super) fn new(cadence: Cadence, now_ns: i64) -> Self {
-        let (step_ns, locks) = match cadence {
-            // A rate of nonsense becomes the nearest sane one; the options' parser has complained before.
-            Cadence::FixedRate { poll_hz } => ((NS_PER_S / poll_hz.clamp(1e-3, 1e6)) as i64, false),
-            Cadence::PhaseLocked { resolution_ns } => (resolution_ns, true),
-        };
+        let locks = matches!(cadence, Cadence::PhaseLocked { .. });
+        let step_ns = step_ns(cadence);
         Self {
-            step_ns: step_ns.max(1_000),
+            step_ns,
             locks,
             intervals_ns: Vec::with_capacity(MEMORY),
             oldest: 0,
@@ -86,6 +96,12 @@ impl Schedule {
     /// Distance of dense polls.
     pub(super) fn step_ns(&self) -> i64 {
         self.step_ns
+    }
+
+    /// From now on polls are dense at this distance. What was learned of the counter stays true.
+    pub(super) fn set_step_ns(&mut self, step_ns: i64) {
+        self.step_ns = step_ns.max(1_000);
+        self.margin_ns = self.margin_ns.max(self.step_ns / 2);
     }
 
     /// Edges that came before they were expected, so that their bracket is a whole wait.
@@ -138,12 +154,16 @@ impl Schedule {
     }
 
     /// The refresh period: mean of the remembered intervals within half of their median, so that neither the poll grid
-    /// nor a stall shows.
+    /// nor a stall shows. `None` before enough edges were seen, and where nearly every poll meets a new value: a counter
+    /// that is faster than the polls would show their distance, not its own.
     pub(super) fn period_ns(&self) -> Option<f64> {
         let median = self.median_interval_ns()?;
-        let near = || self.intervals_ns.iter().filter(|i| (**i - median).abs() <= median / 2);
+        // At least one poll either way: the grid alone shifts an interval by that much.
+        let reach = (median / 2).max(self.step_ns);
+        let near = || self.intervals_ns.iter().filter(|i| (**i - median).abs() <= reach);
         let count = near().count();
-        (count > 0).then(|| near().map(|i| *i as f64).sum::<f64>() / count as f64)
+        let mean = near().map(|i| *i as f64).sum::<f64>() / count as f64;
+        (count > 0 && mean >= RESOLVED * self.step_ns as f64).then_some(mean)
     }
 
     fn note_blurred(&mut self) {
@@ -232,6 +252,40 @@ mod tests {
         late.after_edge(1_001 * MS, 1_108 * MS);
         assert_eq!(late.blurred(), 0);
         assert_eq!(late.after_edge(1_200 * MS, 1_201 * MS), 1_300 * MS);
+    }
+
+    #[test]
+    fn a_period_is_told_only_after_enough_edges_and_never_when_polls_are_too_far_apart_to_see_it() {
+        let mut schedule = Schedule::new(Cadence::PhaseLocked { resolution_ns: MS }, 0);
+        for edge in 0..8 {
+            schedule.after_edge(edge * 20 * MS, (edge * 20 + 1) * MS);
+            assert_eq!(schedule.period_ns(), None, "{edge} intervals");
+        }
+        schedule.after_edge(160 * MS, 161 * MS);
+        assert_eq!(schedule.period_ns(), Some(2e7));
+        // A new value at every poll: the period may be 1 ms or anything below.
+        let mut fast = Schedule::new(Cadence::PhaseLocked { resolution_ns: MS }, 0);
+        for edge in 0..100 {
+            fast.after_edge(edge * MS, (edge + 1) * MS);
+        }
+        assert_eq!(fast.period_ns(), None);
+        // 1.5 ms: moved, moved, still, moved, moved, still.
+        let mut slower = Schedule::new(Cadence::PhaseLocked { resolution_ns: MS }, 0);
+        for pair in 0..32 {
+            slower.after_edge(3 * pair * MS, (3 * pair + 1) * MS);
+            slower.after_edge((3 * pair + 1) * MS, (3 * pair + 2) * MS);
+        }
+        let found = slower.period_ns().unwrap();
+        assert!((found / 1.5e6 - 1.0).abs() < 0.05, "{found}");
+    }
+
+    #[test]
+    fn a_wider_distance_of_polls_keeps_what_was_learned() {
+        let (mut schedule, _) = learnt();
+        schedule.set_step_ns(4 * MS);
+        assert_eq!(schedule.period_ns(), Some(1e8));
+        // The edge at 1102 ms plus 100 ms less the new margin of 2 ms, on the grid of 4 ms.
+        assert_eq!(schedule.after_edge(1_100 * MS, 1_104 * MS), 1_200 * MS);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ring::RingWriter;
+use super::station::InFlight;
 use crate::clock::Clock;
 use crate::source::CounterSource;
 use crate::store::TelemetryRow;
@@ -84,7 +85,13 @@ impl TelemetryReader {
 
     /// To be called before sleeping until `gap_ends_ns`, when the next counter is due: reads at most one device, if one
     /// is due and there is room. Says whether it did, so that the caller asks no other source in the same gap.
-    pub fn use_gap(&mut self, source: &mut dyn CounterSource, clock: &dyn Clock, gap_ends_ns: i64) -> bool {
+    pub(super) fn use_gap(
+        &mut self,
+        source: &mut dyn CounterSource,
+        in_flight: &InFlight,
+        clock: &dyn Clock,
+        gap_ends_ns: i64,
+    ) -> bool {
         // The first look is at the list alone: most gaps have nothing to do and shall cost nothing, not even a clock.
         let Some(told) = self.devices.iter_mut().min_by_key(|d| d.due_ns) else { return false };
         if told.due_ns > gap_ends_ns {
@@ -103,7 +110,9 @@ impl TelemetryReader {
             return false;
         }
         let index = told.index;
+        in_flight.begin(index, now_ns);
         let answer = source.telemetry(index);
+        in_flight.end();
         let after_ns = clock.now();
         let took_ns = (after_ns - now_ns).max(0);
         told.expected_ns = took_ns.max(told.expected_ns - told.expected_ns / FORGET);

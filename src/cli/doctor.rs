@@ -85,5 +85,28 @@ pub(crate) fn summary(recording: &Recording) -> String {
     let cost = recording.sampler_cpu_s.map_or_else(String::new, |cpu_s| {
         format!(" of {} us, {} s of processor time", short(recording.read_cost.mean_read_ns / 1e3), short(cpu_s))
     });
-    format!("{} counter edges in {} rows, {lost}; {} polls{cost}", recording.edges, recording.rows, recording.polls)
+    let line = format!(
+        "{} counter edges in {} rows, {lost}; {} polls{cost}",
+        recording.edges, recording.rows, recording.polls
+    );
+    std::iter::once(line).chain(remarks(recording)).collect::<Vec<_>>().join("\n")
+}
+
+/// What was out of the ordinary in a recording, a line each.
+fn remarks(recording: &Recording) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let Some(back_off) = recording.backed_off {
+        remarks.push(format!(
+            "backed off {} times to keep to --max-cpu; polls ended {} ms apart where they are dense",
+            back_off.back_offs,
+            short(back_off.step_ns as f64 / 1e6)
+        ));
+    }
+    for device in &recording.devices {
+        if let Some(since_ns) = device.stuck_since_mono_ns {
+            let seconds = short((recording.t_end_mono_ns - since_ns) as f64 / 1e9);
+            remarks.push(format!("{} has hung in its driver for the last {seconds} s", device.device));
+        }
+    }
+    remarks
 }

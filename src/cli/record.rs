@@ -60,6 +60,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let options = RecorderOptions {
         driver: detection.driver.clone().unwrap_or_default(),
         sampler: a.cadence.sampler(),
+        standing: a.cadence.standing(),
         ..RecorderOptions::default()
     };
     // Ctrl-C reaches the command too, which shares the terminal; the recording ends when the command does.
@@ -73,6 +74,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let status = Command::new(program).args(arguments).status();
     let t_end_ns = SystemClock.now();
     std::thread::sleep(MARGIN);
+    agent::say_notices(&recorder);
     let mut recording = recorder.finish()?;
     let status = match status {
         Ok(status) => status,

@@ -56,7 +56,7 @@ fn polled(source: &mut Slow, gap_ns: i64, until_ns: i64) -> (Vec<TelemetryRow>, 
     let mut reader = TelemetryReader::new(source, 1_000 * MS, 0, Arc::new(sink));
     let (mut next, mut late) = (gap_ns, 0);
     while next <= until_ns {
-        reader.use_gap(source, &clock, next);
+        reader.use_gap(source, &InFlight::idle(), &clock, next);
         late += u64::from(clock.now() > next);
         clock.sleep_until(next);
         next += gap_ns;
