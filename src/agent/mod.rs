@@ -15,6 +15,7 @@
 
 mod budget;
 mod error;
+mod examine;
 mod lanes;
 mod marks;
 mod notices;
@@ -27,6 +28,7 @@ mod schedule;
 mod standing;
 mod station;
 mod supervisor;
+mod survey;
 mod telemetry;
 mod watched;
 mod writer;
@@ -34,6 +36,7 @@ mod writing;
 
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
+pub use examine::{Agreement, Examination, Fault, Refresh, examine};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
 pub use recording::{BackOff, DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};
@@ -42,6 +45,7 @@ pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
 pub use standing::Standing;
+pub use survey::{Movement, Survey, Watch, survey, thread_cpu_s, time_reads};
 pub use telemetry::{TelemetryCost, TelemetryReader};
 
 #[cfg(test)]

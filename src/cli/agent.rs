@@ -63,7 +63,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_hz(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_hz(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(hz) if (0.01..=100_000.0).contains(&hz) => Ok(hz),
         _ => Err(format!("`{text}` is no rate; expected polls per second between 0.01 and 100000")),

@@ -27,6 +27,7 @@ mod rows;
 mod sealed;
 mod segment;
 mod spool;
+mod trace;
 
 pub(crate) use decode::contained;
 
@@ -38,6 +39,7 @@ pub use read::{read_file, read_table, table_files};
 pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, TelemetryRow};
 pub use sealed::write_table;
 pub use segment::SegmentWriter;
+pub use trace::read_trace;
 
 #[cfg(test)]
 mod tests;
