@@ -8,12 +8,18 @@ use energylens::source::detect::{DetectOptions, Detection, SourceKind, detect};
 /// Where counters are looked for.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArguments {
-    /// Read only these: nvml, rapl.
+    /// Read only these: nvml, amd, rapl.
     #[arg(long, value_delimiter = ',')]
     sources: Vec<SourceKind>,
     /// NVML's library, where the loader does not find it.
     #[arg(long, hide_short_help = true)]
     nvml_library: Option<PathBuf>,
+    /// AMD SMI's library, where the loader does not find it.
+    #[arg(long, hide_short_help = true)]
+    amd_smi_library: Option<PathBuf>,
+    /// ROCm SMI's library, where the loader does not find it.
+    #[arg(long, hide_short_help = true)]
+    rocm_smi_library: Option<PathBuf>,
     /// What stands for /sys.
     #[arg(long, hide_short_help = true)]
     sysfs_root: Option<PathBuf>,
@@ -26,6 +32,8 @@ impl SourceArguments {
         detect(&DetectOptions {
             kinds: self.sources.clone(),
             nvml_library: self.nvml_library.clone(),
+            amd_smi_library: self.amd_smi_library.clone(),
+            rocm_smi_library: self.rocm_smi_library.clone(),
             sysfs_root: self.sysfs_root.clone().unwrap_or(defaults.sysfs_root),
         })
     }

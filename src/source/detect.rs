@@ -7,9 +7,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::nvml;
 use super::rapl::RaplSource;
-use super::{CounterSource, Device, Scope};
+use super::{CounterSource, Device, Scope, amd, nvml};
 use crate::schema::EnergySource;
 
 /// A kind of source, as `--sources` names it.
@@ -17,18 +16,21 @@ use crate::schema::EnergySource;
 pub enum SourceKind {
     /// NVIDIA GPUs.
     Nvml,
+    /// AMD GPUs.
+    Amd,
     /// CPU packages and their memory through powercap.
     Rapl,
 }
 
 impl SourceKind {
     /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Nvml, Self::Rapl];
+    pub const ALL: &'static [Self] = &[Self::Nvml, Self::Amd, Self::Rapl];
 
     /// The name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nvml => "nvml",
+            Self::Amd => "amd",
             Self::Rapl => "rapl",
         }
     }
@@ -52,13 +54,23 @@ pub struct DetectOptions {
     pub kinds: Vec<SourceKind>,
     /// NVML's library; `None` lets the loader find it.
     pub nvml_library: Option<PathBuf>,
+    /// AMD SMI; `None` lets the loader find it where there is an AMD card.
+    pub amd_smi_library: Option<PathBuf>,
+    /// ROCm SMI; `None` lets the loader find it where there is an AMD card.
+    pub rocm_smi_library: Option<PathBuf>,
     /// What stands for `/sys`.
     pub sysfs_root: PathBuf,
 }
 
 impl Default for DetectOptions {
     fn default() -> Self {
-        Self { kinds: Vec::new(), nvml_library: None, sysfs_root: PathBuf::from("/sys") }
+        Self {
+            kinds: Vec::new(),
+            nvml_library: None,
+            amd_smi_library: None,
+            rocm_smi_library: None,
+            sysfs_root: PathBuf::from("/sys"),
+        }
     }
 }
 
@@ -116,7 +128,7 @@ impl Detection {
 type Probe = fn(&DetectOptions, &mut Detection);
 
 /// Every kind of source, in the order in which they are tried and reported.
-const PROBES: &[(SourceKind, Probe)] = &[(SourceKind::Nvml, nvml), (SourceKind::Rapl, rapl)];
+const PROBES: &[(SourceKind, Probe)] = &[(SourceKind::Nvml, nvml), (SourceKind::Amd, amd), (SourceKind::Rapl, rapl)];
 
 /// Tries the kinds of sources asked for.
 pub fn detect(options: &DetectOptions) -> Detection {
@@ -138,6 +150,22 @@ fn nvml(options: &DetectOptions, detection: &mut Detection) {
             detection.found.extend(opened.sources.into_iter().map(|source| Box::new(source) as Box<dyn CounterSource>));
         }
         Err(error) => detection.report.push(unusable("NVIDIA GPUs (NVML)", &error)),
+    }
+}
+
+fn amd(options: &DetectOptions, detection: &mut Detection) {
+    let places = amd::Places {
+        sysfs_root: &options.sysfs_root,
+        amd_smi_library: options.amd_smi_library.as_deref(),
+        rocm_smi_library: options.rocm_smi_library.as_deref(),
+    };
+    match amd::open(places) {
+        Ok(opened) => {
+            let devices: Vec<_> = opened.devices().cloned().collect();
+            detection.report.push(usable(opened.source, &devices, &opened.notes));
+            detection.found.extend(opened.sources);
+        }
+        Err(error) => detection.report.push(unusable("AMD GPUs", &error)),
     }
 }
 
