@@ -145,6 +145,29 @@ pub const SAMPLES: Table = Table {
     ],
 };
 
+/// What changes slowly beside the energy, about once a second.
+pub const TELEMETRY: Table = Table {
+    name: "telemetry",
+    doc: "One row per device and second: what changes slowly beside the energy.",
+    columns: &[
+        col("device", Label, "", "Device that told it, as in the file's device table."),
+        col("t_mono_ns", I64, "ns", "Monotonic instant at which it was read."),
+        opt("temperature_c", F64, "°C", "Temperature of the device."),
+        opt("core_clock_hz", F64, "Hz", "Clock of the compute units."),
+        opt("memory_clock_hz", F64, "Hz", "Clock of the memory."),
+        opt("utilization", F64, "", "Share of the time in which the device did anything."),
+        opt("memory_used_bytes", U64, "B", "Memory in use."),
+        opt("power_limit_w", F64, "W", "Power limit in force."),
+        col(
+            "throttle_reasons",
+            Labels,
+            "",
+            "What held the clocks down: power_cap, thermal, hardware, ...; empty where nothing did, or nothing is told.",
+        ),
+        col("source", Label, "", "measured or simulated."),
+    ],
+};
+
 /// Begin and end of phases, as the workload marked them.
 pub const MARKS: Table = Table {
     name: "marks",
@@ -233,7 +256,7 @@ pub const PHASES: Table = Table {
 };
 
 /// All tables, in the order in which they are written.
-pub const TABLES: [&Table; 4] = [&SAMPLES, &MARKS, &RUNS, &PHASES];
+pub const TABLES: [&Table; 5] = [&SAMPLES, &TELEMETRY, &MARKS, &RUNS, &PHASES];
 
 /// A set of words of which one labels a row, each with its spelling in files.
 macro_rules! labels {
@@ -367,6 +390,8 @@ mod tests {
                     "ns" => "_ns",
                     "W" => "_w",
                     "uJ" => "_uj",
+                    "Hz" => "_hz",
+                    "°C" => "_c",
                     _ => "",
                 };
                 let stem = column.name.trim_end_matches("_std");

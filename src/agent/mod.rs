@@ -15,30 +15,38 @@
 
 mod budget;
 mod error;
+mod examine;
 mod lanes;
 mod marks;
 mod notices;
 mod recorder;
 mod recording;
+mod remarks;
 mod ring;
 mod sampler;
 mod schedule;
 mod standing;
 mod station;
 mod supervisor;
+mod survey;
+mod telemetry;
 mod watched;
 mod writer;
 mod writing;
 
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
+pub use examine::{Agreement, Examination, Fault, Refresh, examine};
 pub use marks::MarkWriter;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
-pub use recording::{BackOff, DeviceRecording, ReadCost, Recording};
+pub use recording::{BackOff, DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};
+pub use remarks::Remarks;
 pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
 pub use standing::Standing;
+pub use survey::{Movement, Survey, Watch, survey, thread_cpu_s, time_reads};
+pub use telemetry::{TelemetryCost, TelemetryReader};
 
 #[cfg(test)]
 mod tests;

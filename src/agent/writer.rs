@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn summary() -> Recording {
-        Recording { host: "n".to_owned(), t_begin_mono_ns: 0, t_end_mono_ns: 1, ..Recording::default() }
+        Recording { host: "n".to_owned(), t_end_mono_ns: 1, ..Recording::default() }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod sources;
 mod tables;
+mod top;
 mod validate;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ enum Verb {
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Record(record::Arguments),
+    Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
     Import(import::Arguments),
@@ -84,6 +86,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Record(a) => record::run(&a),
+        Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),

@@ -27,6 +27,7 @@ mod rows;
 mod sealed;
 mod segment;
 mod spool;
+mod trace;
 
 pub(crate) use decode::contained;
 
@@ -35,9 +36,10 @@ pub use error::{Error, Result};
 pub use lock::{CampaignLock, host_name};
 pub use metadata::{FileMetadata, read_metadata};
 pub use read::{read_file, read_table, table_files};
-pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow};
+pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, TelemetryRow};
 pub use sealed::write_table;
 pub use segment::SegmentWriter;
+pub use trace::read_trace;
 
 #[cfg(test)]
 mod tests;

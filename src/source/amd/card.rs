@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::gpu_metrics::{GpuMetrics, Throttle, parse};
 use crate::source::Telemetry;
+use crate::source::sysfs::{number_of, text_of};
 
 const VENDOR_AMD: &str = "0x1002";
 /// More than the largest known file of metrics (some 3 kB).
@@ -83,10 +84,10 @@ pub(super) fn find(sysfs: &Path) -> Vec<Card> {
 impl Card {
     fn open(sysfs: &Path, node: String) -> Option<Self> {
         let directory = sysfs.join("class/drm").join(&node).join("device");
-        if text(&directory.join("vendor"))? != VENDOR_AMD {
+        if text_of(&directory.join("vendor"))? != VENDOR_AMD {
             return None;
         }
-        let uevent = text(&directory.join("uevent")).unwrap_or_default();
+        let uevent = text_of(&directory.join("uevent")).unwrap_or_default();
         let tells = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         if tells("DRIVER").is_some_and(|driver| driver != "amdgpu") {
             return None;
@@ -96,11 +97,11 @@ impl Card {
             .and_then(PciAddress::parse)
             .or_else(|| PciAddress::parse(real?.file_name()?.to_str()?));
         let hex = |file: &str| {
-            let text = text(&directory.join(file))?;
+            let text = text_of(&directory.join(file))?;
             u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
         };
         let pci_device = hex("device").and_then(|id| u16::try_from(id).ok());
-        let name = text(&directory.join("product_name"))
+        let name = text_of(&directory.join("product_name"))
             .filter(|name| !name.is_empty())
             .or_else(|| pci_device.and_then(known_name).map(str::to_owned))
             .unwrap_or_else(|| match pci_device {
@@ -113,7 +114,7 @@ impl Card {
             pci_device,
             name,
             unique_id: hex("unique_id").filter(|id| *id != 0),
-            memory_bytes: number(&directory.join("mem_info_vram_total")).filter(|bytes| *bytes > 0),
+            memory_bytes: number_of(&directory.join("mem_info_vram_total")).filter(|bytes| *bytes > 0),
             hwmon: hwmon(&directory),
             metrics: File::open(directory.join("gpu_metrics")).ok(),
             directory,
@@ -164,13 +165,13 @@ impl Card {
         // temp2 is the hottest spot, temp1 the edge.
         let celsius = self.hwmon_number("temp2_input").or_else(|| self.hwmon_number("temp1_input"));
         let hertz = |file| self.hwmon_number(file).map(|hz| hz as f64);
-        let percent = number(&self.directory.join("gpu_busy_percent")).filter(|percent| *percent <= 100);
+        let percent = number_of(&self.directory.join("gpu_busy_percent")).filter(|percent| *percent <= 100);
         Telemetry {
             temperature_c: celsius.map(|milli| milli as f64 / 1e3).or(metrics.temperature_c),
             core_clock_hz: hertz("freq1_input").or(metrics.core_clock_hz),
             memory_clock_hz: hertz("freq2_input").or(metrics.memory_clock_hz),
             utilization: percent.map(|percent| percent as f64 / 100.0).or(metrics.utilization),
-            memory_used_bytes: number(&self.directory.join("mem_info_vram_used")),
+            memory_used_bytes: number_of(&self.directory.join("mem_info_vram_used")),
             power_limit_w: self.power_limit_w(),
             throttle_reasons,
         }
@@ -182,7 +183,7 @@ impl Card {
     }
 
     fn hwmon_number(&self, file: &str) -> Option<u64> {
-        number(&self.hwmon.as_ref()?.join(file))
+        number_of(&self.hwmon.as_ref()?.join(file))
     }
 }
 
@@ -223,15 +224,7 @@ fn hwmon(directory: &Path) -> Option<PathBuf> {
     let mut found: Vec<_> =
         directory.join("hwmon").read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.sort();
-    found.into_iter().find(|path| text(&path.join("name")).is_none_or(|name| name == "amdgpu"))
-}
-
-fn text(path: &Path) -> Option<String> {
-    Some(String::from_utf8_lossy(&std::fs::read(path).ok()?).trim().to_owned())
-}
-
-fn number(path: &Path) -> Option<u64> {
-    text(path)?.parse().ok()
+    found.into_iter().find(|path| text_of(&path.join("name")).is_none_or(|name| name == "amdgpu"))
 }
 
 #[cfg(test)]

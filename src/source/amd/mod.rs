@@ -19,6 +19,7 @@ mod sysfs;
 use std::path::{Path, PathBuf};
 
 use self::card::Card;
+use super::sysfs::text_of;
 use super::{CounterSource, Device, Telemetry};
 use crate::schema::EnergySource;
 
@@ -41,6 +42,8 @@ pub struct Opened {
     pub sources: Vec<Box<dyn CounterSource>>,
     /// What a user should know: fallbacks, GPUs left out, why the better ways were not taken.
     pub notes: Vec<String>,
+    /// Version of the kernel module, where it tells; the one of the kernel itself does not.
+    pub driver_version: Option<String>,
 }
 
 impl Opened {
@@ -190,7 +193,8 @@ fn open_way(way: Way, places: Places<'_>) -> Result<Opened, String> {
             |card: &Card| format!("{} ({}) is not seen by {}: it is not read", card.id(), card.name, way.name());
         notes.extend(cards.iter().map(unseen));
     }
-    Ok(Opened { source: way.source(), sources, notes })
+    let driver_version = text_of(&places.sysfs_root.join("module/amdgpu/version"));
+    Ok(Opened { source: way.source(), sources, notes, driver_version })
 }
 
 /// The error and its cause.
