@@ -20,6 +20,9 @@ compile() { # compile STUB INCLUDE_DIRECTORY WHAT
         failed=1
     fi
 }
+first() { # first DIRECTORY FILE: where the file lies below the directory, if it does
+    { find "$1" -name "$2" 2>/dev/null || true; } | head -n 1
+}
 skip() { echo "abi: SKIPPED: $*" >&2; }
 
 # A header is fetched once; a cached target directory keeps it.
@@ -30,7 +33,7 @@ if [ ! -e "$nvml/nvidia" ] && command -v python3 >/dev/null; then
         python3 -m zipfile -e "$nvml"/*.whl "$nvml"
     fi
 fi
-header=$(find "$nvml" -name nvml.h 2>/dev/null | head -n 1)
+header=$(first "$nvml" nvml.h)
 if [ -n "$header" ]; then
     compile nvml "$(dirname "$header")" "NVIDIA's nvml.h"
 else
@@ -38,18 +41,30 @@ else
 fi
 
 amd=$work/amd_smi
-header=$(find "$amd" -name amdsmi.h 2>/dev/null | head -n 1)
+sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
+header=$(first "$sources" amdsmi.h)
 if [ -z "$header" ]; then
-    mkdir -p "$amd/src" && : >"$amd/src/lib.rs"
-    printf '[package]\nname = "headers"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n[dependencies]\namd_smi_lib_sys = "=0.2.1"\n' >"$amd/Cargo.toml"
-    if timeout 120 cargo vendor -q --manifest-path "$amd/Cargo.toml" "$amd/vendor" >"$work/vendor.log" 2>&1; then
-        header=$(find "$amd/vendor/amd_smi_lib_sys" -name amdsmi.h | head -n 1)
-    fi
+    # Of what it needs to build nothing is wanted: an empty crate stands for it.
+    mkdir -p "$amd/src" "$amd/bindgen/src" && : >"$amd/src/lib.rs" && : >"$amd/bindgen/src/lib.rs"
+    printf '[package]\nname = "bindgen"\nversion = "0.72.9"\n' >"$amd/bindgen/Cargo.toml"
+    cat >"$amd/Cargo.toml" <<-'END'
+	[package]
+	name = "headers"
+	version = "0.0.0"
+	[workspace]
+	[dependencies]
+	amd_smi_lib_sys = "=0.2.1"
+	[patch.crates-io]
+	bindgen = { path = "bindgen" }
+	END
+    # Fetched, never built: its build script wants libclang.
+    timeout 120 cargo fetch -q --manifest-path "$amd/Cargo.toml" >"$work/fetch.log" 2>&1 || true
+    header=$(first "$sources" amdsmi.h)
 fi
 if [ -n "$header" ]; then
     compile amd_smi "$(dirname "$header")" "AMD's amdsmi.h"
 else
-    skip "AMD's amdsmi.h could not be had; see $work/vendor.log"
+    skip "AMD's amdsmi.h could not be had; see $work/fetch.log"
 fi
 
 if [ -e /usr/include/rocm_smi/rocm_smi.h ]; then
