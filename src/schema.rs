@@ -142,6 +142,12 @@ pub const SAMPLES: Table = Table {
         opt("power_w", F64, "W", "Power as the driver reported it at the same poll."),
         opt("t_device_ns", I64, "ns", "The device's own timestamp of the reading, on the device's own time base."),
         col("source", Label, "", "Where the reading came from: counter, power or simulated."),
+        opt(
+            "job_id",
+            Label,
+            "",
+            "Slurm job on the node at that instant; several, as in 123+124, where jobs shared it.",
+        ),
     ],
 };
 
@@ -178,6 +184,9 @@ pub const MARKS: Table = Table {
         col("phase", Label, "", "Phase that begins or ends: idle, warmup, prefill, decode or total."),
         col("event", Label, "", "begin or end."),
         col("source", Label, "", "measured or simulated."),
+        opt("uid", U32, "", "User who sent the mark, as the kernel says; missing where it came by no socket."),
+        opt("job_id", Label, "", "Slurm job that the mark came from."),
+        opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
     ],
 };
 
@@ -234,6 +243,8 @@ pub const RUNS: Table = Table {
         opt("total_duration_s", F64, "s", "Mean duration of one whole batch."),
         opt("mean_ttft_s", F64, "s", "Mean time from request to first output token."),
         opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
+        opt("job_id", Label, "", "Slurm job that the run was part of."),
+        opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
     ],
 };
 

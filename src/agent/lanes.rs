@@ -21,7 +21,8 @@ use std::thread::JoinHandle;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::notices::Notices;
+use super::job::JobWatch;
+use super::remarks::Remarks;
 use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
 use super::schedule::step_ns;
@@ -72,7 +73,8 @@ pub(super) struct Lanes {
     pub(super) stop: Arc<AtomicBool>,
     /// Doublings of the poll distance that the budget asks for.
     pub(super) doublings: AtomicU32,
-    pub(super) notices: Notices,
+    pub(super) remarks: Remarks,
+    pub(super) jobs: JobWatch,
     standing: Standing,
     /// Weak: a lane that hangs for ever must not keep the writer waiting for its rows.
     ring: Weak<RingWriter<SampleRow>>,
@@ -89,7 +91,7 @@ impl Lanes {
         standing: Standing,
         ring: Weak<RingWriter<SampleRow>>,
         stop: Arc<AtomicBool>,
-        notices: Notices,
+        remarks: Remarks,
     ) -> Self {
         let slot = |station: Station| Slot {
             in_flight: station.in_flight(),
@@ -103,12 +105,18 @@ impl Lanes {
             slots: stations.into_iter().map(slot).collect(),
             stop,
             doublings: AtomicU32::new(0),
-            notices,
+            remarks,
+            jobs: JobWatch::default(),
             standing,
             ring,
             registry: Mutex::default(),
             moves: AtomicU64::new(0),
         }
+    }
+
+    /// The same, with rows that name the job on the node.
+    pub(super) fn labelling(self, jobs: JobWatch) -> Self {
+        Self { jobs, ..self }
     }
 
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -191,7 +199,7 @@ impl Lanes {
         match self.start_lane(&mut registry, lane, others.into_iter()) {
             Ok(new) if registry.home == Some(lane) => registry.home = Some(new),
             Ok(_) => {}
-            Err(e) => self.notices.say(format!("cannot start a thread to go on beside a driver call that hangs: {e}")),
+            Err(e) => self.remarks.say(format!("cannot start a thread to go on beside a driver call that hangs: {e}")),
         }
     }
 
@@ -207,7 +215,7 @@ impl Lanes {
         }
         match self.start_lane(registry, lane, others.into_iter()) {
             Ok(new) => registry.home = registry.home.or(Some(new)),
-            Err(e) => self.notices.say(format!("cannot start a thread in place of one that crashed: {e}")),
+            Err(e) => self.remarks.say(format!("cannot start a thread in place of one that crashed: {e}")),
         }
     }
 
@@ -231,7 +239,7 @@ impl Lanes {
             }
             let mut registry = self.registry();
             if let Err(e) = self.start_lane(&mut registry, lane, std::iter::once(slot)) {
-                return self.notices.say(format!("cannot start a thread for a slow source: {e}"));
+                return self.remarks.say(format!("cannot start a thread for a slow source: {e}"));
             }
             if let Some(slot) = self.slots.get(slot) {
                 slot.departures.fetch_add(1, Ordering::Relaxed);
@@ -293,13 +301,13 @@ enum Polled {
 fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
     // Whoever starts a lane holds this until it has given the lane its sources.
     drop(lanes.registry());
-    lanes.standing.apply().into_iter().for_each(|refused| lanes.notices.say(refused));
+    lanes.standing.apply().into_iter().for_each(|refused| lanes.remarks.say(refused));
     let mut held: Vec<Held> = Vec::new();
     let mut seen_moves = u64::MAX;
     let mut calm_since_ns = lanes.clock.now();
     let emit = |row| {
         if let Some(ring) = lanes.ring.upgrade() {
-            ring.push(row);
+            ring.push(SampleRow { job_id: lanes.jobs.label(), ..row });
         }
     };
     while !lanes.stop.load(Ordering::Acquire) {
@@ -452,7 +460,7 @@ mod tests {
             Standing::default(),
             ring,
             Arc::default(),
-            Notices::default(),
+            Remarks::default(),
         );
         (0..count).for_each(|slot| assert!(lanes.give(slot, NOBODY, usize::from(slot + 1 == count))));
         lanes.registry().home = Some(0);

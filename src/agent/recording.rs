@@ -127,6 +127,15 @@ pub struct DeviceRecording {
     pub gone: bool,
     /// Refresh period of the counter, s, once enough edges were seen.
     pub refresh_period_s: Option<f64>,
+    /// Energy since the first reading, J, wraps undone: a running sum for live views. Results come from the rows.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
+    /// Mean power of about the last second, W.
+    #[serde(default)]
+    pub power_w: Option<f64>,
+    /// Resets, leaps and holes across which `energy_j` counts nothing.
+    #[serde(default)]
+    pub gaps: u64,
     /// Slowest read that came to an end, ns.
     #[serde(default)]
     pub longest_read_ns: u64,

@@ -21,6 +21,16 @@ pub struct RingReader<T> {
     lost: Arc<AtomicU64>,
 }
 
+/// The count of refused items, for whoever watches from outside.
+#[derive(Clone)]
+pub(super) struct LostCount(Arc<AtomicU64>);
+
+impl LostCount {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A ring for `bound` items.
 pub fn ring<T>(bound: usize) -> (RingWriter<T>, RingReader<T>) {
     let (sender, receiver) = bounded(bound);
@@ -63,6 +73,15 @@ impl<T> RingReader<T> {
                 Waited::TimedOut
             }
         }
+    }
+
+    /// Items that wait.
+    pub(super) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    pub(super) fn lost_count(&self) -> LostCount {
+        LostCount(self.lost.clone())
     }
 
     /// Items that were refused so far.

@@ -96,8 +96,8 @@ impl CadenceArguments {
 }
 
 /// Says on stderr what a recording has to tell, which systemd hands to the journal.
-pub(crate) fn say_notices(recorder: &Recorder) {
-    recorder.take_notices().iter().for_each(|notice| eprintln!("note: {notice}"));
+pub(crate) fn say_remarks(recorder: &Recorder) {
+    recorder.take_remarks().iter().for_each(|remark| eprintln!("note: {remark}"));
 }
 
 /// A flag that SIGINT and SIGTERM set.
@@ -145,7 +145,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
         std::thread::sleep(Duration::from_millis(100));
-        say_notices(&recorder);
+        say_remarks(&recorder);
     }
     let recording = recorder.finish()?;
     if a.json {

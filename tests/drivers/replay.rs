@@ -103,8 +103,8 @@ fn the_same_edges_and_the_same_joules_come_out() {
         let from_ns = 600 * MS + i * 37 * MS;
         let window = Window { t_begin_ns: from_ns, t_end_ns: duration_ns - 600 * MS - i * 53 * MS };
         let shifted = |by: i64| Window { t_begin_ns: window.t_begin_ns + by, t_end_ns: window.t_end_ns + by };
-        let a = device_energies(first.path(), "node", &ids, shifted(100 * S)).expect("energies");
-        let b = device_energies(second.path(), "node", &ids, shifted(7 * S)).expect("energies");
+        let a = device_energies(first.path(), "node", &ids, &[shifted(100 * S)]).expect("energies").remove(0);
+        let b = device_energies(second.path(), "node", &ids, &[shifted(7 * S)]).expect("energies").remove(0);
         for ((a, b), id) in a.iter().zip(&b).zip(&ids) {
             let (a, b) = (a.as_ref().expect("an energy"), b.as_ref().expect("an energy"));
             let apart = (a.energy_j - b.energy_j).abs();

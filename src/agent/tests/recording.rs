@@ -137,6 +137,9 @@ fn marks_are_readable_the_moment_they_are_written() {
         phase: "prefill".to_owned(),
         event: MarkEvent::Begin,
         source: Origin::Measured,
+        uid: Some(1000),
+        job_id: Some("77".to_owned()),
+        step_id: Some("batch".to_owned()),
     };
     marks.write(&mark).unwrap();
     let read = || -> Vec<MarkRow> {

@@ -90,7 +90,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let idle = a.idle.map(|duration| idle_for(duration, &signals));
     let ran = run_all(a, program, arguments, &signals);
     std::thread::sleep(MARGIN);
-    agent::say_notices(&recorder);
+    agent::say_remarks(&recorder);
     let mut recording = recorder.finish()?;
     let (ran, last_code) = match ran {
         Ok(ran) => ran,
