@@ -6,6 +6,7 @@
 mod agent;
 mod cards;
 mod demo;
+mod discover;
 mod doctor;
 mod fit;
 mod hints;
@@ -71,6 +72,7 @@ enum Verb {
     Run(run::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
+    Discover(discover::Arguments),
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
@@ -92,6 +94,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
+        Verb::Discover(a) => discover::run(&a),
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),
