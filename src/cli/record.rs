@@ -64,7 +64,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         ..RecorderOptions::default()
     };
     // Ctrl-C reaches the command too, which shares the terminal; the recording ends when the command does.
-    let _interrupted = agent::stop_on_signal()?;
+    let _interrupted = super::signals::stop_on_signal()?;
     let host = options.host.clone();
     let lock = kept.lock()?;
     let stop = Arc::new(AtomicBool::new(false));
