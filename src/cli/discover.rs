@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::fit::{PoolChoice, describe};
-use super::{Outcome, agent, output};
+use super::{Outcome, output};
 
 /// A search of a part or a resample carries out this share of the generations: it looks for much less.
 const PART_SHARE: u64 = 3;
@@ -94,7 +94,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         "--hold-out models asks how numbers carry over to other models; expected --pool models beside it"
     );
     let dataset = dataset::load(&a.runs)?;
-    let signal = agent::stop_on_signal()?;
+    let signal = super::signals::stop_on_signal()?;
     let end = a.budget.and_then(|b| Instant::now().checked_add(b));
     let stop = || signal.load(Ordering::Acquire) || end.is_some_and(|e| Instant::now() >= e);
     let bar = ProgressBar::new(a.generations);
