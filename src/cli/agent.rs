@@ -11,6 +11,7 @@ use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions, Stan
 use energylens::clock::SystemClock;
 use energylens::store::{Campaign, Recovered, RecoveredAs};
 
+use super::service::{self, Service, ServiceArguments};
 use super::sources::SourceArguments;
 use super::{Outcome, doctor, output};
 
@@ -25,6 +26,8 @@ pub(crate) struct Arguments {
     sources: SourceArguments,
     #[command(flatten)]
     cadence: CadenceArguments,
+    #[command(flatten)]
+    service: ServiceArguments,
     /// Stop after this long; until SIGTERM or SIGINT without it.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -134,11 +137,13 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         driver: detection.driver.clone().unwrap_or_default(),
         sampler: a.cadence.sampler(),
         standing: a.cadence.standing(),
+        jobs: service::job_watch(),
         ..RecorderOptions::default()
     };
     for finding in &detection.report {
         eprintln!("{finding}");
     }
+    let mut service = Service::start(&a.service, &campaign)?;
     let stop = stop_on_signal()?;
     let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, stop.clone())?;
     // What the clock cannot reach is for ever.
@@ -146,8 +151,13 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
         std::thread::sleep(Duration::from_millis(50));
         say_notices(&recorder);
+        service.observe(&recorder);
     }
+    service.stopping();
     let recording = recorder.finish()?;
+    if let Some(line) = service.finish()? {
+        eprintln!("{line}");
+    }
     if a.json {
         output::print_json(&recording)?;
     } else {

@@ -11,6 +11,7 @@ mod fit;
 mod hints;
 mod import;
 mod laws;
+mod mark;
 mod output;
 mod plan;
 mod predict;
@@ -18,6 +19,7 @@ mod recommend;
 mod record;
 mod report;
 mod run;
+mod service;
 mod sources;
 mod tables;
 mod validate;
@@ -64,6 +66,7 @@ enum Verb {
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Record(record::Arguments),
+    Mark(mark::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
     Import(import::Arguments),
@@ -84,6 +87,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Record(a) => record::run(&a),
+        Verb::Mark(a) => mark::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
