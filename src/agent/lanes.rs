@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::job::JobWatch;
-use super::notices::Notices;
+use super::remarks::Remarks;
 use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
 use super::schedule::step_ns;
@@ -42,8 +42,6 @@ const ROOMY: f64 = 0.125;
 const CALM_NS: i64 = 60_000 * NS_PER_MS;
 /// Owner of a source that no lane reads any more.
 const NOBODY: usize = usize::MAX;
-/// A lane needs a few frames and the driver's own; the rest would only look like memory use.
-const STACK_BYTES: usize = 256 * 1024;
 
 /// One source and who reads it.
 pub(super) struct Slot {
@@ -75,7 +73,7 @@ pub(super) struct Lanes {
     pub(super) stop: Arc<AtomicBool>,
     /// Doublings of the poll distance that the budget asks for.
     pub(super) doublings: AtomicU32,
-    pub(super) notices: Notices,
+    pub(super) remarks: Remarks,
     pub(super) jobs: JobWatch,
     standing: Standing,
     /// Weak: a lane that hangs for ever must not keep the writer waiting for its rows.
@@ -93,7 +91,7 @@ impl Lanes {
         standing: Standing,
         ring: Weak<RingWriter<SampleRow>>,
         stop: Arc<AtomicBool>,
-        notices: Notices,
+        remarks: Remarks,
     ) -> Self {
         let slot = |station: Station| Slot {
             in_flight: station.in_flight(),
@@ -107,7 +105,7 @@ impl Lanes {
             slots: stations.into_iter().map(slot).collect(),
             stop,
             doublings: AtomicU32::new(0),
-            notices,
+            remarks,
             jobs: JobWatch::default(),
             standing,
             ring,
@@ -162,10 +160,8 @@ impl Lanes {
         let id = registry.next_id;
         let cpu_ns = Arc::new(AtomicU64::new(0));
         let (lanes, meter) = (self.clone(), cpu_ns.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("el-lane-{id}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || run_lane(&lanes, id, &meter))?;
+        let thread =
+            std::thread::Builder::new().name(format!("el-lane-{id}")).spawn(move || run_lane(&lanes, id, &meter))?;
         registry.next_id += 1;
         registry.lanes.push(Lane { id, thread, cpu_ns });
         for slot in wanted {
@@ -203,7 +199,7 @@ impl Lanes {
         match self.start_lane(&mut registry, lane, others.into_iter()) {
             Ok(new) if registry.home == Some(lane) => registry.home = Some(new),
             Ok(_) => {}
-            Err(e) => self.notices.say(format!("cannot start a thread to go on beside a driver call that hangs: {e}")),
+            Err(e) => self.remarks.say(format!("cannot start a thread to go on beside a driver call that hangs: {e}")),
         }
     }
 
@@ -219,7 +215,7 @@ impl Lanes {
         }
         match self.start_lane(registry, lane, others.into_iter()) {
             Ok(new) => registry.home = registry.home.or(Some(new)),
-            Err(e) => self.notices.say(format!("cannot start a thread in place of one that crashed: {e}")),
+            Err(e) => self.remarks.say(format!("cannot start a thread in place of one that crashed: {e}")),
         }
     }
 
@@ -243,7 +239,7 @@ impl Lanes {
             }
             let mut registry = self.registry();
             if let Err(e) = self.start_lane(&mut registry, lane, std::iter::once(slot)) {
-                return self.notices.say(format!("cannot start a thread for a slow source: {e}"));
+                return self.remarks.say(format!("cannot start a thread for a slow source: {e}"));
             }
             if let Some(slot) = self.slots.get(slot) {
                 slot.departures.fetch_add(1, Ordering::Relaxed);
@@ -305,7 +301,7 @@ enum Polled {
 fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
     // Whoever starts a lane holds this until it has given the lane its sources.
     drop(lanes.registry());
-    lanes.standing.apply().into_iter().for_each(|refused| lanes.notices.say(refused));
+    lanes.standing.apply().into_iter().for_each(|refused| lanes.remarks.say(refused));
     let mut held: Vec<Held> = Vec::new();
     let mut seen_moves = u64::MAX;
     let mut calm_since_ns = lanes.clock.now();
@@ -421,4 +417,103 @@ fn publish_cpu(cpu_ns: &AtomicU64) {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     let used_ns = used.tv_sec.saturating_mul(1_000_000_000).saturating_add(used.tv_nsec);
     cpu_ns.store(used_ns.unsigned_abs(), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::ring;
+    use crate::agent::sampler::stations;
+    use crate::clock::SimClock;
+    use crate::source::{CounterSource, Device, ReadError, Reading, Scope};
+
+    struct Quiet(Vec<Device>);
+
+    impl CounterSource for Quiet {
+        fn devices(&self) -> &[Device] {
+            &self.0
+        }
+
+        fn read(&mut self, _: usize) -> Result<Reading, ReadError> {
+            Ok(Reading { energy_counter_uj: Some(1), ..Reading::default() })
+        }
+    }
+
+    /// Sources without threads: the home lane 0 owns all but the last, which lane 1 owns.
+    fn lanes(count: usize) -> Lanes {
+        let device = |i: usize| Device {
+            id: format!("quiet:{i}"),
+            name: String::new(),
+            scope: Scope::Gpu,
+            energy_source: crate::schema::EnergySource::Counter,
+            counter_modulus_uj: None,
+            power_limit_w: None,
+            memory_bytes: None,
+        };
+        let sources = (0..count).map(|i| Box::new(Quiet(vec![device(i)])) as Box<dyn CounterSource>).collect();
+        let options = SamplerOptions::default();
+        let ring = Arc::downgrade(&Arc::new(ring(1).0));
+        let lanes = Lanes::new(
+            stations(sources, &options, 0),
+            Arc::new(SimClock::default()),
+            options,
+            Standing::default(),
+            ring,
+            Arc::default(),
+            Remarks::default(),
+        );
+        (0..count).for_each(|slot| assert!(lanes.give(slot, NOBODY, usize::from(slot + 1 == count))));
+        lanes.registry().home = Some(0);
+        lanes
+    }
+
+    fn polled(lanes: &Lanes, id: usize, slot: usize) -> bool {
+        matches!(poll(lanes, id, slot, 0, &mut 0, 0, &|_| {}), Polled::Next(_))
+    }
+
+    #[test]
+    fn only_the_owner_reads() {
+        let lanes = lanes(2);
+        assert!(polled(&lanes, 0, 0) && polled(&lanes, 1, 1));
+        assert!(!polled(&lanes, 1, 0) && !polled(&lanes, 0, 1) && !polled(&lanes, 0, 7));
+        assert!(lanes.give(0, 0, 1));
+        assert!(!polled(&lanes, 0, 0) && polled(&lanes, 1, 0));
+    }
+
+    #[test]
+    fn what_is_being_read_cannot_be_given_away_nor_by_anybody_but_its_owner() {
+        let lanes = lanes(2);
+        let reading = lanes.try_station(0).unwrap();
+        assert!(!lanes.give(0, 0, 1));
+        drop(reading);
+        assert!(!lanes.give(0, 1, 2));
+        assert!(lanes.give(0, 0, 1));
+    }
+
+    #[test]
+    fn a_source_comes_home_after_a_calm_that_doubles_with_each_departure() {
+        let lanes = lanes(3);
+        let held = Held { slot: 2, due_ns: 0 };
+        assert!(!lanes.go_home(1, &held, CALM_NS - 1));
+        lanes.slots[2].departures.store(2, Ordering::Relaxed);
+        assert!(!lanes.go_home(1, &held, 2 * CALM_NS - 1));
+        assert!(lanes.go_home(1, &held, 2 * CALM_NS));
+        assert_eq!(lanes.owned_by(0).count(), 3);
+        assert!(lanes.may_end(1) && !lanes.may_end(0));
+    }
+
+    #[test]
+    fn a_slow_source_stays_away_and_the_last_home_is_taken_over() {
+        let lanes = lanes(2);
+        let held = Held { slot: 1, due_ns: 0 };
+        // Home is busy in a read: what that costs is not known, so there is no room.
+        let reading = lanes.try_station(0).unwrap();
+        assert!(!lanes.go_home(1, &held, i64::MAX));
+        drop(reading);
+        lanes.slots[0].owner.store(NOBODY, Ordering::Release);
+        assert!(lanes.may_end(0));
+        assert_eq!(lanes.registry().home, None);
+        assert!(!lanes.go_home(1, &held, i64::MAX), "it is home now itself");
+        assert_eq!(lanes.registry().home, Some(1));
+    }
 }

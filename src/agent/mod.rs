@@ -4,8 +4,8 @@
 //! own and writes the rows, [`VirtualRecorder`] does the same under a simulated clock.
 //!
 //! ```text
-//! sources -> lanes -> ring (bounded; full = counted loss) -> SampleWriter -> spool -> Parquet
-//!            never wait for the disk                         one thread, flushes each second
+//! sources -> lanes -> rings (bounded; full = counted loss) -> Keeper -> spools -> Parquet -> removed when told to
+//!            never wait for the disk                          one thread, flushes each second
 //! ```
 //!
 //! Limits. An edge is known to lie inside its bracket `(t_prev_poll_ns, t_mono_ns]`, not where in it. A counter that
@@ -16,15 +16,19 @@
 mod budget;
 mod energy_meter;
 mod error;
+mod examine;
 mod job;
+mod keeper;
+mod keeping;
 mod lanes;
 mod marks;
 mod metrics;
-mod notices;
 mod notify;
+mod pausing;
 mod recorder;
 mod recording;
 mod remarks;
+mod retention;
 mod ring;
 mod sampler;
 mod schedule;
@@ -32,6 +36,7 @@ mod socket;
 mod standing;
 mod station;
 mod supervisor;
+mod survey;
 mod telemetry;
 mod watched;
 mod writer;
@@ -39,7 +44,9 @@ mod writing;
 
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
+pub use examine::{Agreement, Examination, Fault, Refresh, examine};
 pub use job::{JobIds, JobPlaces, JobWatch};
+pub use keeping::{Keeping, ROTATE_BYTES, ROTATE_EVERY};
 pub use marks::MarkWriter;
 pub use metrics::{MetricsServer, MetricsState};
 pub use notify::ServiceNotifier;
@@ -54,6 +61,7 @@ pub use socket::{
     MarksReceived, Refusal, send_mark,
 };
 pub use standing::Standing;
+pub use survey::{Movement, Survey, Watch, survey, thread_cpu_s, time_reads};
 pub use telemetry::{TelemetryCost, TelemetryReader};
 
 #[cfg(test)]

@@ -91,6 +91,10 @@ impl Sampler {
             }
         }
         self.wait_until(t_mono_ns);
+        if let Some((budget, meter)) = &mut self.budget {
+            budget.observe(self.clock.now(), meter());
+            self.stations.iter_mut().for_each(|s| s.set_doublings(budget.doublings()));
+        }
     }
 
     /// Sleeps, after making use of the time for telemetry.

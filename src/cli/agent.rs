@@ -66,7 +66,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_hz(text: &str) -> Result<f64, String> {
+pub(crate) fn parse_hz(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(hz) if (0.01..=100_000.0).contains(&hz) => Ok(hz),
         _ => Err(format!("`{text}` is no rate; expected polls per second between 0.01 and 100000")),
@@ -99,8 +99,8 @@ impl CadenceArguments {
 }
 
 /// Says on stderr what a recording has to tell, which systemd hands to the journal.
-pub(crate) fn say_notices(recorder: &Recorder) {
-    recorder.take_notices().iter().for_each(|notice| eprintln!("note: {notice}"));
+pub(crate) fn say_remarks(recorder: &Recorder) {
+    recorder.take_remarks().iter().for_each(|remark| eprintln!("note: {remark}"));
 }
 
 /// A flag that SIGINT and SIGTERM set.
@@ -149,8 +149,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     // What the clock cannot reach is for ever.
     let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
-        std::thread::sleep(Duration::from_millis(50));
-        say_notices(&recorder);
+        std::thread::sleep(Duration::from_millis(100));
+        say_remarks(&recorder);
         service.observe(&recorder);
     }
     service.stopping();

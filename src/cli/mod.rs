@@ -22,6 +22,7 @@ mod run;
 mod service;
 mod sources;
 mod tables;
+mod top;
 mod validate;
 
 use std::process::ExitCode;
@@ -67,6 +68,7 @@ enum Verb {
     Agent(agent::Arguments),
     Record(record::Arguments),
     Mark(mark::Arguments),
+    Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
     Import(import::Arguments),
@@ -88,6 +90,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Agent(a) => agent::run(&a),
         Verb::Record(a) => record::run(&a),
         Verb::Mark(a) => mark::run(&a),
+        Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),

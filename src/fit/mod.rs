@@ -8,6 +8,7 @@
 //! says nothing of another; and a training error is never an accuracy figure, which is why `validate` exists.
 
 pub mod baselines;
+pub mod discover;
 mod group;
 mod inference;
 mod nnls;

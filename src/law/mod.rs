@@ -27,6 +27,7 @@ pub use formula::{formula_latex, formula_text, legend};
 pub(crate) use matching::same_gpu;
 pub use model::{Error, MODEL_FORMAT, Model, Pool, Scenario, Training};
 pub use prior::{CoefficientPrior, Resource};
+pub(crate) use product::parse as parse_product;
 pub use resolve::{Descriptors, ResolveError, memory_kv_capacity};
 pub use skeleton::{ExponentSpec, Factor, Skeleton, SkeletonError, Target, Term, TermGroup};
 pub use verdict::Verdict;

@@ -5,5 +5,8 @@
 
 pub(crate) mod desk;
 pub(crate) mod known_law;
+pub(crate) mod level_zero;
 pub(crate) mod nvml;
 pub(crate) mod powercap;
+pub(crate) mod stub;
+pub(crate) mod sysfs;
