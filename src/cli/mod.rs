@@ -24,6 +24,7 @@ mod sources;
 mod tables;
 mod top;
 mod validate;
+mod validation_page;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@
 //! and outside the measured range of a symbol it extrapolates, which [`Prediction::outside`] says.
 
 mod case;
+mod check;
 mod fitted;
 mod formula;
 mod matching;
@@ -22,7 +23,7 @@ mod verdict;
 
 pub use case::{Case, Symbol};
 pub(crate) use fitted::quantile;
-pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Law, Prediction};
+pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Intervals, Law, Prediction};
 pub use formula::{formula_latex, formula_text, legend};
 pub(crate) use matching::same_gpu;
 pub use model::{Error, MODEL_FORMAT, Model, Pool, Scenario, Training};

@@ -71,7 +71,7 @@ fn outcomes_of_held_out_rows_cannot_reach_a_predictor() {
         row.mean_ttft_s = Some(0.5);
         row.mean_tpot_s = Some(0.1);
     }
-    let context = Context { pool: Pool::None, across_hardware: false, seed: 0, skeleton: None };
+    let context = Context { pool: Pool::None, across_hardware: false, seed: 0, skeleton: None, prior: None };
     let ask = |dataset: &Dataset| {
         let units = split::units(&dataset.rows);
         let scheme = Scheme::Batches { up_to: Some(4.0) };
