@@ -11,6 +11,7 @@ use energylens::clock::SystemClock;
 use energylens::store::{Campaign, Recovered, RecoveredAs};
 
 use super::keeping::KeepingArguments;
+use super::service::{self, Service, ServiceArguments};
 use super::sources::SourceArguments;
 use super::{Outcome, doctor, output, signals};
 
@@ -27,6 +28,8 @@ pub(crate) struct Arguments {
     cadence: CadenceArguments,
     #[command(flatten)]
     keeping: KeepingArguments,
+    #[command(flatten)]
+    service: ServiceArguments,
     /// Stop after this long; until SIGTERM or SIGINT without it. SIGHUP seals the segment and begins the next.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -131,6 +134,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         driver: detection.driver.clone().unwrap_or_default(),
         sampler: a.cadence.sampler(),
         standing: a.cadence.standing(),
+        jobs: service::job_watch(),
         ..RecorderOptions::default()
     };
     // What retention may remove are the segments that say so.
@@ -138,6 +142,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     for finding in &detection.report {
         eprintln!("{finding}");
     }
+    let mut service = Service::start(&a.service, &campaign)?;
     let (stop, reopen) = signals::stop_and_reopen_on_signal()?;
     let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, stop.clone())?;
     // What the clock cannot reach is for ever.
@@ -146,10 +151,16 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         std::thread::sleep(Duration::from_millis(100));
         if reopen.swap(false, Ordering::AcqRel) {
             recorder.reopen();
+            service.reopen();
         }
         say_notices(&recorder);
+        service.observe(&recorder);
     }
+    service.stopping();
     let recording = recorder.finish()?;
+    if let Some(line) = service.finish()? {
+        eprintln!("{line}");
+    }
     if a.json {
         output::print_json(&recording)?;
     } else {

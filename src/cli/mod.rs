@@ -13,6 +13,7 @@ mod hints;
 mod import;
 mod keeping;
 mod laws;
+mod mark;
 mod output;
 mod plan;
 mod predict;
@@ -20,6 +21,7 @@ mod recommend;
 mod record;
 mod report;
 mod run;
+mod service;
 mod signals;
 mod sources;
 mod tables;
@@ -69,6 +71,7 @@ enum Verb {
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Record(record::Arguments),
+    Mark(mark::Arguments),
     Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
@@ -91,6 +94,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Record(a) => record::run(&a),
+        Verb::Mark(a) => mark::run(&a),
         Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
