@@ -9,8 +9,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use energylens::dataset;
 use energylens::fit::discover::{
-    DiscoverOptions, Discovery, FREE_FORM_CYCLES, FreeForm, GENERATIONS, MAX_TERMS, Part, PartKind, Stability,
-    discover, free_form, stability,
+    DiscoverOptions, Discovery, FREE_FORM_CYCLES, FreeForm, FrontEntry, GENERATIONS, MAX_TERMS, Part, PartKind,
+    Stability, discover, free_form, stability,
 };
 use energylens::fit::{FitOptions, attach_held_out, fit_model};
 use energylens::law::{formula_line, formula_text};
@@ -194,19 +194,21 @@ fn describe_front(found: &Discovery) -> anyhow::Result<String> {
     let laws = if found.scopes == 1 { "one law".to_owned() } else { format!("{} laws of one structure", found.scopes) };
     writeln!(
         text,
-        "{} rows, {laws}; {} generations, {} candidates fitted, seed {}; judged on held-out {}\n",
+        "{} rows, {laws}; {} generations, {} candidates fitted, seed {}; errors are of held-out {}\n",
         found.rows, found.generations, found.evaluations, found.seed, found.held_out
     )?;
-    let mut table = output::table(&["", "terms", "parameters", "held-out MAPE", "structure"], &[1, 2, 3]);
-    let mut row = |mark: &str, terms: usize, parameters: usize, mape: f64, structure: String| {
-        table.add_row([mark.to_owned(), terms.to_string(), parameters.to_string(), percent(mape), structure]);
+    let mut table = output::table(&["", "terms", "parameters", "RMS", "MAPE", "structure"], &[1, 2, 3, 4]);
+    let mut row = |mark: &str, terms: usize, parameters: usize, e: &FrontEntry, structure: String| {
+        let numbers =
+            [terms.to_string(), parameters.to_string(), percent(e.held_out_rms_log), percent(e.held_out_mape)];
+        table.add_row([mark.to_owned()].into_iter().chain(numbers).chain([structure]));
     };
     for (place, e) in found.front.iter().enumerate() {
         let mark = if place == found.chosen { "*" } else { "" };
-        row(mark, e.terms, e.parameters, e.held_out_mape, formula_line(&e.skeleton));
+        row(mark, e.terms, e.parameters, e, formula_line(&e.skeleton));
     }
     if let Some(e) = &found.reference {
-        row("", e.skeleton.terms.len(), e.skeleton.parameter_count(), e.held_out_mape, "the energylens law".to_owned());
+        row("", e.skeleton.terms.len(), e.skeleton.parameter_count(), e, "the energylens law".to_owned());
     }
     writeln!(text, "{}", table.trim_fmt())?;
     if let Some(best) = found.best() {
