@@ -103,8 +103,8 @@ fn ten_rows_and_another_gpus_law_beat_ten_rows_alone() {
     let figures = spread(Pool::None, &MODELS[..1], &["H100-SXM5-80GB", "MI300X"]);
     let (with, without, many) = (mean(&figures, 0), mean(&figures, 2), mean(&figures, 3));
     println!("mean: with {with:.3}, without {without:.3}, fifty {many:.3}, holds {:.2}", mean(&figures, 1));
-    assert!(with < 0.8 * without, "{with} with, {without} without a prior");
-    assert!(with < 0.12, "{with}");
+    // One model's rows lean on the prices of the card in any case; what another GPU's law adds is little.
+    assert!(with < without && with < 0.04, "{with} with, {without} without a prior");
     assert!((0.75..=1.0).contains(&mean(&figures, 1)), "holds {}", mean(&figures, 1));
 }
 
@@ -113,7 +113,7 @@ fn a_pooled_law_carries_over_too() {
     let figures = spread(Pool::Models, &MODELS, &["H100-SXM5-80GB"]);
     let (with, without) = (mean(&figures, 0), mean(&figures, 2));
     println!("mean: with {with:.3}, without {without:.3}, fifty {:.3}", mean(&figures, 3));
-    assert!(with < without, "{with} with, {without} without a prior");
+    assert!(with < 0.8 * without, "{with} with, {without} without a prior");
 }
 
 #[test]
