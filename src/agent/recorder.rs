@@ -1,26 +1,28 @@
-//! A sampler and a writer, put together: on threads for real time, without for simulated time.
+//! Sampling and a writer, put together: on threads for real time, without for simulated time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-
-use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
 
 use super::error::{Error, Result};
+use super::job::JobWatch;
+use super::keeper::{Keeper, KeeperOptions};
+use super::keeping::Keeping;
+use super::lanes::Lanes;
+use super::notices::Notices;
 use super::recording::Recording;
-use super::ring::{RingWriter, ring};
-use super::sampler::{Sampler, SamplerOptions};
-use super::writer::SampleWriter;
-use super::writing::write_until_ended;
+use super::ring::{LostCount, RingReader, RingWriter, ring};
+use super::sampler::{Sampler, SamplerOptions, stations};
+use super::standing::Standing;
+use super::station::Station;
+use super::supervisor::{Ended, Supervisor};
+use super::writing::{Orders, Rings, write_until_ended};
 use crate::clock::{Clock, ClockAnchor};
-use crate::source::CounterSource;
-use crate::store::{FileMetadata, SampleRow, host_name};
-use crate::units::NS_PER_MS;
-
-/// How long the sampler goes on before it looks whether it shall stop.
-const SLICE_NS: i64 = 100 * NS_PER_MS;
+use crate::source::{CounterSource, Device};
+use crate::store::{FileMetadata, TelemetryRow, host_name};
 
 /// What a recording says about itself, and how it is made.
 #[derive(Debug, Clone)]
@@ -35,11 +37,23 @@ pub struct RecorderOptions {
     pub extra: BTreeMap<String, String>,
     /// How counters are polled.
     pub sampler: SamplerOptions,
+    /// How the sampling threads stand with the scheduler.
+    pub standing: Standing,
+    /// Which Slurm job is on the node, for the rows.
+    pub jobs: JobWatch,
     /// Rows that may wait for the disk. At 8 devices that refresh every 20 ms the default holds for 160 s.
     pub ring_rows: usize,
     /// Rows after which a segment is sealed and the next begun.
     pub segment_rows: u64,
+    /// When segments are sealed else, and when sealed ones are removed. Only segments are, whose metadata and
+    /// [`extra`](Self::extra) hold the same `recorder`; without that key, none.
+    pub keeping: Keeping,
+    /// How often each device is asked for its telemetry; `None` never.
+    pub telemetry_every: Option<Duration>,
 }
+
+/// Telemetry rows that may wait for the writer: two minutes of eight devices.
+const TELEMETRY_RING_ROWS: usize = 1_024;
 
 impl Default for RecorderOptions {
     fn default() -> Self {
@@ -49,50 +63,56 @@ impl Default for RecorderOptions {
             anchor: None,
             extra: BTreeMap::new(),
             sampler: SamplerOptions::default(),
+            standing: Standing::default(),
+            jobs: JobWatch::default(),
             ring_rows: 65_536,
             segment_rows: 1 << 20,
+            keeping: Keeping::default(),
+            telemetry_every: None,
         }
     }
 }
 
 impl RecorderOptions {
-    fn metadata(&self, sampler: &Sampler, clock: &dyn Clock) -> FileMetadata {
+    fn metadata(&self, devices: Vec<Device>, clock: &dyn Clock) -> FileMetadata {
         FileMetadata {
             host: self.host.clone(),
             driver: self.driver.clone(),
-            devices: sampler.devices(),
+            devices,
             anchor: self.anchor.unwrap_or_else(|| ClockAnchor::now(clock)),
             extra: self.extra.clone(),
         }
     }
+
+    fn keeper(&self, notices: &Notices) -> KeeperOptions {
+        KeeperOptions {
+            keeping: self.keeping,
+            segment_rows: self.segment_rows,
+            notices: notices.clone(),
+            keeps_anchor: self.anchor.is_some(),
+        }
+    }
+
+    /// How often telemetry is read and where it goes, if it is asked for; what comes out of it in any case.
+    fn telemetry(&self) -> (Option<(i64, Arc<RingWriter<TelemetryRow>>)>, RingReader<TelemetryRow>) {
+        let (sink, rows) = ring(TELEMETRY_RING_ROWS);
+        let every_ns = self.telemetry_every.map(|every| i64::try_from(every.as_nanos()).unwrap_or(i64::MAX));
+        (every_ns.map(|every_ns| (every_ns, Arc::new(sink))), rows)
+    }
 }
 
-/// Summary of what the sampler did between `t_begin_mono_ns` and now; the writer adds the rest.
 fn summary(sampler: &Sampler, host: &str, t_begin_mono_ns: i64, now_ns: i64) -> Recording {
-    let devices = sampler.device_recordings();
-    Recording {
-        host: host.to_owned(),
-        t_begin_mono_ns,
-        t_end_mono_ns: now_ns,
-        rows: 0,
-        lost_rows: 0,
-        polls: devices.iter().map(|d| d.polls).sum(),
-        late_polls: sampler.late_polls(),
-        edges: devices.iter().map(|d| d.edges).sum(),
-        read_cost: sampler.read_cost(),
-        sampler_cpu_s: None,
-        write_errors: 0,
-        last_write_error: None,
-        devices,
-        files: Vec::new(),
-    }
+    let mut recording = sampler.tally().into_recording(host, t_begin_mono_ns, now_ns);
+    recording.backed_off = sampler.back_off();
+    recording
 }
 
 /// Records under virtual time: the same sampler and writer, without threads. Whoever lays the simulated time line
 /// calls [`run_until`](Self::run_until) as it grows.
 pub struct VirtualRecorder {
     sampler: Sampler,
-    writer: SampleWriter,
+    telemetry: RingReader<TelemetryRow>,
+    keeper: Keeper,
     clock: Arc<dyn Clock>,
     host: String,
     t_begin_mono_ns: i64,
@@ -108,38 +128,49 @@ impl VirtualRecorder {
     ) -> Result<Self> {
         let t_begin_mono_ns = clock.now();
         let sampler = Sampler::new(sources, clock.clone(), options.sampler);
-        let meta = options.metadata(&sampler, clock.as_ref());
-        let writer = SampleWriter::create(dir.to_owned(), meta, options.segment_rows)?;
-        Ok(Self { sampler, writer, clock, host: options.host, t_begin_mono_ns })
+        let (sampler, telemetry) = match options.telemetry() {
+            (Some((every_ns, sink)), rows) => (sampler.with_telemetry(every_ns, &sink), rows),
+            (None, rows) => (sampler, rows),
+        };
+        let meta = options.metadata(sampler.devices(), clock.as_ref());
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper(&Notices::default()))?;
+        Ok(Self { sampler, telemetry, keeper, clock, host: options.host, t_begin_mono_ns })
     }
 
     /// Samples up to the instant `t_mono_ns`.
     pub fn run_until(&mut self, t_mono_ns: i64) -> Result<()> {
-        let writer = &mut self.writer;
-        self.sampler.run_until(t_mono_ns, &mut |row| writer.push(row));
-        if self.writer.is_batch_full() { self.flush() } else { Ok(()) }
+        let keeper = &mut self.keeper;
+        self.sampler.run_until(t_mono_ns, &mut |row| keeper.push(row));
+        while let Some(row) = self.telemetry.try_pop() {
+            self.keeper.push_telemetry(row);
+        }
+        if self.keeper.is_batch_full() { self.flush() } else { Ok(()) }
     }
 
     /// Hands all rows so far to the operating system: before saying of a run that it is done.
     pub fn flush(&mut self) -> Result<()> {
         let (sampler, host) = (&self.sampler, &self.host);
         let (begin, now) = (self.t_begin_mono_ns, self.clock.now());
-        Ok(self.writer.flush(&|| summary(sampler, host, begin, now))?)
+        Ok(self.keeper.flush(&|| summary(sampler, host, begin, now))?)
     }
 
     /// Seals the recording.
     pub fn finish(self) -> Result<Recording> {
         let recording = summary(&self.sampler, &self.host, self.t_begin_mono_ns, self.clock.now());
-        self.writer.finish(&|| recording.clone())
+        self.keeper.finish(0, &|| recording.clone())
     }
 }
 
-/// Records in real time, on two threads, until stopped. Dropped without [`finish`](Self::finish) it stops and seals
-/// too, but nobody learns how that went.
+/// Records in real time until stopped: the lanes sample, one thread watches them, one writes. Dropped without
+/// [`finish`](Self::finish) it stops and seals too, but nobody learns how that went.
 pub struct Recorder {
-    sampler: Option<JoinHandle<()>>,
+    supervisor: Option<JoinHandle<Ended>>,
     writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
+    reopen: Arc<AtomicBool>,
+    notices: Notices,
+    shared: Arc<Mutex<Recording>>,
+    lost: LostCount,
 }
 
 impl Recorder {
@@ -152,57 +183,96 @@ impl Recorder {
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let begin = clock.now();
-        let sampler = Sampler::new(sources, clock.clone(), options.sampler);
-        let meta = options.metadata(&sampler, clock.as_ref());
-        let writer = SampleWriter::create(dir.to_owned(), meta, options.segment_rows)?;
-        let (ring_in, ring_out) = ring(options.ring_rows.max(1));
-        let host = options.host;
-        let shared = Arc::new(Mutex::new(summary(&sampler, &host, begin, begin)));
-
-        let for_sampler = (shared.clone(), stop.clone());
-        let sampler = spawn("sampler", move || {
-            let (shared, stop) = for_sampler;
-            sample_until_stopped(
-                sampler,
-                clock.as_ref(),
-                &ring_in,
-                &stop,
-                &|recording| {
-                    *shared.lock().unwrap_or_else(PoisonError::into_inner) = recording;
-                },
-                &host,
-                begin,
-            );
-        })?;
-        let stopped = stop.clone();
-        let writer = match spawn("writer", move || write_until_ended(writer, &ring_out, &shared, &stopped)) {
-            Ok(writer) => writer,
-            Err(e) => {
-                stop.store(true, Ordering::Release);
-                return Err(e);
-            }
+        let mut stations = stations(sources, &options.sampler, begin);
+        let (sink, telemetry) = options.telemetry();
+        if let Some((every_ns, sink)) = sink {
+            stations.iter_mut().for_each(|station| station.set_telemetry(every_ns, begin, &sink));
+        }
+        let devices = stations.iter().flat_map(Station::devices).cloned().collect();
+        let meta = options.metadata(devices, clock.as_ref());
+        let notices = Notices::default();
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper(&notices))?;
+        let (ring_in, samples) = ring(options.ring_rows.max(1));
+        let rings = Rings { samples, telemetry };
+        let ring_in = Arc::new(ring_in);
+        let lanes = Lanes::new(
+            stations,
+            clock,
+            options.sampler,
+            options.standing,
+            Arc::downgrade(&ring_in),
+            stop.clone(),
+            notices.clone(),
+        );
+        let lanes = Arc::new(lanes.labelling(options.jobs));
+        let nothing_yet = Recording { host: options.host.clone(), t_begin_mono_ns: begin, ..Recording::default() };
+        let shared = Arc::new(Mutex::new(Recording { t_end_mono_ns: begin, ..nothing_yet }));
+        let supervisor = Supervisor::new(lanes.clone(), shared.clone(), ring_in, options.host, begin);
+        lanes.start().map_err(|source| Error::Thread { thread: "sampler", source })?;
+        let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
+        let mut recorder = Self {
+            supervisor: None,
+            writer: None,
+            stop,
+            reopen: orders.reopen.clone(),
+            notices,
+            shared: shared.clone(),
+            lost: rings.samples.lost_count(),
         };
-        Ok(Self { sampler: Some(sampler), writer: Some(writer), stop })
+        // Should a thread fail to start, dropping the recorder ends those before it.
+        recorder.supervisor = Some(spawn("watch", || supervisor.run())?);
+        recorder.writer = Some(spawn("writer", move || write_until_ended(keeper, &rings, &shared, &orders))?);
+        Ok(recorder)
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(supervisor) = &self.supervisor {
+            supervisor.thread().unpark();
+        }
     }
 
     /// Whether sampling has ended: all devices are gone, or the stop flag was set.
     pub fn is_finished(&self) -> bool {
-        self.sampler.as_ref().is_none_or(JoinHandle::is_finished)
+        self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Stops, writes what is left, and seals.
+    /// How the recording goes, published about once a second. `rows` are those handed to the writer.
+    pub fn snapshot(&self) -> Recording {
+        let mut recording = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        recording.lost_rows = self.lost.get();
+        let emitted: u64 = recording.devices.iter().map(|d| d.rows).sum();
+        recording.rows = emitted.saturating_sub(recording.lost_rows);
+        recording
+    }
+
+    /// What happened since this was last asked that somebody should know now: sentences, oldest first.
+    pub fn take_notices(&self) -> Vec<String> {
+        self.notices.take()
+    }
+
+    /// Has the writer seal what there is and go on in new segments, soon: for whoever wants to take the file.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
+    }
+
+    /// Stops, writes what is left, and seals. A driver call that hangs is waited for a second or two, no longer: its
+    /// thread is left behind, and its device's [`stuck_since_mono_ns`](super::DeviceRecording::stuck_since_mono_ns) says so.
     pub fn finish(mut self) -> Result<Recording> {
-        self.stop.store(true, Ordering::Release);
-        let sampled = self.sampler.take().is_some_and(|thread| thread.join().is_ok());
+        self.stop();
+        let ended = self.supervisor.take().and_then(|thread| thread.join().ok());
         let written = self.writer.take().and_then(|thread| thread.join().ok());
         let recording = written.ok_or(Error::Crashed { thread: "writer" })??;
-        if sampled { Ok(recording) } else { Err(Error::Crashed { thread: "sampler" }) }
+        match ended {
+            Some(Ended::Well) => Ok(recording),
+            Some(Ended::Crashed) | None => Err(Error::Crashed { thread: "sampler" }),
+        }
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
@@ -214,31 +284,4 @@ fn spawn<T: Send + 'static>(thread: &'static str, body: impl FnOnce() -> T + Sen
         .name(format!("el-{thread}"))
         .spawn(body)
         .map_err(|source| Error::Thread { thread, source })
-}
-
-fn sample_until_stopped(
-    mut sampler: Sampler,
-    clock: &dyn Clock,
-    ring: &RingWriter<SampleRow>,
-    stop: &AtomicBool,
-    publish: &dyn Fn(Recording),
-    host: &str,
-    begin: i64,
-) {
-    let mut next_summary = begin;
-    loop {
-        let ending = stop.load(Ordering::Acquire) || !sampler.is_alive();
-        let now = clock.now();
-        if ending || now >= next_summary {
-            let cpu = clock_gettime(ClockId::ThreadCPUTime);
-            let mut recording = summary(&sampler, host, begin, now);
-            recording.sampler_cpu_s = Some(cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9);
-            publish(recording);
-            next_summary = now + 10 * SLICE_NS;
-        }
-        if ending {
-            return;
-        }
-        sampler.run_until(now + SLICE_NS, &mut |row| ring.push(row));
-    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Args;
-use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions};
+use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions, Standing};
 use energylens::clock::SystemClock;
 use energylens::store::{Campaign, Recovered, RecoveredAs};
 
@@ -42,9 +42,28 @@ pub(crate) struct CadenceArguments {
     /// How sharply the edges of counters are seen.
     #[arg(long, default_value = "1ms", value_parser = parse_resolution)]
     resolution: Duration,
+    /// Poll less, and say so, where sampling would use more of one core than this: `1%` or `0.01`.
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    max_cpu: Option<f64>,
+    /// Sample with real-time priority (SCHED_FIFO), before all ordinary processes; 1, the lowest, if no number is given.
+    #[arg(long, value_name = "PRIORITY", num_args = 0..=1, require_equals = true, default_missing_value = "1",
+          value_parser = clap::value_parser!(u8).range(1..=99))]
+    realtime: Option<u8>,
+    /// Sample on this processor only.
+    #[arg(long, value_name = "N")]
+    pin_cpu: Option<usize>,
 }
 
-fn parse_hz(text: &str) -> Result<f64, String> {
+fn parse_share(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent, 0.01));
+    match number.trim().parse::<f64>() {
+        // From what one wake-up a second costs to a whole core per device of a large node.
+        Ok(share) if (1e-5..=64.0).contains(&(share * scale)) => Ok(share * scale),
+        _ => Err(format!("`{text}` is no share of a core; expected `0.001%` to `6400%`, or the same as a number")),
+    }
+}
+
+pub(crate) fn parse_hz(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(hz) if (0.01..=100_000.0).contains(&hz) => Ok(hz),
         _ => Err(format!("`{text}` is no rate; expected polls per second between 0.01 and 100000")),
@@ -68,8 +87,17 @@ impl CadenceArguments {
             Some(poll_hz) => Cadence::FixedRate { poll_hz },
             None => Cadence::PhaseLocked { resolution_ns },
         };
-        SamplerOptions { cadence, ..SamplerOptions::default() }
+        SamplerOptions { cadence, max_cpu_share: self.max_cpu, ..SamplerOptions::default() }
     }
+
+    pub(crate) fn standing(&self) -> Standing {
+        Standing { realtime_priority: self.realtime, pin_cpu: self.pin_cpu }
+    }
+}
+
+/// Says on stderr what a recording has to tell, which systemd hands to the journal.
+pub(crate) fn say_notices(recorder: &Recorder) {
+    recorder.take_notices().iter().for_each(|notice| eprintln!("note: {notice}"));
 }
 
 /// A flag that SIGINT and SIGTERM set.
@@ -105,6 +133,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let options = RecorderOptions {
         driver: detection.driver.clone().unwrap_or_default(),
         sampler: a.cadence.sampler(),
+        standing: a.cadence.standing(),
         ..RecorderOptions::default()
     };
     for finding in &detection.report {
@@ -115,7 +144,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     // What the clock cannot reach is for ever.
     let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(100));
+        say_notices(&recorder);
     }
     let recording = recorder.finish()?;
     if a.json {
@@ -124,4 +154,20 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         output::print(&doctor::summary(&recording))?;
     }
     Ok(Outcome::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_a_core_is_a_percentage_or_a_number() {
+        assert_eq!(parse_share("1%"), Ok(0.01));
+        assert_eq!(parse_share("0.5 %"), Ok(0.005));
+        assert_eq!(parse_share("0.01"), Ok(0.01));
+        assert_eq!(parse_share("250%"), Ok(2.5));
+        for bad in ["", "%", "0", "0%", "-1%", "NaN", "inf", "1e9", "one", "1%%"] {
+            assert!(parse_share(bad).is_err_and(|e| e.contains("is no share of a core")), "{bad}");
+        }
+    }
 }

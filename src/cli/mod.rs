@@ -6,6 +6,7 @@
 mod agent;
 mod cards;
 mod demo;
+mod discover;
 mod doctor;
 mod fit;
 mod hints;
@@ -20,6 +21,7 @@ mod report;
 mod run;
 mod sources;
 mod tables;
+mod top;
 mod validate;
 mod validation_page;
 
@@ -65,10 +67,12 @@ enum Verb {
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Record(record::Arguments),
+    Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
+    Discover(discover::Arguments),
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
@@ -85,10 +89,12 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Record(a) => record::run(&a),
+        Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
+        Verb::Discover(a) => discover::run(&a),
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),

@@ -130,7 +130,17 @@ pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &AtomicBool) -> anyhow::Res
                 Event::Mark { t_mono_ns, run_id, phase, event } => {
                     truth.mark(phase, event, t_mono_ns);
                     let (run_id, phase) = (run_id.to_owned(), phase.to_owned());
-                    marks.write(&MarkRow { t_mono_ns, run_id, phase, event, source: origin })?;
+                    let (job_id, step_id) = (None, None);
+                    marks.write(&MarkRow {
+                        t_mono_ns,
+                        run_id,
+                        phase,
+                        event,
+                        source: origin,
+                        uid: None,
+                        job_id,
+                        step_id,
+                    })?;
                 }
                 Event::Advanced { t_mono_ns } => recorder.run_until(t_mono_ns)?,
                 Event::RunEnded { row, .. } => {

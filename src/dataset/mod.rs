@@ -9,6 +9,7 @@
 //! GPU has), not for what is merely unlikely.
 
 pub mod check;
+pub mod cost;
 pub mod error;
 pub mod import;
 pub mod interval;

@@ -58,17 +58,18 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     Ok(split(table.rows))
 }
 
-/// Energy of each of `devices` of `host` in one window of a recording, in the order asked.
+/// Energy of each of `devices` of `host` in each of `windows` of a recording: one list per window, in the order asked.
 pub fn device_energies(
     campaign_dir: &Path,
     host: &str,
     devices: &[String],
-    window: Window,
-) -> Result<Vec<Result<WindowEnergy, Reason>>, Error> {
-    let asked = devices.iter().map(|d| ((host.to_owned(), d.clone()), vec![window])).collect();
+    windows: &[Window],
+) -> Result<Vec<Vec<Result<WindowEnergy, Reason>>>, Error> {
+    let asked = devices.iter().map(|d| ((host.to_owned(), d.clone()), windows.to_vec())).collect();
     let recordings = Recordings::read(campaign_dir, asked)
         .map_err(|e| Error::Recording { path: campaign_dir.to_owned(), source: Box::new(e) })?;
-    Ok(devices.iter().map(|device| recordings.energy(host, device, window)).collect())
+    let of_window = |w: &Window| devices.iter().map(|device| recordings.energy(host, device, *w)).collect();
+    Ok(windows.iter().map(of_window).collect())
 }
 
 fn metadata_of(campaign_dir: &Path, runs: &[RunRow]) -> FileMetadata {

@@ -9,6 +9,7 @@
 
 pub mod baselines;
 mod belief;
+pub mod discover;
 mod group;
 mod inference;
 mod intervals;

@@ -35,10 +35,19 @@ fn doctor_tells_what_can_be_measured_and_what_cannot() {
     let ran = with_gpus(&desk, &stub, "doctor", &["--duration", "1s"]).done();
     ran.prints("NVIDIA GPUs (NVML): 2 GPUs by energy counter")
         .prints("no-sysfs/class/powercap cannot be listed")
-        .prints("one read costs");
+        .prints("All 2 energy counters move")
+        .prints("% of one core, phase-locked polling");
     let json = with_gpus(&desk, &stub, "doctor", &["--duration", "500ms", "--json"]).done().json();
     assert_eq!(json["devices"].as_array().map(Vec::len), Some(2));
     assert!(json["watched"][0]["edges"].as_u64() > Some(3), "{}", json["watched"]);
+    let first = &json["watched"][0];
+    let (period_s, power_w) = (first["refresh"]["period_s"].as_f64(), first["counter_power_w"].as_f64());
+    assert!(period_s.is_some_and(|s| (0.015..0.1).contains(&s)), "20 ms on an idle machine: {first}");
+    assert!(power_w.is_some_and(|w| (w / 250.0 - 1.0).abs() < 0.2), "{first}");
+    // The counter rises by whole millijoules.
+    assert!(first["resolution_uj"].as_u64().is_some_and(|uj| uj % 1_000 == 0), "{first}");
+    assert!(json["fixed_cpu_share"].as_f64().is_some_and(|share| share > 0.0), "{json}");
+    assert!(json["reads_in_turn_s"].is_null() || json["reads_at_once_s"].is_f64(), "{json}");
     let nothing = desk.type_in("doctor --nvml-library no-library.so --sysfs-root no-sysfs").done();
     nothing.prints("install the NVIDIA driver").prints("`energylens demo` shows the program");
 }
@@ -52,10 +61,10 @@ fn agent_records_for_as_long_as_it_is_told() {
     let edges = json["edges"].as_u64().expect("a count");
     assert!((12..=240).contains(&edges), "{edges}");
     let file = json["files"][0].as_str().expect("a sealed file").to_owned();
-    assert!(desk.path(&file).is_file() && file.ends_with("-0.parquet"), "{file}");
+    assert!(desk.path(&file).is_file() && file.ends_with("-000000.parquet"), "{file}");
     // The same directory again: another segment, nothing overwritten.
     with_gpus(&desk, &stub, "agent", &["-o", "rec", "--duration", "300ms"]).done().prints("none lost");
-    assert!(desk.path(&file.replace("-0.parquet", "-1.parquet")).is_file());
+    assert!(desk.path(&file.replace("-000000.parquet", "-000001.parquet")).is_file());
 }
 
 #[test]
@@ -102,6 +111,109 @@ fn record_says_which_commands_it_could_not_run() {
     short.remarks("the command is too short for these counters");
     with_gpus(&desk, &stub, "record", &["-o", "kept", "--", "true"]).done();
     assert!(desk.path("kept/campaign.json").is_file());
+}
+
+#[test]
+fn doctor_names_the_counter_that_stands_still() {
+    let (desk, stub) = (Desk::new(), Stub::new("devices 1, 0.energy_mj 1000000"));
+    let ran = with_gpus(&desk, &stub, "doctor", &["--duration", "400ms"]).done();
+    ran.prints("0 of 1 energy counters are in order").prints("the counter did not move").prints("nvidia-smi -pm 1");
+}
+
+#[test]
+fn record_repeats_a_command_and_lists_every_run() {
+    let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
+    let arguments =
+        ["--json", "--repeat", "3", "--warmup", "1", "--idle", "500ms", "--", "sh", "-c", "echo x; sleep 0.6"];
+    let ran = with_gpus(&desk, &stub, "record", &arguments).done();
+    assert_eq!(ran.stdout, "x\nx\nx\nx\n", "one to warm up, three that count");
+    let json = recorded(&ran);
+    let runs = json["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 3, "{json}");
+    assert!(runs.iter().all(|r| r["exit_status"] == 0 && r["devices"].as_array().is_some_and(|d| d.len() == 2)));
+    let of = |run: &Value| run["devices"][0]["energy_j"].as_f64().expect("joules");
+    let mean_j = runs.iter().map(of).sum::<f64>() / 3.0;
+    let device = &json["devices"][0];
+    assert!((device["energy_j"].as_f64().expect("joules") / mean_j - 1.0).abs() < 1e-9, "{json}");
+    assert!(device["energy_j_sd"].is_f64(), "{json}");
+    // The stub draws the same whether anything runs or not: nothing is left above idle but uncertainty.
+    let above_j = device["above_idle_j"].as_f64().expect("joules");
+    assert!(above_j.abs() < 0.2 * mean_j, "{above_j} of {mean_j}");
+    let total = json["totals"][0]["energy_j"].as_f64().expect("both GPUs");
+    assert!((total / (mean_j * 1.4) - 1.0).abs() < 0.2, "250 W and 100 W: {total}, not 1.4 times {mean_j}");
+}
+
+#[test]
+fn record_stops_at_the_first_failure_unless_told_otherwise() {
+    let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
+    let fails_second = "echo run >> log; [ $(wc -l < log) != 2 ]";
+    let ran = with_gpus(&desk, &stub, "record", &["--repeat", "3", "--", "sh", "-c", fails_second]).ends_with(1);
+    ran.remarks("stopped after 2 of 3 runs").remarks("1 of 2 runs failed; left out of the means");
+    assert_eq!(desk.text("log").lines().count(), 2);
+    let desk = Desk::new();
+    let arguments = ["--repeat", "3", "--ignore-failure", "--summary", "out.txt", "--", "sh", "-c", fails_second];
+    let ran = with_gpus(&desk, &stub, "record", &arguments).done();
+    assert_eq!((desk.text("log").lines().count(), ran.stderr.as_str()), (3, ""));
+    assert!(desk.text("out.txt").contains("1 of 3 runs failed; they are counted"), "{}", desk.text("out.txt"));
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_its_joules_are_printed() {
+    let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
+    // The command tells its parent to end, as a batch system would, and says what arrived at itself.
+    let command = "trap 'echo told; exit 9' TERM; kill -TERM $PPID; sleep 5 & wait; wait";
+    let ran = with_gpus(&desk, &stub, "record", &["--repeat", "4", "--", "sh", "-c", command]).ends_with(9);
+    assert_eq!(ran.stdout, "told\n");
+    ran.remarks("stopped after 1 of 4 runs").remarks("energy J");
+}
+
+#[test]
+fn record_hands_stdin_to_the_command() {
+    let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
+    desk.put("in.txt", "three\nlines\nhere\n");
+    let program = format!(
+        "{} record --nvml-library {} --sysfs-root none -- wc -l < in.txt",
+        crate::support::desk::program().display(),
+        stub.library().display()
+    );
+    let output =
+        std::process::Command::new("sh").args(["-c", &program]).current_dir(desk.path("")).output().expect("sh");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "3", "{output:?}");
+}
+
+#[test]
+fn top_prints_one_view_without_a_terminal_and_says_so_otherwise() {
+    let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
+    with_gpus(&desk, &stub, "top", &["--once"]).done().prints("energylens top").prints("2 GPUs").prints("a read takes");
+    with_gpus(&desk, &stub, "top", &[]).ends_with(1).remarks("`energylens top --once` prints one view");
+}
+
+#[test]
+fn top_leaves_at_q_and_hands_the_terminal_back() {
+    let (desk, stub) = (Desk::new(), Stub::new(TWO_GPUS));
+    if !std::path::Path::new("/usr/bin/script").exists() {
+        eprintln!("skipped: util-linux' script, which makes a terminal, is not here");
+        return;
+    }
+    let program = crate::support::desk::program().display().to_string();
+    let line = format!(
+        "(sleep 3; printf q; sleep 20) | script -qec '{program} top --nvml-library {} --sysfs-root none; echo left with $?' \
+         /dev/null",
+        stub.library().display()
+    );
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(desk.path(""))
+        .env("TERM", "xterm")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("sh");
+    let mut screen = String::new();
+    std::io::Read::read_to_string(child.stdout.as_mut().expect("a pipe"), &mut screen).expect("text");
+    child.wait().expect("it ends");
+    // To the alternate screen, and back from it.
+    assert!(screen.contains("\u{1b}[?1049h") && screen.contains("\u{1b}[?1049l"), "{screen:?}");
+    assert!(screen.contains("energylens") && screen.contains("left with 0"), "{screen:?}");
 }
 
 #[test]

@@ -61,11 +61,12 @@ use crate::card::GpuCard;
 use crate::clock::{Clock, SimClock};
 use crate::schema::EnergySource;
 use crate::source::{Device, Scope};
-use crate::units::s_to_ns;
+use crate::units::{NS_PER_MS, s_to_ns};
 
 mod counter;
 mod engine;
 mod hardware;
+mod live;
 mod physics;
 mod request;
 #[cfg(test)]
@@ -73,6 +74,7 @@ mod tests;
 mod timeline;
 
 pub use counter::{Fault, SimSource};
+pub use live::{LiveSource, live_sources};
 pub use request::{BatchOutcome, BatchRequest, Deployment, SimError};
 
 use counter::{ActiveFault, Schedule};
@@ -94,13 +96,15 @@ pub struct SimOptions {
     /// Relative standard deviation of a run's energy from deployment to deployment; half of its variance is in the
     /// power, half in the time.
     pub run_noise: f64,
+    /// Nominal refresh period of every counter, ns, up to 100 ms; each card's own where `None`.
+    pub refresh_ns: Option<i64>,
     /// Faults by device index; several may strike one device.
     pub faults: Vec<(usize, Fault)>,
 }
 
 impl Default for SimOptions {
     fn default() -> Self {
-        Self { seed: 0, t_start_mono_ns: 0, run_noise: 0.02, faults: Vec::new() }
+        Self { seed: 0, t_start_mono_ns: 0, run_noise: 0.02, refresh_ns: None, faults: Vec::new() }
     }
 }
 
@@ -157,13 +161,15 @@ impl SimNode {
     /// [`t_start_mono_ns`](SimOptions::t_start_mono_ns).
     pub fn new(gpus: &[(GpuCard, usize)], options: SimOptions) -> Self {
         let t_start_ns = options.t_start_mono_ns;
+        // Readers remember no more than a few periods of 100 ms.
+        let refresh_ns = options.refresh_ns.map(|ns| ns.clamp(10_000, 100 * NS_PER_MS));
         let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
         let mut states = Vec::new();
         for (card, count) in gpus {
             let hardware = Arc::new(Hardware::of(card));
             for _ in 0..*count {
                 let index = states.len();
-                let schedule = Schedule::new(t_start_ns, hardware.refresh_ns, rng.random());
+                let schedule = Schedule::new(t_start_ns, refresh_ns.unwrap_or(hardware.refresh_ns), rng.random());
                 // Drivers count since they were loaded, minutes to weeks ago: 10 kJ to 1 GJ.
                 let counter_offset_j = 10_f64.powf(4.0 + 5.0 * rng.random::<f64>());
                 let ailing = options.faults.iter().filter(|(device, _)| *device == index);
