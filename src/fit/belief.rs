@@ -41,10 +41,8 @@ impl Belief {
         }
         let variance = precision.diagonal().iter().map(|p| 1.0 / p).collect();
         let ones = std::iter::repeat_n(1.0, terms);
-        let centre = DVector::from_iterator(
-            skeleton.parameter_count(),
-            ones.chain(skeleton.exponents.iter().map(|e| e.prior)),
-        );
+        let centre =
+            DVector::from_iterator(skeleton.parameter_count(), ones.chain(skeleton.exponents.iter().map(|e| e.prior)));
         let scale = expected.into_iter().map(|e| e.unwrap_or(1.0)).collect();
         Self { scale, centre, precision, variance, origin: "the GPU's card".to_owned() }
     }

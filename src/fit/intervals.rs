@@ -40,10 +40,10 @@ pub(crate) fn profile(problem: &mut Problem<'_>, found: &Found, free: &[usize], 
             start = end.x;
             rise(end.value)
         };
-        let step = c.std_error.filter(|s| *s > 0.0).map_or_else(
-            || c.high.map_or(c.value, |h| h - c.value).max(0.1 * c.value),
-            |std| std * reach,
-        );
+        let step = c
+            .std_error
+            .filter(|s| *s > 0.0)
+            .map_or_else(|| c.high.map_or(c.value, |h| h - c.value).max(0.1 * c.value), |std| std * reach);
         if c.value > 0.0 {
             c.low = if at(0.0) <= 0.0 { 0.0 } else { end(&mut at, c.value, -step, 0.0).unwrap_or(0.0) };
         }

@@ -28,9 +28,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, RejectedRow};
-use crate::law::{
-    Domain, Intervals, Law, MODEL_FORMAT, Model, Pool, Skeleton, Symbol, Target, Training, Verdict,
-};
+use crate::law::{Domain, Intervals, Law, MODEL_FORMAT, Model, Pool, Skeleton, Symbol, Target, Training, Verdict};
 use crate::schema::Phase;
 use belief::Belief;
 use group::Group;

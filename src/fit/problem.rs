@@ -148,12 +148,7 @@ impl<'a> Problem<'a> {
         if r.abs() <= self.knee { r * r } else { self.knee * (2.0 * r.abs() - self.knee) }
     }
 
-    fn residuals(
-        &self,
-        design: &DMatrix<f64>,
-        k: &DVector<f64>,
-        exponents: &[f64],
-    ) -> (Vec<f64>, Vec<f64>, f64) {
+    fn residuals(&self, design: &DMatrix<f64>, k: &DVector<f64>, exponents: &[f64]) -> (Vec<f64>, Vec<f64>, f64) {
         let fitted: Vec<f64> = (design * k).iter().map(|f| f.max(f64::MIN_POSITIVE)).collect();
         let residuals: Vec<f64> = fitted.iter().zip(&self.ln_y).map(|(f, y)| f.ln() - y).collect();
         let misfit: f64 = residuals.iter().zip(&self.weights).map(|(r, w)| w * self.rho(*r)).sum();

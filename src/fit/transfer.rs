@@ -8,9 +8,9 @@
 
 use nalgebra::DMatrix;
 
+use super::Error;
 use super::belief::Belief;
 use super::group::Group;
-use super::Error;
 use crate::card::GpuCard;
 use crate::law::{Law, Model, Skeleton};
 
@@ -70,8 +70,11 @@ fn closest<'a>(prior: &'a Model, group: &Group, skeleton: &Skeleton) -> Result<&
     let mut fitting: Vec<&Law> = prior.laws.iter().filter(same_form).filter(carries).collect();
     fitting.sort_by_key(|law| std::cmp::Reverse(rank(law)));
     fitting.into_iter().next().ok_or_else(|| {
-        let known: Vec<String> =
-            prior.laws.iter().map(|l| format!("{} of {} ({})", l.skeleton.target, l.scope(), l.skeleton.name)).collect();
+        let known: Vec<String> = prior
+            .laws
+            .iter()
+            .map(|l| format!("{} of {} ({})", l.skeleton.target, l.scope(), l.skeleton.name))
+            .collect();
         refused(if known.is_empty() { "no law".to_owned() } else { known.join("; ") })
     })
 }

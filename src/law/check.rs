@@ -10,7 +10,8 @@ const ROUNDING: f64 = 1e-6;
 impl Law {
     /// Checks that numbers are numbers, fit the skeleton, and that the covariance is one.
     pub(super) fn check(&self) -> Result<(), String> {
-        let about = |problem: String| Err(format!("the law of {} for {}: {problem}", self.skeleton.target, self.scope()));
+        let about =
+            |problem: String| Err(format!("the law of {} for {}: {problem}", self.skeleton.target, self.scope()));
         let parameters = self.skeleton.parameter_count();
         if self.coefficients.len() != self.skeleton.terms.len() || self.exponents.len() != self.skeleton.exponents.len()
         {
@@ -27,7 +28,9 @@ impl Law {
             return about(format!("{name} is {value}; expected a number from 0"));
         }
         if self.covariance.len() != parameters || self.covariance.iter().any(|row| row.len() != parameters) {
-            return about(format!("the covariance is not {parameters} by {parameters}: the wrong number of parameters"));
+            return about(format!(
+                "the covariance is not {parameters} by {parameters}: the wrong number of parameters"
+            ));
         }
         match covariance_problem(&self.covariance) {
             Some(problem) => about(problem),
@@ -50,16 +53,21 @@ fn covariance_problem(covariance: &[Vec<f64>]) -> Option<String> {
     }
     let scale = |i: usize, j: usize| entry(i, i).sqrt() * entry(j, j).sqrt();
     if let Some((i, j)) = places().find(|(i, j)| (entry(*i, *j) - entry(*j, *i)).abs() > ROUNDING * scale(*i, *j)) {
-        return Some(format!("{} is {}, and its mirror {}: it is not symmetric", place(i, j), entry(i, j), entry(j, i)));
+        return Some(format!(
+            "{} is {}, and its mirror {}: it is not symmetric",
+            place(i, j),
+            entry(i, j),
+            entry(j, i)
+        ));
     }
-    let correlation =
-        DMatrix::from_fn(n, n, |i, j| if scale(i, j) > 0.0 { entry(i, j) / scale(i, j) } else { 0.0 });
+    let correlation = DMatrix::from_fn(n, n, |i, j| if scale(i, j) > 0.0 { entry(i, j) / scale(i, j) } else { 0.0 });
     if let Some((i, j)) = places().find(|(i, j)| entry(*i, *j).abs() > (1.0 + ROUNDING) * scale(*i, *j)) {
         return Some(format!("{} is more than its variances allow", place(i, j)));
     }
     let least = SymmetricEigen::new(correlation).eigenvalues.min();
-    (n > 0 && least < -ROUNDING * n as f64)
-        .then(|| format!("the covariance is not positive semi-definite: an eigenvalue of its correlations is {least:.3}"))
+    (n > 0 && least < -ROUNDING * n as f64).then(|| {
+        format!("the covariance is not positive semi-definite: an eigenvalue of its correlations is {least:.3}")
+    })
 }
 
 #[cfg(test)]

@@ -9,5 +9,5 @@ mod campaigns;
 mod contracts;
 mod counters;
 mod foreign;
-
 mod mistakes;
+mod service;

@@ -200,7 +200,8 @@ const LED_ASTRAY: &[(&str, usize)] = &[];
 
 #[test]
 fn certified_problems_of_nist_are_solved_to_six_digits() {
-    let file: NistFile = serde_json::from_str(include_str!("../../../tests/data/nist.json")).expect("the file is whole");
+    let file: NistFile =
+        serde_json::from_str(include_str!("../../../tests/data/nist.json")).expect("the file is whole");
     // Lanczos1 has residuals of 1e-13, below what double precision resolves of its sum of squares.
     let mut wrong = Vec::new();
     let mut solved_starts = 0;
@@ -268,7 +269,12 @@ fn the_laws_own_problem_ends_where_scipy_ends() {
         for end in ends {
             problem.cold();
             let inner = problem.inner(&end);
-            assert!((inner.loss / reference.objective - 1.0).abs() < 1e-9, "{name}: {} {}", inner.loss, reference.objective);
+            assert!(
+                (inner.loss / reference.objective - 1.0).abs() < 1e-9,
+                "{name}: {} {}",
+                inner.loss,
+                reference.objective
+            );
             for (found, theirs) in end.iter().zip(a) {
                 assert!((found - theirs).abs() < 1e-6, "{name}: exponents {end:?}, theirs {a:?}");
             }
