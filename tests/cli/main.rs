@@ -10,5 +10,5 @@ mod contracts;
 mod counters;
 mod foreign;
 mod keeping;
-
 mod mistakes;
+mod service;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::Told;
 use anyhow::Context;
 use energylens::clock::{Clock, SystemClock};
 use energylens::dataset::interval::Window;
@@ -68,9 +69,9 @@ impl Ran {
 }
 
 /// Runs the command to its end; stdin, stdout and stderr are its own.
-pub(super) fn run(program: &str, arguments: &[String], signals: &Signals) -> io::Result<Ran> {
+pub(super) fn run(told: &Told<'_>, signals: &Signals) -> io::Result<Ran> {
     let t_begin_ns = SystemClock.now();
-    let mut child = Command::new(program).args(arguments).spawn()?;
+    let mut child = Command::new(told.program).args(told.arguments).envs(told.environment.iter().cloned()).spawn()?;
     // A descriptor, not a number: a number may be another process's by the time that a signal is passed on.
     let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).ok();
     let done = AtomicBool::new(false);

@@ -1,8 +1,10 @@
 //! `energylens record -- CMD`: what one command costs, device by device.
 
 mod child;
+mod phases;
 mod report;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,10 +20,11 @@ use energylens::source::Device;
 use energylens::store::Campaign;
 
 use self::child::{Ran, Signals};
+use self::phases::Phases;
 use self::report::{Measured, Run};
 use super::agent::CadenceArguments;
 use super::sources::SourceArguments;
-use super::{Outcome, agent, output};
+use super::{Outcome, agent, output, service};
 
 /// Recorded before and after the command: its first and last joules lie between counter edges outside of it.
 const MARGIN: Duration = Duration::from_millis(300);
@@ -79,6 +82,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         driver: detection.driver.clone().unwrap_or_default(),
         sampler: a.cadence.sampler(),
         standing: a.cadence.standing(),
+        jobs: service::job_watch(),
         ..RecorderOptions::default()
     };
     let signals = Signals::listen()?;
@@ -86,12 +90,15 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let lock = kept.lock()?;
     let stop = Arc::new(AtomicBool::new(false));
     let recorder = Recorder::start(kept.dir(), detection.found, Arc::new(SystemClock), options, stop)?;
+    let phases = Phases::listen(&kept);
+    let environment = phases.as_ref().map(Phases::environment).unwrap_or_default();
     std::thread::sleep(MARGIN);
     let idle = a.idle.map(|duration| idle_for(duration, &signals));
-    let ran = run_all(a, program, arguments, &signals);
+    let ran = run_all(a, &Told { program, arguments, environment: &environment }, &signals);
     std::thread::sleep(MARGIN);
     agent::say_notices(&recorder);
     let mut recording = recorder.finish()?;
+    phases.map_or(Ok(()), Phases::finish)?;
     let (ran, last_code) = match ran {
         Ok(ran) => ran,
         Err(error) => {
@@ -108,6 +115,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let windows: Vec<Window> = ran.iter().map(|r| r.window).chain(idle).collect();
     let ids: Vec<String> = devices.iter().map(|d| d.id.clone()).collect();
     let mut energies = device_energies(kept.dir(), &host, &ids, &windows)?;
+    let span = Window { t_begin_ns: recording.t_begin_mono_ns, t_end_ns: recording.t_end_mono_ns };
+    let marked = phases::costs(kept.dir(), &host, &devices, span)?;
     drop(lock);
     if temporary.is_some() {
         recording.files.clear();
@@ -123,7 +132,15 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         asked: a.repeat,
         recording: &recording,
     };
-    let text = if a.json { serde_json::to_string_pretty(&measured.to_json())? + "\n" } else { measured.to_text() };
+    let text = if a.json {
+        let mut json = measured.to_json();
+        json["phases"] = phases::to_json(&marked, &devices);
+        serde_json::to_string_pretty(&json)? + "\n"
+    } else if marked.is_empty() {
+        measured.to_text()
+    } else {
+        measured.to_text() + &phases::to_text(&marked, &devices)
+    };
     match &a.summary {
         Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?,
         None => eprint!("{text}"),
@@ -141,15 +158,22 @@ fn idle_for(duration: Duration, signals: &Signals) -> Window {
     Window { t_begin_ns, t_end_ns: SystemClock.now() }
 }
 
+/// The command as it was given, and what its environment gets beside ours.
+struct Told<'a> {
+    program: &'a str,
+    arguments: &'a [String],
+    environment: &'a [(&'static str, OsString)],
+}
+
 /// Every run that was asked for, up to the first that fails, and the exit status to end with.
-fn run_all(a: &Arguments, program: &str, arguments: &[String], signals: &Signals) -> std::io::Result<(Vec<Ran>, u8)> {
+fn run_all(a: &Arguments, told: &Told<'_>, signals: &Signals) -> std::io::Result<(Vec<Ran>, u8)> {
     let (mut ran, mut code) = (Vec::new(), 0);
     for number in 0..u64::from(a.warmup) + u64::from(a.repeat) {
         // A signal that came while nothing ran ends it all, as it would have ended the command: 128 + SIGINT.
         if signals.came() {
             return Ok((ran, if code == 0 { 130 } else { code }));
         }
-        let run = child::run(program, arguments, signals)?;
+        let run = child::run(told, signals)?;
         code = run.code();
         if number >= u64::from(a.warmup) {
             ran.push(run);
