@@ -159,12 +159,12 @@ impl Watching {
             }
             self.still_at_ns = before_ns;
         }
-        if let Some(power_w) = reading.power_w.filter(|w| w.is_finite()) {
-            if let Some((t_ns, last_w)) = self.power.replace((after_ns, power_w)) {
-                self.power_sum.0 += last_w * ns_to_s(after_ns - t_ns);
-                self.power_sum.1 += ns_to_s(after_ns - t_ns);
-                self.watch.power_changes += u64::from(last_w != power_w);
-            }
+        if let Some(power_w) = reading.power_w.filter(|w| w.is_finite())
+            && let Some((t_ns, last_w)) = self.power.replace((after_ns, power_w))
+        {
+            self.power_sum.0 += last_w * ns_to_s(after_ns - t_ns);
+            self.power_sum.1 += ns_to_s(after_ns - t_ns);
+            self.watch.power_changes += u64::from(last_w != power_w);
         }
     }
 
