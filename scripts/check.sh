@@ -14,7 +14,21 @@ need() { # need COMMAND PACKAGE: installs PACKAGE where COMMAND is missing
     $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends "$2"
 }
 
+need_file() { # need_file FILE PACKAGES: the same where FILE is missing; without Debian its tests skip, and say so
+    [ -e "$1" ] && return
+    command -v apt-get >/dev/null || return 0
+    say "installing $2"
+    local sudo=''
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    # shellcheck disable=SC2086
+    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $2
+}
+
 need cc build-essential
+# Intel's interface: the stub is held against the header, and the real loader is loaded.
+need_file /usr/include/level_zero/zes_api.h 'libze1 libze-dev'
+# AMD's older library: the stub is held against the header, and the real library is loaded.
+need_file /usr/include/rocm_smi/rocm_smi.h 'librocm-smi64-1 librocm-smi-dev'
 command -v cargo >/dev/null || { echo 'cargo is missing: install a Rust toolchain with rustup first' >&2; exit 1; }
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -24,6 +38,9 @@ cargo fmt --check
 
 say 'lints'
 cargo clippy --locked --all-targets -- -D warnings
+
+say 'driver interfaces'
+bash scripts/check_abi.sh
 
 say 'tests'
 cargo test --locked

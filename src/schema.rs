@@ -142,6 +142,35 @@ pub const SAMPLES: Table = Table {
         opt("power_w", F64, "W", "Power as the driver reported it at the same poll."),
         opt("t_device_ns", I64, "ns", "The device's own timestamp of the reading, on the device's own time base."),
         col("source", Label, "", "Where the reading came from: counter, power or simulated."),
+        opt(
+            "job_id",
+            Label,
+            "",
+            "Slurm job on the node at that instant; several, as in 123+124, where jobs shared it.",
+        ),
+    ],
+};
+
+/// What changes slowly beside the energy, about once a second.
+pub const TELEMETRY: Table = Table {
+    name: "telemetry",
+    doc: "One row per device and second: what changes slowly beside the energy.",
+    columns: &[
+        col("device", Label, "", "Device that told it, as in the file's device table."),
+        col("t_mono_ns", I64, "ns", "Monotonic instant at which it was read."),
+        opt("temperature_c", F64, "°C", "Temperature of the device."),
+        opt("core_clock_hz", F64, "Hz", "Clock of the compute units."),
+        opt("memory_clock_hz", F64, "Hz", "Clock of the memory."),
+        opt("utilization", F64, "", "Share of the time in which the device did anything."),
+        opt("memory_used_bytes", U64, "B", "Memory in use."),
+        opt("power_limit_w", F64, "W", "Power limit in force."),
+        col(
+            "throttle_reasons",
+            Labels,
+            "",
+            "What held the clocks down: power_cap, thermal, hardware, ...; empty where nothing did, or nothing is told.",
+        ),
+        col("source", Label, "", "measured or simulated."),
     ],
 };
 
@@ -155,6 +184,9 @@ pub const MARKS: Table = Table {
         col("phase", Label, "", "Phase that begins or ends: idle, warmup, prefill, decode or total."),
         col("event", Label, "", "begin or end."),
         col("source", Label, "", "measured or simulated."),
+        opt("uid", U32, "", "User who sent the mark, as the kernel says; missing where it came by no socket."),
+        opt("job_id", Label, "", "Slurm job that the mark came from."),
+        opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
     ],
 };
 
@@ -211,6 +243,8 @@ pub const RUNS: Table = Table {
         opt("total_duration_s", F64, "s", "Mean duration of one whole batch."),
         opt("mean_ttft_s", F64, "s", "Mean time from request to first output token."),
         opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
+        opt("job_id", Label, "", "Slurm job that the run was part of."),
+        opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
     ],
 };
 
@@ -233,7 +267,7 @@ pub const PHASES: Table = Table {
 };
 
 /// All tables, in the order in which they are written.
-pub const TABLES: [&Table; 4] = [&SAMPLES, &MARKS, &RUNS, &PHASES];
+pub const TABLES: [&Table; 5] = [&SAMPLES, &TELEMETRY, &MARKS, &RUNS, &PHASES];
 
 /// A set of words of which one labels a row, each with its spelling in files.
 macro_rules! labels {
@@ -367,6 +401,8 @@ mod tests {
                     "ns" => "_ns",
                     "W" => "_w",
                     "uJ" => "_uj",
+                    "Hz" => "_hz",
+                    "°C" => "_c",
                     _ => "",
                 };
                 let stem = column.name.trim_end_matches("_std");

@@ -1,5 +1,8 @@
 //! What can go wrong with a recording as a whole. What goes wrong with single reads is counted, not raised.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
 use crate::store;
 
 /// Result of this room.
@@ -19,6 +22,74 @@ pub enum Error {
         /// The last attempt's failure.
         source: store::Error,
     },
+    /// The marks socket, or one that speaks to it, could not be used.
+    #[error("cannot {action} the marks socket {path}{advice}", path = .path.display(), advice = socket_advice(source))]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What was tried, a verb.
+        action: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A path that the kernel cannot take for a socket.
+    #[error("the marks socket {path} has {bytes} bytes in its path, and a socket may have 107; choose a shorter path", path = .path.display())]
+    SocketPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+    /// Another agent takes marks there.
+    #[error("the marks socket {path} is in use by another agent; stop that one, or choose another path", path = .path.display())]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else lies where the socket should be.
+    #[error("{path} is in the way of the marks socket: expected nothing or a stale socket, found another kind of file; remove it, or choose another path", path = .path.display())]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A mark was to be sent, and nobody takes it.
+    #[error("no agent takes marks at {path}; start `energylens agent --marks {path}`, or name its socket with --socket or $ENERGYLENS_MARKS", path = .path.display())]
+    NoAgent {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A mark was sent, and nothing came back.
+    #[error("the agent at {path} did not confirm the mark in time; it hangs, or it runs in another network namespace (then --no-confirm sends without asking)", path = .path.display())]
+    Unanswered {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The agent did not take the mark.
+    #[error("the agent refused the mark: {message}")]
+    MarkRefused {
+        /// The reason in a word.
+        reason: String,
+        /// The reason in words.
+        message: String,
+    },
+    /// Metrics for everybody were asked for.
+    #[error(
+        "metrics cannot be served on {address}: expected an address of this node only, such as 127.0.0.1:9400; let a scraper on the node, or a proxy that checks who asks, read it there"
+    )]
+    NotLoopback {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The metrics endpoint could not be opened.
+    #[error("cannot listen on {address} for metrics; choose another port, or stop who uses it")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// A thread could not be started.
     #[error("cannot start the {thread} thread")]
     Thread {
@@ -33,4 +104,14 @@ pub enum Error {
         /// Which.
         thread: &'static str,
     },
+}
+
+fn socket_advice(source: &std::io::Error) -> &'static str {
+    match source.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            ": permission denied; choose a directory that you may write, or ask for access"
+        }
+        std::io::ErrorKind::NotFound => ": its directory does not exist",
+        _ => "",
+    }
 }

@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::job::JobWatch;
 use super::notices::Notices;
 use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
@@ -41,8 +42,6 @@ const ROOMY: f64 = 0.125;
 const CALM_NS: i64 = 60_000 * NS_PER_MS;
 /// Owner of a source that no lane reads any more.
 const NOBODY: usize = usize::MAX;
-/// A lane needs a few frames and the driver's own; the rest would only look like memory use.
-const STACK_BYTES: usize = 256 * 1024;
 
 /// One source and who reads it.
 pub(super) struct Slot {
@@ -75,6 +74,7 @@ pub(super) struct Lanes {
     /// Doublings of the poll distance that the budget asks for.
     pub(super) doublings: AtomicU32,
     pub(super) notices: Notices,
+    pub(super) jobs: JobWatch,
     standing: Standing,
     /// Weak: a lane that hangs for ever must not keep the writer waiting for its rows.
     ring: Weak<RingWriter<SampleRow>>,
@@ -106,11 +106,17 @@ impl Lanes {
             stop,
             doublings: AtomicU32::new(0),
             notices,
+            jobs: JobWatch::default(),
             standing,
             ring,
             registry: Mutex::default(),
             moves: AtomicU64::new(0),
         }
+    }
+
+    /// The same, with rows that name the job on the node.
+    pub(super) fn labelling(self, jobs: JobWatch) -> Self {
+        Self { jobs, ..self }
     }
 
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -154,10 +160,8 @@ impl Lanes {
         let id = registry.next_id;
         let cpu_ns = Arc::new(AtomicU64::new(0));
         let (lanes, meter) = (self.clone(), cpu_ns.clone());
-        let thread = std::thread::Builder::new()
-            .name(format!("el-lane-{id}"))
-            .stack_size(STACK_BYTES)
-            .spawn(move || run_lane(&lanes, id, &meter))?;
+        let thread =
+            std::thread::Builder::new().name(format!("el-lane-{id}")).spawn(move || run_lane(&lanes, id, &meter))?;
         registry.next_id += 1;
         registry.lanes.push(Lane { id, thread, cpu_ns });
         for slot in wanted {
@@ -303,7 +307,7 @@ fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
     let mut calm_since_ns = lanes.clock.now();
     let emit = |row| {
         if let Some(ring) = lanes.ring.upgrade() {
-            ring.push(row);
+            ring.push(SampleRow { job_id: lanes.jobs.label(), ..row });
         }
     };
     while !lanes.stop.load(Ordering::Acquire) {
@@ -321,6 +325,7 @@ fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
             if due_ns > slice_end_ns {
                 break;
             }
+            use_gap(lanes, id, &held, due_ns);
             lanes.clock.sleep_until(due_ns);
             poll_due(lanes, id, &mut held, due_ns, &emit);
         }
@@ -339,10 +344,19 @@ fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
             _ => calm_since_ns = now_ns,
         }
         if held.iter().all(|h| h.due_ns > slice_end_ns) {
+            use_gap(lanes, id, &held, slice_end_ns);
             lanes.clock.sleep_until(slice_end_ns);
         }
     }
     publish_cpu(cpu_ns);
+}
+
+/// Makes use of the time until `gap_ends_ns` for the telemetry of one device.
+fn use_gap(lanes: &Lanes, id: usize, held: &[Held], gap_ends_ns: i64) {
+    held.iter().filter(|h| lanes.owner(h.slot) == id).any(|h| {
+        let Some(mut station) = lanes.try_station(h.slot) else { return false };
+        lanes.owner(h.slot) == id && station.use_gap(lanes.clock.as_ref(), gap_ends_ns)
+    });
 }
 
 /// Polls what is due by now in one wake-up.
@@ -403,4 +417,103 @@ fn publish_cpu(cpu_ns: &AtomicU64) {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     let used_ns = used.tv_sec.saturating_mul(1_000_000_000).saturating_add(used.tv_nsec);
     cpu_ns.store(used_ns.unsigned_abs(), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::ring;
+    use crate::agent::sampler::stations;
+    use crate::clock::SimClock;
+    use crate::source::{CounterSource, Device, ReadError, Reading, Scope};
+
+    struct Quiet(Vec<Device>);
+
+    impl CounterSource for Quiet {
+        fn devices(&self) -> &[Device] {
+            &self.0
+        }
+
+        fn read(&mut self, _: usize) -> Result<Reading, ReadError> {
+            Ok(Reading { energy_counter_uj: Some(1), ..Reading::default() })
+        }
+    }
+
+    /// Sources without threads: the home lane 0 owns all but the last, which lane 1 owns.
+    fn lanes(count: usize) -> Lanes {
+        let device = |i: usize| Device {
+            id: format!("quiet:{i}"),
+            name: String::new(),
+            scope: Scope::Gpu,
+            energy_source: crate::schema::EnergySource::Counter,
+            counter_modulus_uj: None,
+            power_limit_w: None,
+            memory_bytes: None,
+        };
+        let sources = (0..count).map(|i| Box::new(Quiet(vec![device(i)])) as Box<dyn CounterSource>).collect();
+        let options = SamplerOptions::default();
+        let ring = Arc::downgrade(&Arc::new(ring(1).0));
+        let lanes = Lanes::new(
+            stations(sources, &options, 0),
+            Arc::new(SimClock::default()),
+            options,
+            Standing::default(),
+            ring,
+            Arc::default(),
+            Notices::default(),
+        );
+        (0..count).for_each(|slot| assert!(lanes.give(slot, NOBODY, usize::from(slot + 1 == count))));
+        lanes.registry().home = Some(0);
+        lanes
+    }
+
+    fn polled(lanes: &Lanes, id: usize, slot: usize) -> bool {
+        matches!(poll(lanes, id, slot, 0, &mut 0, 0, &|_| {}), Polled::Next(_))
+    }
+
+    #[test]
+    fn only_the_owner_reads() {
+        let lanes = lanes(2);
+        assert!(polled(&lanes, 0, 0) && polled(&lanes, 1, 1));
+        assert!(!polled(&lanes, 1, 0) && !polled(&lanes, 0, 1) && !polled(&lanes, 0, 7));
+        assert!(lanes.give(0, 0, 1));
+        assert!(!polled(&lanes, 0, 0) && polled(&lanes, 1, 0));
+    }
+
+    #[test]
+    fn what_is_being_read_cannot_be_given_away_nor_by_anybody_but_its_owner() {
+        let lanes = lanes(2);
+        let reading = lanes.try_station(0).unwrap();
+        assert!(!lanes.give(0, 0, 1));
+        drop(reading);
+        assert!(!lanes.give(0, 1, 2));
+        assert!(lanes.give(0, 0, 1));
+    }
+
+    #[test]
+    fn a_source_comes_home_after_a_calm_that_doubles_with_each_departure() {
+        let lanes = lanes(3);
+        let held = Held { slot: 2, due_ns: 0 };
+        assert!(!lanes.go_home(1, &held, CALM_NS - 1));
+        lanes.slots[2].departures.store(2, Ordering::Relaxed);
+        assert!(!lanes.go_home(1, &held, 2 * CALM_NS - 1));
+        assert!(lanes.go_home(1, &held, 2 * CALM_NS));
+        assert_eq!(lanes.owned_by(0).count(), 3);
+        assert!(lanes.may_end(1) && !lanes.may_end(0));
+    }
+
+    #[test]
+    fn a_slow_source_stays_away_and_the_last_home_is_taken_over() {
+        let lanes = lanes(2);
+        let held = Held { slot: 1, due_ns: 0 };
+        // Home is busy in a read: what that costs is not known, so there is no room.
+        let reading = lanes.try_station(0).unwrap();
+        assert!(!lanes.go_home(1, &held, i64::MAX));
+        drop(reading);
+        lanes.slots[0].owner.store(NOBODY, Ordering::Release);
+        assert!(lanes.may_end(0));
+        assert_eq!(lanes.registry().home, None);
+        assert!(!lanes.go_home(1, &held, i64::MAX), "it is home now itself");
+        assert_eq!(lanes.registry().home, Some(1));
+    }
 }

@@ -18,13 +18,28 @@ impl MarkWriter {
 
     /// Writes one mark.
     pub fn write(&mut self, mark: &MarkRow) -> store::Result<()> {
-        self.segment.append(&MarkRow::batch(std::slice::from_ref(mark))?)?;
+        self.write_all(std::slice::from_ref(mark))
+    }
+
+    /// Writes marks that came together. After an error the segment holds none of them and takes no more.
+    pub fn write_all(&mut self, marks: &[MarkRow]) -> store::Result<()> {
+        self.segment.append(&MarkRow::batch(marks)?)?;
         self.segment.flush()
     }
 
     /// Marks written.
     pub fn rows(&self) -> u64 {
         self.segment.rows()
+    }
+
+    /// Bytes on disk so far.
+    pub fn bytes(&self) -> u64 {
+        self.segment.bytes()
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit_room(&mut self, bytes: u64) {
+        self.segment.limit_room(bytes);
     }
 
     /// Ends the segment. Without marks there is no file, and `None`.

@@ -4,8 +4,8 @@
 //! own and writes the rows, [`VirtualRecorder`] does the same under a simulated clock.
 //!
 //! ```text
-//! sources -> lanes -> ring (bounded; full = counted loss) -> SampleWriter -> spool -> Parquet
-//!            never wait for the disk                         one thread, flushes each second
+//! sources -> lanes -> rings (bounded; full = counted loss) -> Keeper -> spools -> Parquet -> removed when told to
+//!            never wait for the disk                          one thread, flushes each second
 //! ```
 //!
 //! Limits. An edge is known to lie inside its bracket `(t_prev_poll_ns, t_mono_ns]`, not where in it. A counter that
@@ -14,20 +14,30 @@
 //! holds up its thread's other sources for about 70 ms, later ones nobody.
 
 mod budget;
+mod energy_meter;
 mod error;
 mod examine;
+mod job;
+mod keeper;
+mod keeping;
 mod lanes;
 mod marks;
+mod metrics;
 mod notices;
+mod notify;
+mod pausing;
 mod recorder;
 mod recording;
+mod retention;
 mod ring;
 mod sampler;
 mod schedule;
+mod socket;
 mod standing;
 mod station;
 mod supervisor;
 mod survey;
+mod telemetry;
 mod watched;
 mod writer;
 mod writing;
@@ -35,14 +45,23 @@ mod writing;
 pub use budget::CpuMeter;
 pub use error::{Error, Result};
 pub use examine::{Agreement, Examination, Fault, Refresh, examine};
+pub use job::{JobIds, JobPlaces, JobWatch};
+pub use keeping::{Keeping, ROTATE_BYTES, ROTATE_EVERY};
 pub use marks::MarkWriter;
+pub use metrics::{MetricsServer, MetricsState};
+pub use notify::ServiceNotifier;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
-pub use recording::{BackOff, DeviceRecording, ReadCost, Recording};
+pub use recording::{BackOff, DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};
 pub use ring::{RingReader, RingWriter, ring};
 pub use sampler::{Sampler, SamplerOptions};
 pub use schedule::Cadence;
+pub use socket::{
+    Answer, MAX_MARK_BYTES, MAX_SOCKET_PATH_BYTES, MarkCounts, MarkMessage, MarkSocket, MarkSocketOptions,
+    MarksReceived, Refusal, send_mark,
+};
 pub use standing::Standing;
 pub use survey::{Movement, Survey, Watch, survey, thread_cpu_s, time_reads};
+pub use telemetry::{TelemetryCost, TelemetryReader};
 
 #[cfg(test)]
 mod tests;

@@ -3,23 +3,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::error::{Error, Result};
+use super::job::JobWatch;
+use super::keeper::{Keeper, KeeperOptions};
+use super::keeping::Keeping;
 use super::lanes::Lanes;
 use super::notices::Notices;
 use super::recording::Recording;
-use super::ring::ring;
+use super::ring::{LostCount, RingReader, RingWriter, ring};
 use super::sampler::{Sampler, SamplerOptions, stations};
 use super::standing::Standing;
 use super::station::Station;
 use super::supervisor::{Ended, Supervisor};
-use super::writer::SampleWriter;
-use super::writing::write_until_ended;
+use super::writing::{Orders, Rings, write_until_ended};
 use crate::clock::{Clock, ClockAnchor};
 use crate::source::{CounterSource, Device};
-use crate::store::{FileMetadata, host_name};
+use crate::store::{FileMetadata, TelemetryRow, host_name};
 
 /// What a recording says about itself, and how it is made.
 #[derive(Debug, Clone)]
@@ -36,11 +39,24 @@ pub struct RecorderOptions {
     pub sampler: SamplerOptions,
     /// How the sampling threads stand with the scheduler.
     pub standing: Standing,
+    /// Which Slurm job is on the node, for the rows.
+    pub jobs: JobWatch,
     /// Rows that may wait for the disk. At 8 devices that refresh every 20 ms the default holds for 160 s.
     pub ring_rows: usize,
     /// Rows after which a segment is sealed and the next begun.
     pub segment_rows: u64,
+    /// When segments are sealed else, and when sealed ones are removed. Only segments are, whose metadata and
+    /// [`extra`](Self::extra) hold the same `recorder`; without that key, none.
+    pub keeping: Keeping,
+    /// How often each device is asked for its telemetry; `None` never.
+    pub telemetry_every: Option<Duration>,
 }
+
+/// How often telemetry is read, ns, and where it goes.
+type TelemetrySink = (i64, Arc<RingWriter<TelemetryRow>>);
+
+/// Telemetry rows that may wait for the writer: two minutes of eight devices.
+const TELEMETRY_RING_ROWS: usize = 1_024;
 
 impl Default for RecorderOptions {
     fn default() -> Self {
@@ -51,8 +67,11 @@ impl Default for RecorderOptions {
             extra: BTreeMap::new(),
             sampler: SamplerOptions::default(),
             standing: Standing::default(),
+            jobs: JobWatch::default(),
             ring_rows: 65_536,
             segment_rows: 1 << 20,
+            keeping: Keeping::default(),
+            telemetry_every: None,
         }
     }
 }
@@ -67,6 +86,22 @@ impl RecorderOptions {
             extra: self.extra.clone(),
         }
     }
+
+    fn keeper(&self, notices: &Notices) -> KeeperOptions {
+        KeeperOptions {
+            keeping: self.keeping,
+            segment_rows: self.segment_rows,
+            notices: notices.clone(),
+            keeps_anchor: self.anchor.is_some(),
+        }
+    }
+
+    /// How often telemetry is read and where it goes, if it is asked for; what comes out of it in any case.
+    fn telemetry(&self) -> (Option<TelemetrySink>, RingReader<TelemetryRow>) {
+        let (sink, rows) = ring(TELEMETRY_RING_ROWS);
+        let every_ns = self.telemetry_every.map(|every| i64::try_from(every.as_nanos()).unwrap_or(i64::MAX));
+        (every_ns.map(|every_ns| (every_ns, Arc::new(sink))), rows)
+    }
 }
 
 fn summary(sampler: &Sampler, host: &str, t_begin_mono_ns: i64, now_ns: i64) -> Recording {
@@ -79,7 +114,8 @@ fn summary(sampler: &Sampler, host: &str, t_begin_mono_ns: i64, now_ns: i64) -> 
 /// calls [`run_until`](Self::run_until) as it grows.
 pub struct VirtualRecorder {
     sampler: Sampler,
-    writer: SampleWriter,
+    telemetry: RingReader<TelemetryRow>,
+    keeper: Keeper,
     clock: Arc<dyn Clock>,
     host: String,
     t_begin_mono_ns: i64,
@@ -95,29 +131,36 @@ impl VirtualRecorder {
     ) -> Result<Self> {
         let t_begin_mono_ns = clock.now();
         let sampler = Sampler::new(sources, clock.clone(), options.sampler);
+        let (sampler, telemetry) = match options.telemetry() {
+            (Some((every_ns, sink)), rows) => (sampler.with_telemetry(every_ns, &sink), rows),
+            (None, rows) => (sampler, rows),
+        };
         let meta = options.metadata(sampler.devices(), clock.as_ref());
-        let writer = SampleWriter::create(dir.to_owned(), meta, options.segment_rows)?;
-        Ok(Self { sampler, writer, clock, host: options.host, t_begin_mono_ns })
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper(&Notices::default()))?;
+        Ok(Self { sampler, telemetry, keeper, clock, host: options.host, t_begin_mono_ns })
     }
 
     /// Samples up to the instant `t_mono_ns`.
     pub fn run_until(&mut self, t_mono_ns: i64) -> Result<()> {
-        let writer = &mut self.writer;
-        self.sampler.run_until(t_mono_ns, &mut |row| writer.push(row));
-        if self.writer.is_batch_full() { self.flush() } else { Ok(()) }
+        let keeper = &mut self.keeper;
+        self.sampler.run_until(t_mono_ns, &mut |row| keeper.push(row));
+        while let Some(row) = self.telemetry.try_pop() {
+            self.keeper.push_telemetry(row);
+        }
+        if self.keeper.is_batch_full() { self.flush() } else { Ok(()) }
     }
 
     /// Hands all rows so far to the operating system: before saying of a run that it is done.
     pub fn flush(&mut self) -> Result<()> {
         let (sampler, host) = (&self.sampler, &self.host);
         let (begin, now) = (self.t_begin_mono_ns, self.clock.now());
-        Ok(self.writer.flush(&|| summary(sampler, host, begin, now))?)
+        Ok(self.keeper.flush(&|| summary(sampler, host, begin, now))?)
     }
 
     /// Seals the recording.
     pub fn finish(self) -> Result<Recording> {
         let recording = summary(&self.sampler, &self.host, self.t_begin_mono_ns, self.clock.now());
-        self.writer.finish(&|| recording.clone())
+        self.keeper.finish(0, &|| recording.clone())
     }
 }
 
@@ -127,7 +170,10 @@ pub struct Recorder {
     supervisor: Option<JoinHandle<Ended>>,
     writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
+    reopen: Arc<AtomicBool>,
     notices: Notices,
+    shared: Arc<Mutex<Recording>>,
+    lost: LostCount,
 }
 
 impl Recorder {
@@ -140,14 +186,19 @@ impl Recorder {
         stop: Arc<AtomicBool>,
     ) -> Result<Self> {
         let begin = clock.now();
-        let stations = stations(sources, &options.sampler, begin);
+        let mut stations = stations(sources, &options.sampler, begin);
+        let (sink, telemetry) = options.telemetry();
+        if let Some((every_ns, sink)) = sink {
+            stations.iter_mut().for_each(|station| station.set_telemetry(every_ns, begin, &sink));
+        }
         let devices = stations.iter().flat_map(Station::devices).cloned().collect();
         let meta = options.metadata(devices, clock.as_ref());
-        let writer = SampleWriter::create(dir.to_owned(), meta, options.segment_rows)?;
-        let (ring_in, ring_out) = ring(options.ring_rows.max(1));
-        let ring_in = Arc::new(ring_in);
         let notices = Notices::default();
-        let lanes = Arc::new(Lanes::new(
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper(&notices))?;
+        let (ring_in, samples) = ring(options.ring_rows.max(1));
+        let rings = Rings { samples, telemetry };
+        let ring_in = Arc::new(ring_in);
+        let lanes = Lanes::new(
             stations,
             clock,
             options.sampler,
@@ -155,16 +206,25 @@ impl Recorder {
             Arc::downgrade(&ring_in),
             stop.clone(),
             notices.clone(),
-        ));
+        );
+        let lanes = Arc::new(lanes.labelling(options.jobs));
         let nothing_yet = Recording { host: options.host.clone(), t_begin_mono_ns: begin, ..Recording::default() };
         let shared = Arc::new(Mutex::new(Recording { t_end_mono_ns: begin, ..nothing_yet }));
         let supervisor = Supervisor::new(lanes.clone(), shared.clone(), ring_in, options.host, begin);
         lanes.start().map_err(|source| Error::Thread { thread: "sampler", source })?;
-        let mut recorder = Self { supervisor: None, writer: None, stop, notices };
+        let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
+        let mut recorder = Self {
+            supervisor: None,
+            writer: None,
+            stop,
+            reopen: orders.reopen.clone(),
+            notices,
+            shared: shared.clone(),
+            lost: rings.samples.lost_count(),
+        };
         // Should a thread fail to start, dropping the recorder ends those before it.
         recorder.supervisor = Some(spawn("watch", || supervisor.run())?);
-        let stopped = recorder.stop.clone();
-        recorder.writer = Some(spawn("writer", move || write_until_ended(writer, &ring_out, &shared, &stopped))?);
+        recorder.writer = Some(spawn("writer", move || write_until_ended(keeper, &rings, &shared, &orders))?);
         Ok(recorder)
     }
 
@@ -180,9 +240,23 @@ impl Recorder {
         self.supervisor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// How the recording goes, published about once a second. `rows` are those handed to the writer.
+    pub fn snapshot(&self) -> Recording {
+        let mut recording = self.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        recording.lost_rows = self.lost.get();
+        let emitted: u64 = recording.devices.iter().map(|d| d.rows).sum();
+        recording.rows = emitted.saturating_sub(recording.lost_rows);
+        recording
+    }
+
     /// What happened since this was last asked that somebody should know now: sentences, oldest first.
     pub fn take_notices(&self) -> Vec<String> {
         self.notices.take()
+    }
+
+    /// Has the writer seal what there is and go on in new segments, soon: for whoever wants to take the file.
+    pub fn reopen(&self) {
+        self.reopen.store(true, Ordering::Release);
     }
 
     /// Stops, writes what is left, and seals. A driver call that hangs is waited for a second or two, no longer: its

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::station::Station;
+use super::telemetry::TelemetryCost;
 
 /// Summary of one recording.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -45,8 +46,55 @@ pub struct Recording {
     pub last_write_error: Option<String>,
     /// Device by device.
     pub devices: Vec<DeviceRecording>,
-    /// Sealed files, in order.
+    /// The latest sealed files, in order.
     pub files: Vec<PathBuf>,
+    /// Sealed files in all, listed above or not.
+    #[serde(default)]
+    pub sealed_files: u64,
+    /// Times in which nothing could be written, and what they cost.
+    #[serde(default)]
+    pub pauses: Pauses,
+    /// What retention removed.
+    #[serde(default)]
+    pub removed: Removed,
+    /// What reading telemetry cost; none of it is in `read_cost`.
+    #[serde(default)]
+    pub telemetry: TelemetryCost,
+}
+
+/// Times in which the disk took nothing, so that rows waited in memory and, beyond its bound, were lost.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Pauses {
+    /// How many.
+    pub count: u64,
+    /// How long, together.
+    pub total_s: f64,
+    /// Rows lost in them: windows inside one are to be doubted.
+    pub lost_rows: u64,
+    /// The latest, in order.
+    pub latest: Vec<Pause>,
+}
+
+/// One time in which the disk took nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Instant of the first write that failed.
+    pub t_begin_mono_ns: i64,
+    /// Instant of the first that succeeded again; missing while the pause goes on.
+    pub t_end_mono_ns: Option<i64>,
+    /// Rows lost in it.
+    pub lost_rows: u64,
+    /// Why nothing could be written.
+    pub reason: String,
+}
+
+/// Sealed files that retention removed, as it was told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Removed {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// How far sampling retreated to keep to its budget of processor time.
@@ -79,6 +127,15 @@ pub struct DeviceRecording {
     pub gone: bool,
     /// Refresh period of the counter, s, once enough edges were seen.
     pub refresh_period_s: Option<f64>,
+    /// Energy since the first reading, J, wraps undone: a running sum for live views. Results come from the rows.
+    #[serde(default)]
+    pub energy_j: Option<f64>,
+    /// Mean power of about the last second, W.
+    #[serde(default)]
+    pub power_w: Option<f64>,
+    /// Resets, leaps and holes across which `energy_j` counts nothing.
+    #[serde(default)]
+    pub gaps: u64,
     /// Slowest read that came to an end, ns.
     #[serde(default)]
     pub longest_read_ns: u64,
@@ -121,6 +178,7 @@ pub(super) struct Tally {
     late_polls: u64,
     missed_polls: u64,
     read_ns: Option<Histogram<u64>>,
+    pub(super) telemetry: TelemetryCost,
 }
 
 impl Tally {
@@ -135,12 +193,14 @@ impl Tally {
         self.late_polls += station.late_polls();
         self.missed_polls += station.missed_polls();
         self.add_reads(station.read_ns());
+        self.telemetry.add(&station.telemetry_cost());
     }
 
     pub(super) fn merge(&mut self, other: Self) {
         self.devices.extend(other.devices);
         self.late_polls += other.late_polls;
         self.missed_polls += other.missed_polls;
+        self.telemetry.add(&other.telemetry);
         if let Some(read_ns) = &other.read_ns {
             self.add_reads(read_ns);
         }
@@ -169,6 +229,7 @@ impl Tally {
             missed_polls: self.missed_polls,
             edges: self.devices.iter().map(|d| d.edges).sum(),
             read_cost: self.read_cost(),
+            telemetry: self.telemetry,
             devices: self.devices,
             ..Recording::default()
         }

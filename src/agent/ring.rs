@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+
+/// Naps of the reader: a few hundred rows gather meanwhile, of the tens of thousands that fit.
+const NAP: Duration = Duration::from_millis(200);
 
 /// The sampler's end.
 pub struct RingWriter<T> {
@@ -16,6 +19,16 @@ pub struct RingWriter<T> {
 pub struct RingReader<T> {
     receiver: Receiver<T>,
     lost: Arc<AtomicU64>,
+}
+
+/// The count of refused items, for whoever watches from outside.
+#[derive(Clone)]
+pub(super) struct LostCount(Arc<AtomicU64>);
+
+impl LostCount {
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A ring for `bound` items.
@@ -49,12 +62,26 @@ impl<T> RingReader<T> {
         self.receiver.try_recv().ok()
     }
 
+    /// Takes an item out, or waits for up to `timeout`, in naps: a reader that blocked for the next item would be woken
+    /// by every single one, and those wake-ups, several hundred a second, would cost more than the sampling itself.
     pub(super) fn pop_within(&self, timeout: Duration) -> Waited<T> {
-        match self.receiver.recv_timeout(timeout) {
+        match self.receiver.try_recv() {
             Ok(item) => Waited::Item(item),
-            Err(RecvTimeoutError::Timeout) => Waited::TimedOut,
-            Err(RecvTimeoutError::Disconnected) => Waited::Ended,
+            Err(TryRecvError::Disconnected) => Waited::Ended,
+            Err(TryRecvError::Empty) => {
+                std::thread::sleep(timeout.min(NAP));
+                Waited::TimedOut
+            }
         }
+    }
+
+    /// Items that wait.
+    pub(super) fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    pub(super) fn lost_count(&self) -> LostCount {
+        LostCount(self.lost.clone())
     }
 
     /// Items that were refused so far.

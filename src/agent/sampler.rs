@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::budget::{CpuBudget, CpuMeter};
 use super::recording::{BackOff, DeviceRecording, ReadCost, Tally};
+use super::ring::RingWriter;
 use super::schedule::{Cadence, Schedule};
 use super::station::Station;
+use super::telemetry::TelemetryCost;
 use crate::clock::Clock;
 use crate::source::{CounterSource, Device};
-use crate::store::SampleRow;
+use crate::store::{SampleRow, TelemetryRow};
 use crate::units::NS_PER_MS;
 
 /// How a [`Sampler`] polls and what it keeps.
@@ -59,6 +61,18 @@ impl Sampler {
         self
     }
 
+    /// Also reads what else the devices tell, each every `every_ns`, into `sink`.
+    pub fn with_telemetry(mut self, every_ns: i64, sink: &Arc<RingWriter<TelemetryRow>>) -> Self {
+        let now_ns = self.clock.now();
+        self.stations.iter_mut().for_each(|station| station.set_telemetry(every_ns, now_ns, sink));
+        self
+    }
+
+    /// What reading telemetry cost so far.
+    pub fn telemetry_cost(&self) -> TelemetryCost {
+        self.tally().telemetry
+    }
+
     /// The devices of all sources.
     pub fn devices(&self) -> Vec<Device> {
         self.stations.iter().flat_map(Station::devices).cloned().collect()
@@ -68,7 +82,7 @@ impl Sampler {
     /// shows `t_mono_ns`.
     pub fn run_until(&mut self, t_mono_ns: i64, emit: &mut dyn FnMut(SampleRow)) {
         while let Some(due_ns) = self.next_due_ns().filter(|due| *due <= t_mono_ns) {
-            self.clock.sleep_until(due_ns);
+            self.wait_until(due_ns);
             let mut now_ns = self.clock.now();
             // Everything that is due by now: two devices whose instants differ by less than the wake-up took go together.
             let horizon_ns = now_ns.max(due_ns);
@@ -76,11 +90,18 @@ impl Sampler {
                 now_ns = station.poll_due(horizon_ns, now_ns, self.clock.as_ref(), &self.options, emit);
             }
         }
-        self.clock.sleep_until(t_mono_ns);
+        self.wait_until(t_mono_ns);
         if let Some((budget, meter)) = &mut self.budget {
             budget.observe(self.clock.now(), meter());
             self.stations.iter_mut().for_each(|s| s.set_doublings(budget.doublings()));
         }
+    }
+
+    /// Sleeps, after making use of the time for telemetry.
+    fn wait_until(&mut self, t_mono_ns: i64) {
+        let clock = self.clock.as_ref();
+        self.stations.iter_mut().any(|station| station.use_gap(clock, t_mono_ns));
+        clock.sleep_until(t_mono_ns);
     }
 
     /// Whether any device is left to poll.

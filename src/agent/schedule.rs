@@ -42,6 +42,10 @@ const FORGET_AT: u32 = 20;
 /// The margin shrinks by this fraction of the resolution per sharp edge and grows by a whole one per blurred edge: it
 /// settles where one edge in 256 is blurred.
 const MARGIN_DECAY: i64 = 256;
+/// The margin stays above this fraction of the resolution, whatever was seen: phases are not known better.
+const LEAST_MARGIN: i64 = 8;
+/// Late wake-ups widen the margin up to this many polls; later ones than that are not to be met by polling more.
+const MOST_FOR_LATE: i64 = 3;
 /// Polls of a counter that has stood still far beyond its period are this many times sparser, until it moves.
 const STALE_FACTOR: i64 = 10;
 
@@ -66,7 +70,7 @@ pub(super) struct Schedule {
     intervals_ns: Vec<i64>,
     oldest: usize,
     margin_ns: i64,
-    /// Midpoint of the last edge, if it was sharp.
+    /// The likely instant of the last edge, if it was sharp.
     last_sharp_edge_ns: Option<i64>,
     last_edge_ns: i64,
     /// End of the present wait, if waiting.
@@ -124,21 +128,27 @@ impl Schedule {
 
     /// The counter moved in `(earliest_ns, latest_ns]`; when to look next.
     pub(super) fn after_edge(&mut self, earliest_ns: i64, latest_ns: i64) -> i64 {
-        let edge_ns = earliest_ns + (latest_ns - earliest_ns) / 2;
+        let edge_ns = self.likely_edge_ns(earliest_ns, latest_ns);
         // Early only if we looked when we meant to. A wake-up that came late blurs edges too, but says nothing of the
-        // counter: it must not widen the margin (it is among the late polls).
-        let early = self.window_ns.take().is_some_and(|window| latest_ns <= window + 2 * self.step_ns);
+        // counter.
+        let window_ns = self.window_ns.take();
+        let early = window_ns.is_some_and(|window| latest_ns <= window + self.step_ns / 2);
         let sharp = latest_ns - earliest_ns <= 2 * self.step_ns;
         self.last_edge_ns = edge_ns;
         if !sharp {
             self.last_sharp_edge_ns = None;
             if early {
                 self.note_blurred();
+            } else if window_ns.is_some() {
+                // On a machine that wakes us late, the poll before the edge has to be meant for earlier, or it comes
+                // after it: a fixed rate would lose a poll where we lose the whole wait.
+                self.margin_ns =
+                    self.margin_ns.max((self.margin_ns + self.step_ns / 2).min(MOST_FOR_LATE * self.step_ns));
             }
             return self.tick_after(latest_ns);
         }
         self.doubt = self.doubt.saturating_sub(1);
-        self.margin_ns = (self.margin_ns - self.step_ns / MARGIN_DECAY).max(self.step_ns / 2);
+        self.margin_ns = (self.margin_ns - self.step_ns / MARGIN_DECAY).max(self.step_ns / LEAST_MARGIN);
         if let Some(before) = self.last_sharp_edge_ns.replace(edge_ns) {
             self.remember(edge_ns - before);
         }
@@ -150,6 +160,18 @@ impl Schedule {
                 window
             }
             _ => self.tick_after(latest_ns),
+        }
+    }
+
+    /// Where in `(earliest_ns, latest_ns]` the edge was: where the edge before it and the period say, if that is inside,
+    /// else as near to it as can be. Midpoints would be off by up to half a poll to either side, so that the shortest
+    /// interval would look a whole poll too short, and every wait would end a poll too early.
+    fn likely_edge_ns(&self, earliest_ns: i64, latest_ns: i64) -> i64 {
+        match (self.last_sharp_edge_ns, self.period_ns()) {
+            (Some(before_ns), Some(period_ns)) if latest_ns - earliest_ns <= 2 * self.step_ns => {
+                (before_ns + period_ns as i64).clamp(earliest_ns, latest_ns.max(earliest_ns))
+            }
+            _ => earliest_ns + (latest_ns - earliest_ns) / 2,
         }
     }
 
@@ -241,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn an_early_edge_widens_the_margin_but_a_late_wake_up_does_not() {
+    fn an_early_edge_widens_the_margin_a_late_wake_up_less_and_is_no_blur() {
         let (mut early, _) = learnt();
         assert_eq!(early.after_edge(1_001 * MS, 1_100 * MS), 1_101 * MS, "dense until the next edge");
         assert_eq!(early.blurred(), 1);
@@ -251,7 +273,14 @@ mod tests {
         let (mut late, _) = learnt();
         late.after_edge(1_001 * MS, 1_108 * MS);
         assert_eq!(late.blurred(), 0);
-        assert_eq!(late.after_edge(1_200 * MS, 1_201 * MS), 1_300 * MS);
+        // Margin 0.5 - 11/256 + 0.5 - 1/256 ms: 1200.5 + 100 - 0.953 = 1299.547. The edge before was not sharp.
+        assert_eq!(late.after_edge(1_200 * MS, 1_201 * MS), 1_299 * MS);
+        for late_edge in 0..20 {
+            let begin = 1_299 + 100 * late_edge;
+            late.after_edge((begin + 2) * MS, (begin + 100) * MS);
+            late.after_edge((begin + 100) * MS, (begin + 101) * MS);
+        }
+        assert!(late.margin_ns <= 3 * MS, "{}", late.margin_ns);
     }
 
     #[test]
@@ -280,12 +309,29 @@ mod tests {
     }
 
     #[test]
+    fn a_regular_counter_is_polled_little_more_than_twice_per_edge() {
+        // Edges every 33.3 ms, at all phases of the grid: one poll before each edge and one after it cannot be saved.
+        let mut schedule = Schedule::new(Cadence::PhaseLocked { resolution_ns: MS }, 0);
+        let (mut poll_ns, mut last_ns, mut polls) = (MS, 0, 0);
+        while poll_ns < 60_000 * MS {
+            let moved = poll_ns / 33_300_000 > last_ns / 33_300_000;
+            let next_ns =
+                if moved { schedule.after_edge(last_ns, poll_ns) } else { schedule.after_standstill(poll_ns) };
+            polls += i64::from(poll_ns > 10_000 * MS);
+            (last_ns, poll_ns) = (poll_ns, next_ns);
+        }
+        let per_edge = polls as f64 / (50_000.0 / 33.3);
+        assert!((2.0..2.3).contains(&per_edge), "{per_edge} polls per edge");
+        assert!(schedule.blurred() <= 10, "{} blurred", schedule.blurred());
+    }
+
+    #[test]
     fn a_wider_distance_of_polls_keeps_what_was_learned() {
         let (mut schedule, _) = learnt();
         schedule.set_step_ns(4 * MS);
         assert_eq!(schedule.period_ns(), Some(1e8));
-        // The edge at 1102 ms plus 100 ms less the new margin of 2 ms, on the grid of 4 ms.
-        assert_eq!(schedule.after_edge(1_100 * MS, 1_104 * MS), 1_200 * MS);
+        // The edge is where it was expected, at 1100.5 ms; plus 100 ms, less the new margin of 2 ms, on the grid of 4 ms.
+        assert_eq!(schedule.after_edge(1_100 * MS, 1_104 * MS), 1_196 * MS);
     }
 
     #[test]

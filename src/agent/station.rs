@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use hdrhistogram::Histogram;
 
 use super::recording::DeviceRecording;
+use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
 use super::schedule::Schedule;
+use super::telemetry::{TelemetryCost, TelemetryReader};
 use super::watched::Watched;
 use crate::clock::Clock;
 use crate::source::{CounterSource, Device, ReadError};
-use crate::store::SampleRow;
+use crate::store::{SampleRow, TelemetryRow};
 use crate::units::NS_PER_MS;
 
 /// Weight of the newest read in the moving mean.
@@ -32,12 +34,16 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
-    fn begin(&self, device: usize, now_ns: i64) {
+    pub(super) fn idle() -> Self {
+        Self { since_ns: AtomicI64::new(IDLE), device: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn begin(&self, device: usize, now_ns: i64) {
         self.device.store(device, Ordering::Relaxed);
         self.since_ns.store(now_ns, Ordering::Release);
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.since_ns.store(IDLE, Ordering::Release);
     }
 
@@ -60,6 +66,7 @@ pub(super) struct Station {
     /// Ends of the latest long reads.
     long_reads_ns: [i64; LONG_READS],
     in_flight: Arc<InFlight>,
+    telemetry: Option<TelemetryReader>,
 }
 
 impl Station {
@@ -77,8 +84,25 @@ impl Station {
             read_ns,
             mean_read_ns: 0.0,
             long_reads_ns: [i64::MIN; LONG_READS],
-            in_flight: Arc::new(InFlight { since_ns: AtomicI64::new(IDLE), device: AtomicUsize::new(0) }),
+            in_flight: Arc::new(InFlight::idle()),
+            telemetry: None,
         }
+    }
+
+    /// Also reads what else the devices tell, each every `every_ns`, into `sink`.
+    pub(super) fn set_telemetry(&mut self, every_ns: i64, now_ns: i64, sink: &Arc<RingWriter<TelemetryRow>>) {
+        self.telemetry = Some(TelemetryReader::new(self.source.as_ref(), every_ns, now_ns, sink.clone()));
+    }
+
+    /// To be called before sleeping until `gap_ends_ns`: reads the telemetry of at most one device, if one is due and
+    /// there is room. Says whether it did. A call that hangs is seen as a counter's would be.
+    pub(super) fn use_gap(&mut self, clock: &dyn Clock, gap_ends_ns: i64) -> bool {
+        let Some(reader) = &mut self.telemetry else { return false };
+        reader.use_gap(self.source.as_mut(), &self.in_flight, clock, gap_ends_ns)
+    }
+
+    pub(super) fn telemetry_cost(&self) -> TelemetryCost {
+        self.telemetry.as_ref().map(TelemetryReader::cost).unwrap_or_default()
     }
 
     pub(super) fn devices(&self) -> &[Device] {

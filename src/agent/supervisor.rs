@@ -87,6 +87,7 @@ impl Supervisor {
             self.look_for_hanging_reads(now_ns);
             self.keep_the_budget(now_ns);
             if now_ns >= next_publish_ns {
+                self.lanes.jobs.look();
                 self.publish(now_ns);
                 next_publish_ns = now_ns + PUBLISH_EVERY_NS;
             }

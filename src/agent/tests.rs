@@ -1,6 +1,7 @@
 //! The sampler against counters whose every refresh is known.
 
 pub(super) mod fake;
+mod lanes;
 mod recording;
 
 use std::sync::Arc;
@@ -117,6 +118,61 @@ fn a_counter_that_changes_its_period_is_followed() {
     assert!(blurred * 50 <= seen && seen >= 195, "{blurred} of {seen}");
     let found_ms = outcome.sampler.device_recordings()[0].refresh_period_s.unwrap() * 1e3;
     assert!((found_ms - 90.0).abs() < 2.0, "{found_ms}");
+}
+
+#[test]
+fn a_period_that_drifts_is_tracked() {
+    // 20 ms for 10 s, then 25 ms; and 20 ms that become 25 ms little by little.
+    let mut stepped = refreshes(1, 20 * MS, 0.02, 10 * S);
+    stepped.extend(refreshes(2, 25 * MS, 0.02, 10 * S).iter().map(|t| t + 10 * S));
+    let (mut t, mut drifting) = (0, Vec::new());
+    while t < 20 * S {
+        drifting.push(t);
+        t += 20 * MS + 5 * MS * t / (20 * S);
+    }
+    for (refreshes_ns, late_ms) in [(stepped, 25.0), (drifting, 24.6)] {
+        let device = FakeDevice { refreshes_ns, ..FakeDevice::default() };
+        let outcome = sample(vec![device], LOCKED, 20 * S);
+        let edges = outcome.edges(0);
+        let blurred = edges.iter().filter(|r| r.t_mono_ns - r.t_prev_poll_ns > 2 * MS).count();
+        assert!(blurred * 50 <= edges.len(), "{blurred} of {} blurred", edges.len());
+        // The last 64 intervals are 1.6 s: the slow drift moved by 0.4 ms meanwhile.
+        let found_ms = outcome.sampler.device_recordings()[0].refresh_period_s.unwrap() * 1e3;
+        assert!((found_ms - late_ms).abs() < 0.4, "{found_ms}");
+        // Fewer than a third of the polls of a dense schedule.
+        assert!(outcome.twin.reads() < 7_000, "{}", outcome.twin.reads());
+    }
+}
+
+#[test]
+fn a_sampler_above_its_budget_polls_less_and_says_so() {
+    let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(0));
+    let (sources, twin) = fake(&clock, eight(100 * S, 0.0));
+    let options = SamplerOptions { cadence: FIXED, max_cpu_share: Some(0.01), ..SamplerOptions::default() };
+    // A read costs 5 us: 8 devices at 1 kHz are 4 % of a core, 2 % at 500 Hz, and 1 % is not above 1 % at 250 Hz.
+    let meter = twin.clone();
+    let mut sampler =
+        Sampler::new(sources, clock, options).with_cpu_meter(Box::new(move || meter.reads() as f64 * 4.9e-6));
+    (1..=90).for_each(|s| sampler.run_until(s * S, &mut |_| {}));
+    assert_eq!(sampler.back_off(), Some(BackOff { step_ns: 4 * MS, back_offs: 2 }));
+    let before = twin.reads();
+    sampler.run_until(100 * S, &mut |_| {});
+    assert_eq!(twin.reads() - before, 10 * 8 * 250);
+}
+
+#[test]
+fn polls_that_come_late_and_instants_that_passed_are_counted() {
+    let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(0));
+    let (sources, _) = fake(&clock, vec![counter(1, 20, 0.0, S)]);
+    let mut sampler = Sampler::new(sources, clock.clone(), SamplerOptions { cadence: FIXED, ..Default::default() });
+    sampler.run_until(10 * MS, &mut |_| {});
+    // Somebody else holds the processor: the poll due at 11 ms comes at 20.5 ms.
+    clock.sleep_until(20 * MS + MS / 2);
+    sampler.run_until(30 * MS, &mut |_| {});
+    let recording = sampler.tally().into_recording("n", 0, 30 * MS);
+    // 9.5 ms late: one late poll, and the instants 12 to 20 ms were passed over.
+    assert_eq!((recording.late_polls, recording.missed_polls), (1, 9));
+    assert_eq!(recording.polls, 11 + 1 + 10);
 }
 
 #[test]

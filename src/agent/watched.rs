@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::energy_meter::EnergyMeter;
 use super::recording::DeviceRecording;
 use super::sampler::SamplerOptions;
 use super::schedule::Schedule;
@@ -26,6 +27,7 @@ pub(super) struct Watched {
     longest_read_ns: u64,
     last_error: Option<String>,
     gone: bool,
+    meter: EnergyMeter,
 }
 
 /// The last value that was read, and an instant at which it was surely still there.
@@ -62,6 +64,7 @@ impl Watched {
             longest_read_ns: 0,
             last_error: None,
             gone: false,
+            meter: EnergyMeter::of(device),
         }
     }
 
@@ -97,6 +100,7 @@ impl Watched {
                 return None;
             }
         };
+        self.meter.take(&reading, before_ns, after_ns);
         // The value was there at some instant of the read: if it is new, the edge was before the read ended; if it is
         // old, the edge comes after the read began.
         let previous = self.last.replace(Seen { value, still_at_ns: before_ns });
@@ -123,6 +127,8 @@ impl Watched {
                 } else {
                     self.kind
                 },
+                // The lane knows it.
+                job_id: None,
             })
         } else {
             None
@@ -172,6 +178,9 @@ impl Watched {
             last_error: self.last_error.clone(),
             gone: self.gone,
             refresh_period_s: self.schedule.period_ns().map(|ns| ns / NS_PER_S),
+            energy_j: self.meter.energy_j(),
+            power_w: self.meter.power_w(),
+            gaps: self.meter.gaps(),
             longest_read_ns: self.longest_read_ns,
             stuck_since_mono_ns: None,
         }

@@ -1,172 +1,168 @@
-//! Writes sample rows to segments, and survives a disk that is full for a while.
+//! Writes the rows of one table to segments, and survives a disk that is full for a while.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result};
-use super::recording::Recording;
-use crate::schema::SAMPLES;
-use crate::store::{self, FileMetadata, SampleRow, SegmentWriter};
+use arrow::record_batch::RecordBatch;
 
-/// Rows that are written together at most.
+use crate::schema::{SAMPLES, TELEMETRY, Table};
+use crate::store::{self, FileMetadata, SampleRow, SegmentWriter, TelemetryRow};
+
+/// Rows that are written together at most, normally.
 pub(super) const BATCH_ROWS: usize = 8_192;
 /// Rows that are kept while the disk refuses; beyond, they stay in the ring, which counts what it then refuses.
-const MAX_WAITING_ROWS: usize = 65_536;
+pub(super) const MAX_WAITING_ROWS: usize = 65_536;
+/// Ended segments that are held for another attempt to seal them. The spools of more stay on disk, whole, for the
+/// recovery at the next start.
+const MAX_ENDED: usize = 8;
 
-pub(super) struct SampleWriter {
-    dir: PathBuf,
-    meta: FileMetadata,
-    segment_rows: u64,
-    segment: Option<SegmentWriter>,
-    /// Segments that were cut short by an error; sealed at the end, when there may be space again.
-    cut: Vec<SegmentWriter>,
-    /// Rows that no successful flush has covered yet.
-    waiting: Vec<SampleRow>,
-    rows: u64,
-    errors: u64,
-    last_error: Option<String>,
-    files: Vec<PathBuf>,
+/// A kind of rows, and how they become a table.
+pub(super) struct RowKind<R> {
+    table: &'static Table,
+    batch: fn(&[R]) -> store::Result<RecordBatch>,
 }
 
-impl SampleWriter {
-    /// Creates the first segment, so that a directory that cannot be written is known before the work starts.
-    pub(super) fn create(dir: PathBuf, meta: FileMetadata, segment_rows: u64) -> Result<Self> {
-        let segment = SegmentWriter::create(&dir, &SAMPLES, &meta.host, &meta)?;
-        Ok(Self {
-            dir,
-            meta,
-            segment_rows: segment_rows.max(1),
-            segment: Some(segment),
-            cut: Vec::new(),
-            waiting: Vec::new(),
-            rows: 0,
-            errors: 0,
-            last_error: None,
-            files: Vec::new(),
-        })
+impl RowKind<SampleRow> {
+    pub(super) const SAMPLES: Self = Self { table: &SAMPLES, batch: SampleRow::batch };
+}
+
+impl RowKind<TelemetryRow> {
+    pub(super) const TELEMETRY: Self = Self { table: &TELEMETRY, batch: TelemetryRow::batch };
+}
+
+/// Writes one kind of rows.
+pub(super) struct TableWriter<R> {
+    kind: RowKind<R>,
+    dir: PathBuf,
+    segment: Option<SegmentWriter>,
+    /// Segments that take no more rows: full ones, and ones that an error cut short.
+    ended: Vec<SegmentWriter>,
+    /// Rows that no successful flush has covered yet.
+    waiting: Vec<R>,
+    rows: u64,
+    lost: u64,
+}
+
+impl<R> TableWriter<R> {
+    pub(super) fn new(dir: &Path, kind: RowKind<R>) -> Self {
+        Self { kind, dir: dir.to_owned(), segment: None, ended: Vec::new(), waiting: Vec::new(), rows: 0, lost: 0 }
     }
 
-    pub(super) fn push(&mut self, row: SampleRow) {
-        self.waiting.push(row);
+    /// Creates a segment before there is a row, so that a directory that cannot be written is known in time.
+    pub(super) fn open(&mut self, meta: &FileMetadata) -> store::Result<()> {
+        self.segment = Some(SegmentWriter::create(&self.dir, self.kind.table, &meta.host, meta)?);
+        Ok(())
+    }
+
+    /// Takes a row, or counts it as lost: whoever can leave it elsewhere asks [`is_stuck`](Self::is_stuck) before.
+    pub(super) fn push(&mut self, row: R) {
+        if self.is_stuck() {
+            self.lost += 1;
+        } else {
+            self.waiting.push(row);
+        }
     }
 
     pub(super) fn is_batch_full(&self) -> bool {
         self.waiting.len() >= BATCH_ROWS
     }
 
-    /// Whether no more rows should be taken from the ring for now.
+    /// Whether no more rows are taken for now.
     pub(super) fn is_stuck(&self) -> bool {
         self.waiting.len() >= MAX_WAITING_ROWS
     }
 
-    /// Tries to write what waits. On an error the rows go on waiting, for a new segment.
-    pub(super) fn flush(&mut self, summary: &dyn Fn() -> Recording) -> store::Result<()> {
-        if !self.waiting.is_empty() {
-            if let Err(e) = self.write_waiting() {
-                self.errors += 1;
-                self.last_error = Some(e.to_string());
-                if let Some(segment) = self.segment.take() {
-                    if segment.rows() > 0 {
-                        self.cut.push(segment);
-                    } else {
-                        // Nothing of it is worth keeping; should its removal fail too, recovery sees to it.
-                        let _ = segment.seal_unless_empty();
-                    }
-                }
-                return Err(e);
+    /// Rows written.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Rows that found no room to wait.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Rows that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether there is a segment that has rows.
+    pub(super) fn has_rows(&self) -> bool {
+        self.segment.as_ref().is_some_and(|s| s.rows() > 0)
+    }
+
+    /// Rows and bytes of the present segment.
+    pub(super) fn size(&self) -> (u64, u64) {
+        self.segment.as_ref().map_or((0, 0), |s| (s.rows(), s.bytes()))
+    }
+
+    /// Bytes of everything that is not sealed yet.
+    pub(super) fn unsealed_bytes(&self) -> u64 {
+        self.segment.iter().chain(&self.ended).map(SegmentWriter::bytes).sum()
+    }
+
+    /// Writes what waits and hands it to the operating system. After an error the rows go on waiting, for a new
+    /// segment; `meta` is what that one would say of itself.
+    pub(super) fn flush(&mut self, meta: &dyn Fn() -> FileMetadata) -> store::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if let Err(e) = self.write_waiting(meta) {
+            self.end_segment();
+            return Err(e);
+        }
+        self.rows += self.waiting.len() as u64;
+        self.waiting.clear();
+        // What a long pause needed is given back.
+        self.waiting.shrink_to(BATCH_ROWS);
+        Ok(())
+    }
+
+    fn write_waiting(&mut self, meta: &dyn Fn() -> FileMetadata) -> store::Result<()> {
+        if self.segment.is_none() {
+            self.open(&meta())?;
+        }
+        let Some(segment) = self.segment.as_mut() else { return Ok(()) };
+        for rows in self.waiting.chunks(BATCH_ROWS) {
+            segment.append(&(self.kind.batch)(rows)?)?;
+        }
+        segment.flush()
+    }
+
+    /// The next rows go into a new segment; this one waits to be sealed.
+    pub(super) fn end_segment(&mut self) {
+        let Some(mut segment) = self.segment.take() else { return };
+        if segment.rows() == 0 {
+            // Nothing of it is worth keeping; should its removal fail too, recovery sees to it.
+            let _ = segment.try_seal();
+            return;
+        }
+        if self.ended.len() >= MAX_ENDED {
+            self.ended.remove(0);
+        }
+        self.ended.push(segment);
+    }
+
+    /// Whether segments wait to be sealed.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Seals what has ended, each with `summary` in its metadata. Stops at the first that cannot be sealed.
+    pub(super) fn seal_ended(&mut self, summary: &str, sealed: &mut dyn FnMut(PathBuf)) -> store::Result<()> {
+        while let Some(segment) = self.ended.first_mut() {
+            segment.set_extra("recording", summary.to_owned());
+            if let Some(path) = segment.try_seal()? {
+                sealed(path);
             }
-            self.rows += self.waiting.len() as u64;
-            self.waiting.clear();
-        }
-        if self.segment.as_ref().is_some_and(|s| s.rows() >= self.segment_rows) {
-            self.seal_segment(summary)?;
+            self.ended.remove(0);
         }
         Ok(())
     }
 
-    fn write_waiting(&mut self) -> store::Result<()> {
-        let mut segment = match self.segment.take() {
-            Some(segment) => segment,
-            None => SegmentWriter::create(&self.dir, &SAMPLES, &self.meta.host, &self.meta)?,
-        };
-        let batch = SampleRow::batch(&self.waiting)?;
-        let written = segment.append(&batch).and_then(|()| segment.flush());
-        self.segment = Some(segment);
-        written
-    }
-
-    fn seal_segment(&mut self, summary: &dyn Fn() -> Recording) -> store::Result<()> {
-        if let Some(mut segment) = self.segment.take() {
-            let recording = self.complete(summary());
-            segment.set_extra("recording", serde_json::to_string(&recording).unwrap_or_default());
-            self.files.extend(segment.seal_unless_empty()?);
-        }
-        Ok(())
-    }
-
-    /// Writes the last rows, seals, and returns the summary with what only the writer knows.
-    pub(super) fn finish(mut self, summary: &dyn Fn() -> Recording) -> Result<Recording> {
-        if self.flush(summary).is_err() {
-            // Once more, in a new segment: the space may be back, or the old segment was the trouble.
-            self.flush(summary).map_err(|source| Error::Unwritten { rows: self.waiting.len(), source })?;
-        }
-        for segment in std::mem::take(&mut self.cut) {
-            self.files.extend(segment.seal_unless_empty()?);
-        }
-        self.seal_segment(summary)?;
-        Ok(self.complete(summary()))
-    }
-
-    fn complete(&self, mut recording: Recording) -> Recording {
-        recording.rows = self.rows;
-        recording.write_errors = self.errors;
-        recording.last_write_error.clone_from(&self.last_error);
-        recording.files.clone_from(&self.files);
-        recording
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::clock::ClockAnchor;
-    use crate::schema::EnergySource;
-
-    fn row(t_mono_ns: i64) -> SampleRow {
-        SampleRow {
-            device: Arc::from("a"),
-            t_mono_ns,
-            t_prev_poll_ns: t_mono_ns - 1,
-            energy_counter_uj: Some(t_mono_ns.unsigned_abs()),
-            power_w: None,
-            t_device_ns: None,
-            source: EnergySource::Counter,
-        }
-    }
-
-    fn summary() -> Recording {
-        Recording { host: "n".to_owned(), t_begin_mono_ns: 0, t_end_mono_ns: 1, ..Recording::default() }
-    }
-
-    #[test]
-    fn a_disk_that_is_full_for_a_while_costs_no_row_and_doubles_none() {
-        let dir = TempDir::new().unwrap();
-        let meta = FileMetadata::of_host("n", ClockAnchor { t_mono_ns: 0, t_unix_ns: 0 });
-        let mut writer = SampleWriter::create(dir.path().to_owned(), meta, 1_000_000).unwrap();
-        (0..10).for_each(|t| writer.push(row(t)));
-        writer.flush(&summary).unwrap();
-        writer.segment.as_mut().unwrap().limit_room(500);
-        (10..400).for_each(|t| writer.push(row(t)));
-        assert!(writer.flush(&summary).is_err());
-        (400..410).for_each(|t| writer.push(row(t)));
-        writer.flush(&summary).unwrap();
-        let recording = writer.finish(&summary).unwrap();
-        assert_eq!((recording.rows, recording.write_errors, recording.files.len()), (410, 1, 2));
-        let batches = store::read_table(dir.path(), &SAMPLES).unwrap();
-        let rows: Vec<_> = batches.flat_map(|b| SampleRow::from_batch(&b.unwrap()).unwrap()).collect();
-        assert_eq!(rows, (0..410).map(row).collect::<Vec<_>>());
+    /// From now on the disk takes `bytes` more and is full then.
+    #[cfg(test)]
+    pub(super) fn limit_room(&mut self, bytes: u64) {
+        self.segment.as_mut().expect("a segment").limit_room(bytes);
     }
 }

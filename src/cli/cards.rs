@@ -24,10 +24,10 @@ pub(crate) struct Arguments {
 }
 
 /// The cards of this node's GPUs, with the memory and power limit that the driver tells.
-fn of_this_node(sources: &SourceArguments) -> Vec<GpuCard> {
-    let detection = sources.detect();
+fn of_this_node(sources: &SourceArguments) -> anyhow::Result<Vec<GpuCard>> {
+    let detection = sources.detect()?;
     let gpus = detection.devices().filter(|d| d.scope == Scope::Gpu);
-    gpus.filter_map(|d| GpuCard::of_driver(&d.name, d.memory_bytes, d.power_limit_w)).collect()
+    Ok(gpus.filter_map(|d| GpuCard::of_driver(&d.name, d.memory_bytes, d.power_limit_w)).collect())
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
@@ -38,7 +38,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             GpuCard::builtin_names().filter_map(GpuCard::builtin).collect(),
         ),
     };
-    let own = if a.config.is_none() { of_this_node(&a.sources) } else { Vec::new() };
+    let own = if a.config.is_none() { of_this_node(&a.sources)? } else { Vec::new() };
     if a.json {
         output::print_json(&json!({ "models": models, "gpus": gpus, "this_node": own }))?;
         return Ok(Outcome::Done);

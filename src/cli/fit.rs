@@ -1,13 +1,14 @@
 //! `energylens fit`: the law, its parameters with intervals, its verdicts.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use energylens::dataset;
 use energylens::fit::{FitOptions, attach_held_out, fit_model};
-use energylens::law::{HeldOut, Law, Model, Pool, Skeleton, Target, formula_text, legend};
+use energylens::law::{HeldOut, Intervals, Law, Model, Pool, Skeleton, Target, formula_text, legend};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -32,6 +33,15 @@ pub(crate) struct Arguments {
     /// A skeleton file to fit for energy instead of the built-in law (see `energylens laws`).
     #[arg(long)]
     skeleton: Option<PathBuf>,
+    /// Fit only these quantities: energy_j, duration_s, mean_ttft_s, mean_tpot_s. All that the rows carry if left out.
+    #[arg(long = "target", value_name = "TARGET", value_delimiter = ',', value_parser = super::predict::parse_target)]
+    targets: Vec<Target>,
+    /// How the 95 % intervals of parameters are made.
+    #[arg(long, value_enum, default_value_t = IntervalChoice::Profile)]
+    intervals: IntervalChoice,
+    /// A model file of another platform to start from; ten rows are then enough.
+    #[arg(long, value_name = "MODEL")]
+    prior: Option<PathBuf>,
     /// Leave out the held-out accuracy, which refits the law and its rivals several times.
     #[arg(long)]
     no_held_out: bool,
@@ -44,6 +54,26 @@ pub(crate) struct Arguments {
 pub(crate) enum PoolChoice {
     None,
     Models,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum IntervalChoice {
+    /// Profile likelihood: how far each can go before the rows object.
+    Profile,
+    /// Refits to workloads drawn with replacement (seeded).
+    Bootstrap,
+    /// First order only, from the curvature at the minimum.
+    None,
+}
+
+impl From<IntervalChoice> for Intervals {
+    fn from(choice: IntervalChoice) -> Self {
+        match choice {
+            IntervalChoice::Profile => Self::Profile,
+            IntervalChoice::Bootstrap => Self::Bootstrap,
+            IntervalChoice::None => Self::FirstOrder,
+        }
+    }
 }
 
 impl From<PoolChoice> for Pool {
@@ -59,26 +89,14 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(path) = &a.output {
         output::writable(path, &[&a.runs])?;
     }
-    let skeleton = match &a.skeleton {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| anyhow::anyhow!("cannot read the skeleton {}: {e}", path.display()))?;
-            let skeleton =
-                Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))?;
-            anyhow::ensure!(
-                skeleton.target == Target::EnergyJ,
-                "the skeleton {} predicts {}; expected energy_j",
-                path.display(),
-                skeleton.target
-            );
-            Some(skeleton)
-        }
-        None => None,
-    };
+    let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
+    let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
-    let options = FitOptions { pool: a.pool.into(), seed: a.seed, skeleton, ..FitOptions::default() };
+    let targets = if a.targets.is_empty() { Target::ALL.to_vec() } else { a.targets.clone() };
+    let options =
+        FitOptions { pool: a.pool.into(), seed: a.seed, targets, skeleton, intervals: a.intervals.into(), prior };
     let mut fitted = fit_model(&dataset, &options)?;
-    if !a.no_held_out {
+    if !a.no_held_out && options.targets.contains(&Target::EnergyJ) {
         let bar = ProgressBar::new(0);
         attach_held_out(&mut fitted.model, &dataset, &options, a.seed, &|done, total| {
             bar.set_length(total as u64);
@@ -104,10 +122,30 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     Ok(if rejected == 0 { Outcome::Done } else { Outcome::SomeRejected })
 }
 
+/// A skeleton for energy from its file.
+pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| anyhow::anyhow!("cannot read the skeleton {}: {e}", path.display()))?;
+    let skeleton = Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))?;
+    anyhow::ensure!(
+        skeleton.target == Target::EnergyJ,
+        "the skeleton {} predicts {}; expected energy_j",
+        path.display(),
+        skeleton.target
+    );
+    Ok(skeleton)
+}
+
 /// The energy laws in full, the others in a line each.
 pub(crate) fn describe(model: &Model) -> anyhow::Result<String> {
     let mut text = String::new();
-    let energy: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ).collect();
+    // Without a law of energy, the first of what was asked for is described in full.
+    let shown = if model.laws.iter().any(|l| l.skeleton.target == Target::EnergyJ) {
+        Target::EnergyJ
+    } else {
+        model.laws.first().map_or(Target::EnergyJ, |l| l.skeleton.target)
+    };
+    let energy: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target == shown).collect();
     if let Some(first) = energy.first() {
         writeln!(text, "{}\n", formula_text(&first.skeleton))?;
         let width = legend(&first.skeleton).iter().map(|(s, _)| s.len()).max().unwrap_or(0);
@@ -118,7 +156,7 @@ pub(crate) fn describe(model: &Model) -> anyhow::Result<String> {
     for law in &energy {
         writeln!(text, "\n{}", describe_law(law)?)?;
     }
-    let others: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target != Target::EnergyJ).collect();
+    let others: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target != shown).collect();
     for law in others {
         writeln!(
             text,
@@ -165,6 +203,10 @@ fn describe_law(law: &Law) -> anyhow::Result<String> {
         law.skeleton.parameter_count(),
         law.degrees_of_freedom
     )?;
+    writeln!(text, "  intervals of parameters: {}", law.intervals)?;
+    if let Some(prior) = &law.prior {
+        writeln!(text, "  started from {prior}")?;
+    }
     if law.sigma_model_log > 0.0 {
         writeln!(
             text,

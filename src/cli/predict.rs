@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-fn parse_target(text: &str) -> Result<Target, String> {
+pub(crate) fn parse_target(text: &str) -> Result<Target, String> {
     Target::ALL.iter().copied().find(|t| t.as_str() == text).ok_or_else(|| {
         let known: Vec<_> = Target::ALL.iter().map(|t| t.as_str()).collect();
         format!("target `{text}` is unknown; expected one of {}", known.join(", "))

@@ -1,15 +1,19 @@
 //! `energylens validate`: held-out accuracy of the law and of every baseline.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use energylens::dataset;
 use energylens::fit::split::Scheme;
-use energylens::fit::{MIN_ROWS, ValidateOptions, validate};
+use energylens::fit::validate::{LearningCurve, Validation, learning_curve};
+use energylens::fit::{MIN_ROWS, Predictor, ValidateOptions, validate};
+use energylens::law::{Model, Pool};
 use indicatif::ProgressBar;
+use serde_json::json;
 
-use super::fit::PoolChoice;
-use super::{Outcome, output};
+use super::fit::{PoolChoice, read_skeleton};
+use super::{Outcome, output, validation_page};
 
 /// Judge the law and every baseline on rows that they were not fitted to.
 #[derive(Debug, Args)]
@@ -20,6 +24,28 @@ pub(crate) struct Arguments {
     /// How rows are divided: workloads[=FOLDS], models, batches[=UP_TO] or hardware.
     #[arg(long, default_value = "workloads")]
     scheme: Scheme,
+    /// Learn without one model, without larger batches, or without one GPU model, and judge on what was left out.
+    #[arg(long, value_name = "WHAT", value_enum, conflicts_with = "scheme")]
+    leave_out: Option<LeaveOut>,
+    /// Learn from batches up to so many sequences, judge on the larger ones.
+    #[arg(long, value_name = "BATCH", conflicts_with = "scheme", value_parser = parse_batch)]
+    train_batches_up_to: Option<f64>,
+    /// Judge from so many training rows each, such as 10,25,50,100.
+    #[arg(long, value_name = "ROWS", value_delimiter = ',', conflicts_with = "training_rows",
+          value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
+    learning_curve: Vec<u32>,
+    /// Judge only these predictors (names as in the table); all that suit if left out.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    predictors: Vec<Predictor>,
+    /// A skeleton file to judge instead of the built-in law (see `energylens laws`).
+    #[arg(long)]
+    skeleton: Option<PathBuf>,
+    /// A model file of another platform that the law starts from.
+    #[arg(long, value_name = "MODEL")]
+    prior: Option<PathBuf>,
+    /// Write an HTML page with parity and learning curves.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// One law per scenario, or one for all models of a GPU, engine and precision.
     #[arg(long, value_enum, default_value_t = PoolChoice::None)]
     pool: PoolChoice,
@@ -37,6 +63,41 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
+/// What is left out of the learning, once each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LeaveOut {
+    /// Each model; pools the models.
+    Model,
+    /// The larger half of the batch sizes.
+    Batch,
+    /// Each GPU model.
+    Hardware,
+}
+
+impl Arguments {
+    fn scheme(&self) -> Scheme {
+        match (self.leave_out, self.train_batches_up_to) {
+            (None | Some(LeaveOut::Batch), Some(batch)) => Scheme::Batches { up_to: Some(batch) },
+            (Some(LeaveOut::Batch), None) => Scheme::Batches { up_to: None },
+            (Some(LeaveOut::Model), _) => Scheme::Models,
+            (Some(LeaveOut::Hardware), _) => Scheme::Hardware,
+            (None, None) => self.scheme,
+        }
+    }
+
+    /// A model can only be left out of a law that serves several.
+    fn pool(&self) -> Pool {
+        if self.leave_out == Some(LeaveOut::Model) { Pool::Models } else { self.pool.into() }
+    }
+}
+
+fn parse_batch(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(batch) if batch.is_finite() && batch > 0.0 => Ok(batch),
+        _ => Err(format!("`{text}` is no batch size; expected a number above 0")),
+    }
+}
+
 fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
@@ -45,6 +106,11 @@ fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    if let Some(path) = &a.report {
+        output::writable(path, &[&a.runs])?;
+    }
+    let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
+    let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
     let bar = ProgressBar::new(0);
     let progress = |done: usize, total: usize| {
@@ -52,22 +118,46 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         bar.set_position(done as u64);
     };
     let options = ValidateOptions {
-        scheme: a.scheme,
+        scheme: a.scheme(),
         seed: a.seed,
         training_rows: a.training_rows.map(|n| n as usize),
-        pool: a.pool.into(),
+        pool: a.pool(),
+        predictors: a.predictors.clone(),
+        skeleton,
+        prior,
         noise: a.noise,
         progress: &progress,
         ..ValidateOptions::default()
     };
-    let validation = validate(&dataset, &options);
+    let sizes: Vec<usize> = a.learning_curve.iter().map(|n| *n as usize).collect();
+    let judged = validate(&dataset, &options).and_then(|validation| {
+        let curve = (!sizes.is_empty()).then(|| learning_curve(&dataset, &sizes, &options)).transpose()?;
+        Ok((validation, curve))
+    });
     bar.finish_and_clear();
-    let validation = validation?;
+    let (validation, curve) = judged?;
     output::remark(&dataset, &[]);
     if a.json {
-        output::print_json(&validation)?
+        output::print_json(&as_json(&validation, curve.as_ref())?)?;
     } else {
-        output::print(&validation.to_string())?
+        output::print(&validation.to_string())?;
+        if let Some(curve) = &curve {
+            output::print(&format!("\nlearning curve: {}, seed {}\n{curve}", curve.scheme, curve.seed))?;
+        }
+    }
+    if let Some(path) = &a.report {
+        let title = a.runs.file_name().map_or_else(|| "rows".into(), |n| n.to_string_lossy());
+        validation_page::write(path, &title, &validation, curve.as_ref())?;
+        eprintln!("report written to {}", path.display());
     }
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
+}
+
+/// The validation as it always was; a curve, where one was asked for, beside its fields.
+fn as_json(validation: &Validation, curve: Option<&LearningCurve>) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(validation)?;
+    if let (Some(object), Some(curve)) = (value.as_object_mut(), curve) {
+        object.insert("learning_curve".to_owned(), json!(curve));
+    }
+    Ok(value)
 }

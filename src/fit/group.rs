@@ -28,8 +28,17 @@ pub(crate) struct Group {
     pub(crate) scenarios: Vec<Scenario>,
 }
 
-/// Splits the usable rows into groups; the rest comes back with reasons.
+/// Splits the rows that carry energy into groups; the rest comes back with reasons.
 pub(crate) fn groups(dataset: &Dataset, pool: Pool) -> Result<(Vec<Group>, Vec<RejectedRow>), Error> {
+    groups_for(dataset, pool, &[Target::EnergyJ])
+}
+
+/// The same for any targets: a row without energy can still say how long something took.
+pub(crate) fn groups_for(
+    dataset: &Dataset,
+    pool: Pool,
+    targets: &[Target],
+) -> Result<(Vec<Group>, Vec<RejectedRow>), Error> {
     let mut refused = Vec::new();
     let with_total: HashSet<&str> =
         dataset.rows.iter().filter(|r| r.phase == Phase::Total).map(|r| r.run_id.as_str()).collect();
@@ -38,7 +47,7 @@ pub(crate) fn groups(dataset: &Dataset, pool: Pool) -> Result<(Vec<Group>, Vec<R
         if row.phase == Phase::Decode && !row.run_id.is_empty() && with_total.contains(row.run_id.as_str()) {
             continue;
         }
-        match usable(row) {
+        match usable(row, targets) {
             Ok(()) => by_scenario.entry(row.scenario_key()).or_default().push(row),
             Err((column, reason)) => {
                 refused.push(RejectedRow { line: row.line, column: Some(column.to_owned()), reason })
@@ -85,12 +94,17 @@ pub(crate) fn groups(dataset: &Dataset, pool: Pool) -> Result<(Vec<Group>, Vec<R
     Ok((groups.into_values().collect(), refused))
 }
 
-fn usable(row: &Row) -> Result<(), (&'static str, String)> {
+fn usable(row: &Row, targets: &[Target]) -> Result<(), (&'static str, String)> {
     if row.input_tokens.is_none() {
         return Err(("input_tokens", "input_tokens is missing, and the law needs the prompt length".to_owned()));
     }
-    if !row.energy_j.is_some_and(|e| e.is_finite() && e > 0.0) {
+    let needs_energy = targets.contains(&Target::EnergyJ);
+    if needs_energy && target_value(row, Target::EnergyJ).is_none() {
         return Err(("energy_j", "energy_j is missing; a fit needs joules".to_owned()));
+    }
+    if !needs_energy && targets.iter().all(|t| target_value(row, *t).is_none()) {
+        let column = targets.first().map_or("duration_s", |t| t.as_str());
+        return Err((column, format!("{column} is missing, and it is what is to be fitted")));
     }
     if row.phase == Phase::Decode && row.output_tokens <= 1.0 {
         let reason = "a decode row needs at least 2 output tokens: the first one belongs to the prefill";

@@ -2,8 +2,10 @@
 //!
 //! At the minimum, with log residuals `r` and `J = d ln f / d parameter`, the covariance is
 //! `s^2 (J' W J + prior)^-1`. `s^2` is the mean of `W r^2` over the degrees of freedom left, and over two more rows that
-//! scatter as rows usually do. Parameters at a limit are held: they have
+//! scatter as rows usually do. Repeats that err alike count as fewer rows ([`independence`]). Parameters at a limit are held: they have
 //! no standard error, and the upper end of their interval is the value at which they would be seen at 95 %.
+
+use std::collections::BTreeMap;
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use statrs::distribution::{ContinuousCDF, FisherSnedecor};
@@ -13,7 +15,7 @@ use super::search::Found;
 use crate::law::{Coefficient, Exponent, Symbol, Verdict};
 
 /// Probability of the parameter intervals.
-const LEVEL: f64 = 0.95;
+pub(crate) const LEVEL: f64 = 0.95;
 /// Observations that the expected scatter of rows counts for when theirs is estimated: few rows may agree by luck, and an
 /// interval must not believe them.
 const EXPECTED_SCATTER_ROWS: f64 = 2.0;
@@ -23,6 +25,10 @@ const FLAT: f64 = 1e-10;
 const AT_BOUND: f64 = 1e-6;
 /// Share of the prior's variance that is left when the rows have spoken, from which on they have said too little.
 const HELD_BY_PRIOR: f64 = 0.8;
+/// Rows that correct a law of another platform.
+const CORRECTING_ROWS: usize = 10;
+/// Repeats beyond the first of their configuration from which on it can be told what repeats share.
+const REPEATS_NEEDED: f64 = 3.0;
 /// Huber weight below which a row counts as an outlier.
 const OUTLIER_WEIGHT: f64 = 0.5;
 
@@ -34,6 +40,8 @@ pub(crate) struct Inference {
     pub(crate) sigma_log: f64,
     pub(crate) degrees_of_freedom: f64,
     pub(crate) verdicts: Vec<Verdict>,
+    /// How much of a row of its own each row is.
+    pub(crate) independence: Vec<f64>,
 }
 
 pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &[usize], lines: &[usize]) -> Inference {
@@ -59,33 +67,33 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         Some(j) => inner.coefficients[*j] * inner.design[(i, *j)] / inner.fitted[i],
         None => problem.exponent_sensitivity(inner, i, moving_exponents[c - moving_terms.len()]),
     });
-    let weighted = DMatrix::from_fn(n, q, |i, c| inner.weights[i] * jacobian[(i, c)]);
+    let independence = independence(problem, inner, q);
+    let weights: Vec<f64> = inner.weights.iter().zip(&independence).map(|(w, g)| w * g).collect();
+    let weighted = DMatrix::from_fn(n, q, |i, c| weights[i] * jacobian[(i, c)]);
     let data = jacobian.transpose() * weighted;
-    let mut information = data.clone();
-    for (c, j) in moving_exponents.iter().enumerate() {
-        let d = moving_terms.len() + c;
-        information[(d, d)] += (problem.sigma / skeleton.exponents[*j].prior_sd).powi(2);
-    }
-    // A coefficient without a prior of its own is trusted to its own size at best: directions that the rows say nothing
-    // of would otherwise add nothing to an interval.
-    let carded = |j: usize| problem.coefficient_prior_information(j) > 0.0;
-    let prior_information = |j: usize| match problem.coefficient_prior_information(j) {
-        information if information > 0.0 => information * inner.coefficients[j] * inner.coefficients[j],
-        _ => problem.sigma * problem.sigma,
+    // Moving parameters as the belief counts them, with the value to which they are relative.
+    let parameter = |c: usize| match moving_terms.get(c) {
+        Some(j) => (*j, inner.coefficients[*j]),
+        None => (terms + moving_exponents[c - moving_terms.len()], 1.0),
     };
-    for (d, j) in moving_terms.iter().enumerate() {
-        information[(d, d)] += prior_information(*j);
-    }
-    let squares: f64 = inner.residuals.iter().zip(&inner.weights).map(|(r, w)| w * r * r).sum();
+    let carded = |j: usize| problem.belief.knows_coefficient(j);
+    let prior = DMatrix::from_fn(q, q, |a, b| {
+        let ((i, value_i), (j, value_j)) = (parameter(a), parameter(b));
+        // A coefficient without a prior of its own is trusted to its own size at best: directions that the rows say
+        // nothing of would otherwise add nothing to an interval.
+        if a == b && i < terms && !carded(i) { 1.0 } else { problem.belief.precision(i, j, (value_i, value_j)) }
+    });
+    let information = &data + &prior * problem.sigma.powi(2);
+    let squares: f64 = inner.residuals.iter().zip(&weights).map(|(r, w)| w * r * r).sum();
+    let rows: f64 = independence.iter().sum();
     // Parameters that the prior alone holds cost the data no degree of freedom.
-    let spare = |inverse: &DMatrix<f64>| (n as f64 - (&data * inverse).trace().clamp(0.0, n as f64)).max(0.0);
+    let spare = |inverse: &DMatrix<f64>| (rows - (&data * inverse).trace().clamp(0.0, rows)).max(0.0);
     let rough = spare(&pseudo_inverse(&information).0);
     let expected = EXPECTED_SCATTER_ROWS * problem.sigma * problem.sigma;
     let sigma_log = ((squares + expected) / (rough + EXPECTED_SCATTER_ROWS)).sqrt();
     // The priors stand in units of `problem.sigma`, the covariance in units of `sigma_log`.
     let rescale = (sigma_log / problem.sigma).powi(2);
-    let information = &data + (&information - &data) * rescale;
-    let prior_information = |j: usize| rescale * prior_information(j);
+    let information = &data + &prior * (problem.sigma.powi(2) * rescale);
     let (inverse, flat) = pseudo_inverse(&information);
     let degrees_of_freedom = spare(&inverse) + EXPECTED_SCATTER_ROWS;
     let reach = crate::law::quantile(LEVEL, degrees_of_freedom);
@@ -95,23 +103,26 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         None => Verdict::Converged { agreeing_starts: found.agreeing_starts, starts: found.starts },
         Some(reason) => Verdict::NotConverged { reason: reason.clone() },
     });
-    if n < 2 * skeleton.parameter_count() {
+    // What is carried over from another platform needs correcting, not finding.
+    let needed = if problem.belief.is_carried { CORRECTING_ROWS } else { 2 * skeleton.parameter_count() };
+    if n < needed {
         verdicts.push(Verdict::TooFewRows { rows: n, parameters: skeleton.parameter_count() });
     }
 
+    let believed_variance = |j: usize, value: f64| if carded(j) { problem.belief.variance(j, value) } else { 1.0 };
     let relative_std = |c: usize| sigma_log * inverse[(c, c)].max(0.0).sqrt();
     let coefficients = skeleton.terms.iter().enumerate().map(|(j, term)| {
         let value = inner.coefficients[j];
         let moving = moving_terms.iter().position(|m| *m == j);
         let (std_error, low, high) = match moving {
-            Some(c) if inverse[(c, c)] * prior_information(j) > HELD_BY_PRIOR => {
+            Some(c) if sigma_log.powi(2) * inverse[(c, c)] > HELD_BY_PRIOR * believed_variance(j, value) => {
                 let why = if carded(j) {
-                    "the rows say little of its size, which comes from the GPU's card"
+                    format!("the rows say little of its size, which comes from {}", problem.belief.origin)
                 } else {
-                    "other terms explain these rows as well; vary batch, lengths and parallelism apart"
+                    "other terms explain these rows as well; vary batch, lengths and parallelism apart".to_owned()
                 };
                 let parameters = vec![term.name.clone()];
-                verdicts.push(Verdict::Unidentified { parameters, why: why.to_owned() });
+                verdicts.push(Verdict::Unidentified { parameters, why });
                 (None, 0.0, Some(value + reach * relative_std(c) * value))
             }
             Some(c) if !flat[c] => {
@@ -154,7 +165,11 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         let std_error = match moving {
             Some(c) => Some(relative_std(c)),
             None if !free.contains(&j) => {
-                let why = format!("the rows never vary {}; held at its prior {}", scaled_by(problem, j), spec.prior);
+                let why = format!(
+                    "the rows never vary {}; held at its prior {}",
+                    scaled_by(problem, j),
+                    (value * 1e4).round() / 1e4
+                );
                 verdicts.push(Verdict::Unidentified { parameters: vec![spec.name.clone()], why });
                 None
             }
@@ -180,10 +195,6 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
     });
     let exponents: Vec<_> = exponents.collect();
 
-    let parameter = |c: usize| match moving_terms.get(c) {
-        Some(j) => (*j, inner.coefficients[*j]),
-        None => (terms + moving_exponents[c - moving_terms.len()], 1.0),
-    };
     let mut covariance = vec![vec![0.0; skeleton.parameter_count()]; skeleton.parameter_count()];
     for a in 0..q {
         for b in 0..q {
@@ -193,7 +204,32 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
     }
     verdicts.extend(outliers(inner, problem.knee, lines));
     let verdicts = gathered(verdicts);
-    Inference { coefficients, exponents, covariance, sigma_log, degrees_of_freedom, verdicts }
+    Inference { coefficients, exponents, covariance, sigma_log, degrees_of_freedom, verdicts, independence }
+}
+
+/// How much of a row of its own each row is. Repeats of one configuration err alike, from a power reading that they share
+/// to what the law misses there: with `rho` the share of the variance that they have in common, `n` of them count as
+/// `n / (1 + (n-1) rho)` rows.
+fn independence(problem: &Problem<'_>, inner: &Inner, parameters: usize) -> Vec<f64> {
+    let mut sums: BTreeMap<usize, (f64, f64, f64)> = BTreeMap::new();
+    for ((cluster, r), w) in problem.repeats.iter().zip(&inner.residuals).zip(&inner.weights) {
+        let (count, weight, sum) = sums.entry(*cluster).or_default();
+        (*count, *weight, *sum) = (*count + 1.0, *weight + w, *sum + w * r);
+    }
+    let within_degrees: f64 = sums.values().map(|(count, _, _)| count - 1.0).sum();
+    let squares = |centre: &dyn Fn(usize) -> f64| -> f64 {
+        let rows = problem.repeats.iter().zip(&inner.residuals).zip(&inner.weights);
+        rows.map(|((cluster, r), w)| w * (r - centre(*cluster)).powi(2)).sum()
+    };
+    let mean = |cluster: usize| sums.get(&cluster).map_or(0.0, |(_, weight, sum)| sum / weight.max(f64::MIN_POSITIVE));
+    let n = problem.rows() as f64;
+    let total = squares(&|_| 0.0) / (n - parameters as f64).max(1.0);
+    if within_degrees < REPEATS_NEEDED || total <= 0.0 {
+        return vec![1.0; problem.rows()];
+    }
+    let shared = (1.0 - squares(&mean) / within_degrees / total).clamp(0.0, 1.0);
+    let count = |cluster: &usize| sums.get(cluster).map_or(1.0, |(count, _, _)| *count);
+    problem.repeats.iter().map(|cluster| 1.0 / (1.0 + (count(cluster) - 1.0) * shared)).collect()
 }
 
 /// Parameters with the same fate and the same reason share one line.

@@ -8,8 +8,11 @@
 //! says nothing of another; and a training error is never an accuracy figure, which is why `validate` exists.
 
 pub mod baselines;
+mod belief;
+pub mod discover;
 mod group;
 mod inference;
+mod intervals;
 mod nnls;
 mod problem;
 mod search;
@@ -17,13 +20,17 @@ pub mod split;
 pub mod stats;
 #[cfg(test)]
 mod synthetic;
+mod transfer;
 pub mod validate;
+
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::dataset::{Dataset, RejectedRow};
-use crate::law::{Domain, Law, MODEL_FORMAT, Model, Pool, Skeleton, Symbol, Target, Training, Verdict};
+use crate::law::{Domain, Intervals, Law, MODEL_FORMAT, Model, Pool, Skeleton, Symbol, Target, Training, Verdict};
 use crate::schema::Phase;
+use belief::Belief;
 use group::Group;
 use problem::{Observation, Problem};
 use search::{Found, search};
@@ -62,11 +69,22 @@ pub struct FitOptions {
     pub targets: Vec<Target>,
     /// The structure for energy; `None` for the energylens law.
     pub skeleton: Option<Skeleton>,
+    /// How the intervals of parameters are made.
+    pub intervals: Intervals,
+    /// Laws of another platform to start from: ten rows are then enough.
+    pub prior: Option<Arc<Model>>,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { pool: Pool::None, seed: 0, targets: Target::ALL.to_vec(), skeleton: None }
+        Self {
+            pool: Pool::None,
+            seed: 0,
+            targets: Target::ALL.to_vec(),
+            skeleton: None,
+            intervals: Intervals::FirstOrder,
+            prior: None,
+        }
     }
 }
 
@@ -96,6 +114,16 @@ pub enum Error {
         /// Where.
         scope: String,
     },
+    /// The prior has no law to start from.
+    #[error("the prior has no law of {target} that could be carried over to {scope}; it has {found}")]
+    NoPrior {
+        /// What is to be fitted.
+        scope: String,
+        /// Which quantity.
+        target: Target,
+        /// What the prior has.
+        found: String,
+    },
     /// A split of rows would learn from what it is judged on, or has an empty side.
     #[error("a split of rows is not clean: {problem}")]
     Leak {
@@ -118,7 +146,7 @@ pub enum Error {
 /// in use. Rows with quality reasons, without energy, or of models of which too little is known (pooled) are refused and
 /// listed.
 pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Error> {
-    let (groups, mut refused) = group::groups(dataset, options.pool)?;
+    let (groups, mut refused) = group::groups_for(dataset, options.pool, &options.targets)?;
     let mut laws = Vec::new();
     let usable: usize = groups.iter().map(|g| g.rows.len()).sum();
     let (large, small): (Vec<_>, Vec<_>) = groups.into_iter().partition(|g| g.rows.len() >= MIN_ROWS);
@@ -132,7 +160,7 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
                 (Some(skeleton), Target::EnergyJ) => skeleton.clone(),
                 _ => Skeleton::default_for(*target),
             };
-            laws.extend(fit_law(group, skeleton, options.seed));
+            laws.extend(fit_law_with(group, skeleton, options)?);
         }
     }
     if laws.is_empty() {
@@ -162,21 +190,35 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
     Ok(Fitted { model, refused })
 }
 
-/// Fits one law to one group; `None` when the group has too few rows that carry the target.
+/// As [`fit_law_with`], by default.
+#[cfg(test)]
 fn fit_law(group: &Group, skeleton: Skeleton, seed: u64) -> Option<Law> {
+    fit_law_with(group, skeleton, &FitOptions { seed, ..FitOptions::default() }).ok().flatten()
+}
+
+/// Fits one law to one group; `None` when the group has too few rows that carry the target.
+fn fit_law_with(group: &Group, skeleton: Skeleton, options: &FitOptions) -> Result<Option<Law>, Error> {
+    let seed = options.seed;
     let (observations, lines): (Vec<Observation>, Vec<usize>) = group.observations(skeleton.target).into_iter().unzip();
     if observations.len() < MIN_ROWS {
-        return None;
+        return Ok(None);
     }
+    let started = match options.prior.as_ref().map(|prior| transfer::belief(prior, group, &skeleton)).transpose() {
+        // A prior is asked for the sake of energy; times are fitted without one where it has none.
+        Err(Error::NoPrior { .. }) if skeleton.target != Target::EnergyJ && options.targets.len() > 1 => None,
+        other => other?,
+    };
+    let (belief, prior) = started.unzip();
     let skeleton = group.priced(skeleton);
-    let core = fit_core(&skeleton, &observations, &lines, seed, None);
+    let how = How { seed, hint: None, belief, intervals: options.intervals };
+    let core = fit_core_with(&skeleton, &observations, &lines, &how);
     let mut verdicts = core.inference.verdicts;
     verdicts.extend(inference::residual_structure(&observations, &core.residuals));
     verdicts.extend(group.without_card().map(|model| Verdict::NoCard { model }));
     let sigma_model_log =
         if group.model.is_none() { group::between_models(&skeleton, group, seed, &core.exponents) } else { 0.0 };
     let mape = core.residuals.iter().map(|r| (r.exp() - 1.0).abs()).sum::<f64>() / observations.len() as f64;
-    Some(Law {
+    Ok(Some(Law {
         model: group.model.clone(),
         gpu_model: group.gpu_model.clone(),
         engine: group.engine.clone(),
@@ -194,8 +236,10 @@ fn fit_law(group: &Group, skeleton: Skeleton, seed: u64) -> Option<Law> {
         fitted_models: group.models(),
         verdicts,
         held_out: None,
+        intervals: options.intervals,
+        prior,
         skeleton,
-    })
+    }))
 }
 
 /// What the search and the inference leave behind.
@@ -216,8 +260,26 @@ fn fit_core(
     seed: u64,
     hint: Option<&[f64]>,
 ) -> Core {
+    fit_core_with(skeleton, observations, lines, &How { seed, hint, belief: None, intervals: Intervals::FirstOrder })
+}
+
+/// What a fit needs besides rows and structure.
+struct How<'a> {
+    seed: u64,
+    /// Exponents of a neighbouring fit.
+    hint: Option<&'a [f64]>,
+    /// What is believed instead of the skeleton's priors.
+    belief: Option<Belief>,
+    intervals: Intervals,
+}
+
+fn fit_core_with(skeleton: &Skeleton, observations: &[Observation], lines: &[usize], how: &How<'_>) -> Core {
+    let (seed, hint) = (how.seed, how.hint);
     let mut problem = Problem::new(skeleton, observations);
     let free: Vec<usize> = (0..skeleton.exponents.len()).filter(|j| problem.exponent_is_observable(*j)).collect();
+    if let Some(belief) = &how.belief {
+        problem.belief = belief.clone();
+    }
     problem.knee = FIRST_KNEE;
     let mut found = search(&problem, &free, seed, hint);
     for _ in 0..REFINEMENTS {
@@ -234,7 +296,12 @@ fn fit_core(
     }
     problem.cold();
     let inner = problem.inner(&found.exponents);
-    let inference = inference::infer(&problem, &found, &inner, &free, lines);
+    let mut inference = inference::infer(&problem, &found, &inner, &free, lines);
+    match how.intervals {
+        Intervals::FirstOrder => {}
+        Intervals::Profile => intervals::profile(&mut problem, &found, &free, &mut inference),
+        Intervals::Bootstrap => intervals::bootstrap(&problem, observations, &found, &free, seed, &mut inference),
+    }
     Core {
         exponents: found.exponents,
         coefficients: inner.coefficients.iter().copied().collect(),

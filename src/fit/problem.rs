@@ -5,11 +5,11 @@
 //! powers of `t` and of what the pipeline makes of `p`. The objective is
 //!
 //! ```text
-//! F(a) = min over k >= 0 of  sum_i w_i rho(ln(sum_j k_j A_ij) - ln y_i)  +  sum over k of (sigma (k - prior)/prior)^2
-//!                                                                      +  sum over a of (sigma (a - prior)/sd)^2
+//! F(a) = min over k >= 0 of  sum_i w_i rho(ln(sum_j k_j A_ij) - ln y_i)  +  sigma^2 d' P d
 //! ```
 //!
-//! with `rho` the Huber function (quadratic up to a knee). The inner minimum is found by Gauss-Newton steps, each a
+//! with `rho` the Huber function (quadratic up to a knee), and `d` how far the parameters are from what was believed of
+//! them, with precision `P` (`belief`). The inner minimum is found by Gauss-Newton steps, each a
 //! non-negative least-squares problem in `k`; at the minimum the derivative by `a` needs no derivative of `k` (envelope
 //! theorem; variable projection, Golub and Pereyra 1973), so the gradient is exact and cheap.
 
@@ -17,6 +17,7 @@ use std::cell::RefCell;
 
 use nalgebra::{DMatrix, DVector};
 
+use super::belief::Belief;
 use super::nnls::nnls;
 use crate::law::{Case, Skeleton, Symbol};
 
@@ -43,11 +44,15 @@ pub(crate) struct Problem<'a> {
     /// Logs of what fitted powers stand on: one column per symbol of [`Symbol::SCALABLE`].
     ln_bases: Vec<Vec<f64>>,
     ln_y: Vec<f64>,
-    weights: Vec<f64>,
+    pub(crate) weights: Vec<f64>,
     /// Per term, its fitted powers as (column of `ln_bases`, exponent).
     scalings: Vec<Vec<(usize, usize)>>,
-    /// Expected coefficient per term, where there is a prior; its standard deviation is as large.
-    expected: Vec<Option<f64>>,
+    /// What is believed of the parameters beforehand.
+    pub(crate) belief: Belief,
+    /// A coefficient that is held, for its profile.
+    pub(crate) pinned: Option<(usize, f64)>,
+    /// Rows of one configuration and workload share a number.
+    pub(crate) repeats: Vec<usize>,
     /// Huber knee in log units; infinite for plain least squares.
     pub(crate) knee: f64,
     /// Log residual that a prior of one standard deviation is worth: what the rows scatter by, once that is known.
@@ -68,7 +73,7 @@ pub(crate) struct Inner {
     pub(crate) residuals: Vec<f64>,
     /// `w_i` times the Huber weight.
     pub(crate) weights: Vec<f64>,
-    /// Objective without the priors of the exponents.
+    /// The objective.
     pub(crate) loss: f64,
 }
 
@@ -97,7 +102,9 @@ impl<'a> Problem<'a> {
             ln_y: observations.iter().map(|o| o.value.ln()).collect(),
             weights: observations.iter().map(weight).collect(),
             scalings,
-            expected: skeleton.terms.iter().map(|t| t.prior.and_then(|p| p.mean)).collect(),
+            belief: Belief::of(skeleton),
+            pinned: None,
+            repeats: repeats(observations),
             knee: f64::INFINITY,
             sigma: SIGMA0,
             warm: RefCell::new(None),
@@ -141,18 +148,22 @@ impl<'a> Problem<'a> {
         if r.abs() <= self.knee { r * r } else { self.knee * (2.0 * r.abs() - self.knee) }
     }
 
-    fn residuals(&self, design: &DMatrix<f64>, k: &DVector<f64>) -> (Vec<f64>, Vec<f64>, f64) {
+    fn residuals(&self, design: &DMatrix<f64>, k: &DVector<f64>, exponents: &[f64]) -> (Vec<f64>, Vec<f64>, f64) {
         let fitted: Vec<f64> = (design * k).iter().map(|f| f.max(f64::MIN_POSITIVE)).collect();
         let residuals: Vec<f64> = fitted.iter().zip(&self.ln_y).map(|(f, y)| f.ln() - y).collect();
         let misfit: f64 = residuals.iter().zip(&self.weights).map(|(r, w)| w * self.rho(*r)).sum();
-        let surprise =
-            |(k, expected): (&f64, &Option<f64>)| expected.map_or(0.0, |e| (self.sigma * (k / e - 1.0)).powi(2));
-        let loss = misfit + k.iter().zip(&self.expected).map(surprise).sum::<f64>();
+        let loss = misfit + self.sigma * self.sigma * self.belief.surprise(k, exponents);
         (fitted, residuals, loss)
     }
 
     /// One weighted non-negative least-squares problem: rows `A_i v_i`, right-hand side `target_i v_i`.
-    fn solve(&self, design: &DMatrix<f64>, rows: impl Fn(usize) -> (f64, f64), start: &[bool]) -> DVector<f64> {
+    fn solve(
+        &self,
+        design: &DMatrix<f64>,
+        exponents: &[f64],
+        rows: impl Fn(usize) -> (f64, f64),
+        start: &[bool],
+    ) -> DVector<f64> {
         let (weights, targets): (Vec<f64>, Vec<f64>) =
             (0..design.nrows()).map(rows).map(|(v, target)| (v * v, target)).unzip();
         let mut weighted = design.clone();
@@ -169,34 +180,39 @@ impl<'a> Problem<'a> {
             }
         }
         let mut rhs = weighted.tr_mul(&DVector::from_vec(targets));
-        for (a, expected) in self.expected.iter().enumerate() {
-            // One more row per prior: sigma/e times the coefficient should be sigma.
-            if let Some(e) = expected {
-                gram[(a, a)] += (self.sigma / e).powi(2);
-                rhs[a] += self.sigma.powi(2) / e;
-            }
-        }
-        nnls(&gram, &rhs, start)
+        self.belief.add_to(&mut gram, &mut rhs, exponents, self.sigma * self.sigma);
+        let Some((held, value)) = self.pinned else { return nnls(&gram, &rhs, start) };
+        rhs -= gram.column(held) * value;
+        gram.row_mut(held).fill(0.0);
+        gram.column_mut(held).fill(0.0);
+        rhs[held] = 0.0;
+        let mut k = nnls(&gram, &rhs, start);
+        k[held] = value;
+        k
     }
 
     /// Minimises over the coefficients at fixed exponents.
     pub(crate) fn inner(&self, exponents: &[f64]) -> Inner {
         let design = self.design(exponents);
         let relative = |start: &[bool]| {
-            self.solve(&design, |i| (self.weights[i].sqrt() / self.ln_y[i].exp(), self.ln_y[i].exp()), start)
+            self.solve(&design, exponents, |i| (self.weights[i].sqrt() / self.ln_y[i].exp(), self.ln_y[i].exp()), start)
         };
         let mut k = self.warm.borrow().clone().unwrap_or_else(|| relative(&[]));
-        let (mut fitted, mut residuals, mut loss) = self.residuals(&design, &k);
+        if let Some((held, value)) = self.pinned {
+            k[held] = value;
+        }
+        let (mut fitted, mut residuals, mut loss) = self.residuals(&design, &k, exponents);
         // A warm start from far away can be worse than none.
         if !loss.is_finite() || residuals.iter().any(|r| r.abs() > 1.0) {
             k = relative(&[]);
-            (fitted, residuals, loss) = self.residuals(&design, &k);
+            (fitted, residuals, loss) = self.residuals(&design, &k, exponents);
         }
         for _ in 0..INNER_STEPS {
             let positive: Vec<bool> = k.iter().map(|v| *v > 0.0).collect();
             // ln f + (A dk)/f: linear in k. Far-off rows are pulled by at most a factor e at a time.
             let step = self.solve(
                 &design,
+                exponents,
                 |i| {
                     let r = residuals[i];
                     (
@@ -207,11 +223,11 @@ impl<'a> Problem<'a> {
                 &positive,
             );
             let mut length = 1.0;
-            let mut next = (step.clone(), self.residuals(&design, &step));
+            let mut next = (step.clone(), self.residuals(&design, &step, exponents));
             while next.1.2 > loss && length > 1e-3 {
                 length *= 0.5;
                 let shorter = &k + (&step - &k) * length;
-                next = (shorter.clone(), self.residuals(&design, &shorter));
+                next = (shorter.clone(), self.residuals(&design, &shorter, exponents));
             }
             let gain = loss - next.1.2;
             if gain.is_nan() || gain <= 0.0 {
@@ -246,18 +262,10 @@ impl<'a> Problem<'a> {
                 }
             }
         }
-        let mut value = inner.loss;
-        for ((g, a), spec) in gradient.iter_mut().zip(exponents).zip(&self.skeleton.exponents) {
-            let pull = self.sigma / spec.prior_sd;
-            value += (pull * (a - spec.prior)).powi(2);
-            *g += 2.0 * pull * pull * (a - spec.prior);
-        }
-        (value, gradient)
-    }
-
-    /// Information that the prior holds of coefficient `j`, in units of the data's `J' W J`; 0 without a prior.
-    pub(crate) fn coefficient_prior_information(&self, j: usize) -> f64 {
-        self.expected.get(j).copied().flatten().map_or(0.0, |e| (self.sigma / e).powi(2))
+        let strength = 2.0 * self.sigma * self.sigma;
+        let pull = self.belief.pull(&inner.coefficients, exponents);
+        gradient.iter_mut().zip(pull).for_each(|(g, p)| *g += strength * p);
+        (inner.loss, gradient)
     }
 
     /// `d ln f_i / d exponent_j` at the inner minimum.
@@ -272,6 +280,31 @@ impl<'a> Problem<'a> {
             .sum();
         sum / inner.fitted[i]
     }
+}
+
+/// A number per row, the same for rows that ask the same of the law.
+fn repeats(observations: &[Observation]) -> Vec<usize> {
+    let mut numbers = std::collections::BTreeMap::new();
+    let key = |c: &Case| {
+        let numbers = [
+            c.tensor_parallel,
+            c.pipeline_parallel,
+            c.data_parallel,
+            c.batch_size,
+            c.input_tokens,
+            c.output_tokens,
+            c.active_params,
+            c.weight_bytes,
+        ];
+        (c.phase.as_str(), numbers.map(f64::to_bits))
+    };
+    observations
+        .iter()
+        .map(|o| {
+            let next = numbers.len();
+            *numbers.entry(key(&o.case)).or_insert(next)
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,29 @@ use super::verdict::Verdict;
 /// Probability that a stated prediction interval holds the truth.
 const PREDICTION_LEVEL: f64 = 0.90;
 
+/// How the 95 % intervals of parameters came about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intervals {
+    /// From the curvature at the minimum (delta method).
+    #[default]
+    FirstOrder,
+    /// Profile likelihood: how far a parameter can go, the others following, before the rows object.
+    Profile,
+    /// Seeded bootstrap of whole workloads.
+    Bootstrap,
+}
+
+impl std::fmt::Display for Intervals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::FirstOrder => "first order",
+            Self::Profile => "profile likelihood",
+            Self::Bootstrap => "bootstrap of workloads",
+        })
+    }
+}
+
 /// A fitted coefficient with its 95 % interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Coefficient {
@@ -88,6 +111,12 @@ pub struct Law {
     pub coefficients: Vec<Coefficient>,
     /// Exponents, in the skeleton's order.
     pub exponents: Vec<Exponent>,
+    /// How the intervals of coefficients and exponents came about.
+    #[serde(default)]
+    pub intervals: Intervals,
+    /// The law of another platform that this one started from, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<String>,
     /// Covariance of all parameters, coefficients first; rows and columns of parameters that are held are zero.
     pub covariance: Vec<Vec<f64>>,
     /// Standard deviation of the log residuals of one row, corrected for fitted parameters.

@@ -10,6 +10,7 @@
 //! and outside the measured range of a symbol it extrapolates, which [`Prediction::outside`] says.
 
 mod case;
+mod check;
 mod fitted;
 mod formula;
 mod matching;
@@ -22,11 +23,12 @@ mod verdict;
 
 pub use case::{Case, Symbol};
 pub(crate) use fitted::quantile;
-pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Law, Prediction};
-pub use formula::{formula_latex, formula_text, legend};
+pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Intervals, Law, Prediction};
+pub use formula::{formula_latex, formula_line, formula_text, legend};
 pub(crate) use matching::same_gpu;
 pub use model::{Error, MODEL_FORMAT, Model, Pool, Scenario, Training};
 pub use prior::{CoefficientPrior, Resource};
+pub(crate) use product::parse as parse_product;
 pub use resolve::{Descriptors, ResolveError, memory_kv_capacity};
 pub use skeleton::{ExponentSpec, Factor, Skeleton, SkeletonError, Target, Term, TermGroup};
 pub use verdict::Verdict;

@@ -216,14 +216,7 @@ impl Model {
         let model: Self = serde_json::from_slice(&bytes).map_err(|e| not(e.to_string()))?;
         for law in &model.laws {
             law.skeleton.check()?;
-            let parameters = law.skeleton.parameter_count();
-            let square = law.covariance.len() == parameters && law.covariance.iter().all(|r| r.len() == parameters);
-            if law.coefficients.len() != law.skeleton.terms.len()
-                || law.exponents.len() != law.skeleton.exponents.len()
-                || !square
-            {
-                return Err(not(format!("the law for {} has the wrong number of parameters", law.scope())));
-            }
+            law.check().map_err(not)?;
         }
         Ok(model)
     }

@@ -6,7 +6,7 @@ use super::case::Symbol;
 use super::skeleton::Factor;
 use crate::schema::nearest;
 
-pub(super) fn parse(text: &str) -> Result<Vec<Factor>, String> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Factor>, String> {
     text.split('*')
         .map(|part| {
             let (name, power) = match part.split_once('^') {

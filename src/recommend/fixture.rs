@@ -47,6 +47,8 @@ pub(crate) fn law(target: Target) -> Law {
         engine: Some("vllm".to_owned()),
         precision: Some("bf16".to_owned()),
         simulated: true,
+        intervals: crate::law::Intervals::default(),
+        prior: None,
         covariance,
         sigma_log: 0.04,
         sigma_model_log: 0.0,

@@ -7,10 +7,17 @@
 //! reloads, and wraps where the hardware register is narrow. So a [`Reading`] is stored raw, and only `dataset` draws
 //! conclusions from two of them.
 
+pub mod amd;
+pub mod cray;
 pub mod detect;
+pub mod hwmon;
+pub mod level_zero;
 pub mod nvml;
 pub mod rapl;
+pub mod replay;
+mod scope;
 pub mod sim;
+mod sysfs;
 
 pub use detect::{Detection, detect};
 
@@ -28,6 +35,18 @@ pub enum Scope {
     CpuPackage,
     /// The memory of one CPU package.
     Dram,
+    /// One tile of a GPU that has no counter for the whole card.
+    GpuTile,
+    /// One accelerator slot, measured on the board before the GPU's own regulators (HPE Cray).
+    GpuSlot,
+    /// All CPUs of the node together.
+    Cpu,
+    /// All memory of the node together.
+    Memory,
+    /// One supply rail inside a CPU package (Grace).
+    Rail,
+    /// The whole node.
+    Node,
 }
 
 /// One energy counter and what it belongs to.

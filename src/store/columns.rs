@@ -99,6 +99,15 @@ pub fn text_lists(batch: &RecordBatch, name: &str) -> Result<Vec<Vec<String>>> {
     Ok(lists.iter().map(texts).collect())
 }
 
+/// The column, or `None` where the batch has none of that name: earlier versions wrote fewer.
+pub fn optional<T>(
+    batch: &RecordBatch,
+    name: &str,
+    read: impl FnOnce(&RecordBatch, &str) -> Result<T>,
+) -> Result<Option<T>> {
+    has(batch, name).then(|| read(batch, name)).transpose()
+}
+
 /// Whether the batch has the column.
 pub fn has(batch: &RecordBatch, name: &str) -> bool {
     batch.column_by_name(name).is_some()

@@ -38,6 +38,14 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// Nothing shall be written for now, by the user's own limit.
+    #[error("nothing is written to {path}: {reason}", path = .path.display())]
+    NoSpace {
+        /// The directory.
+        path: PathBuf,
+        /// Which limit, and how far from it.
+        reason: String,
+    },
     /// The file is not readable as what its name promises.
     #[error("{path} is not a readable {expected} file (damaged, or of another kind)", path = .path.display())]
     Unreadable {
@@ -88,9 +96,7 @@ pub enum Error {
 
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": the disk or the quota is full; free some space and start again, the recording resumes from its spool"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": the disk or the quota is full; free some space",
         io::ErrorKind::PermissionDenied => ": permission denied; choose a directory that you may write, or its owner",
         io::ErrorKind::ReadOnlyFilesystem => ": the file system is read-only; choose another directory",
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {

@@ -98,14 +98,23 @@ fn parsed<T: DeserializeOwned>(own: &mut BTreeMap<String, String>, key: &str, pa
 
 /// Reads the metadata of a sealed file or of a spool.
 pub fn read_metadata(path: &Path) -> Result<FileMetadata> {
+    FileMetadata::from_pairs(&read_pairs(path)?, path)
+}
+
+/// Keys and values as they stand in a sealed file or a spool, prefix included.
+pub(super) fn read_pairs(path: &Path) -> Result<HashMap<String, String>> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let pairs = if super::spool::is_spool(path) {
-        super::spool::open(file, path)?.schema().metadata().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
-    } else {
-        let builder =
-            contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(Error::unreadable(path, "Parquet"))?;
-        let pairs = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
-        pairs.into_iter().filter_map(|KeyValue { key, value }| Some((key, value?))).collect()
-    };
-    FileMetadata::from_pairs(&pairs, path)
+    if super::spool::is_spool(path) {
+        let schema = super::spool::open(file, path)?.schema();
+        return Ok(schema.metadata().iter().map(|(k, v)| (k.clone(), v.clone())).collect());
+    }
+    let builder =
+        contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(Error::unreadable(path, "Parquet"))?;
+    let pairs = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
+    Ok(pairs.into_iter().filter_map(|KeyValue { key, value }| Some((key, value?))).collect())
+}
+
+/// The value of `key`, given without prefix.
+pub(super) fn value_of<'a>(pairs: &'a HashMap<String, String>, key: &str) -> Option<&'a str> {
+    pairs.get(&format!("{PREFIX}{key}")).map(String::as_str)
 }

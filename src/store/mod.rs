@@ -5,39 +5,44 @@
 //! spool is sealed into Parquet under a temporary name and renamed.
 //!
 //! ```text
-//! samples-HOST-0.arrows.spool   append, flush each second     killed here: rows up to the last flush survive
-//!   -> .samples-HOST-0.*.tmp    rewritten as Parquet, fsync   killed here: the spool is still whole
-//!   -> samples-HOST-0.parquet   rename, fsync of directory    killed here: both exist, the spool is ignored
+//! samples-HOST-000000.arrows.spool   append, flush each second     killed here: rows up to the last flush survive
+//!   -> .samples-HOST-000000.*.tmp    rewritten as Parquet, fsync   killed here: the spool is still whole
+//!   -> samples-HOST-000000.parquet   rename, fsync of directory    killed here: both exist, the spool is ignored
 //!   -> spool removed
 //! ```
 //!
 //! Limits. A flush hands bytes to the kernel; it does not wait for the disk. So `kill -9` loses at most what was not
 //! flushed, whereas a power failure can also lose what the kernel had not written yet (about 30 s on ext4). Whether a
 //! spool is still being written is told by its `flock`, which some network file systems do not offer: there, orphans
-//! are left alone. Rows of a sealed segment are grouped by device, in time order within each device.
+//! are left alone. A sealed segment's metadata says which span its rows lie in. Rows of a sealed segment are grouped by device, in time order within each device.
 
 mod campaign;
 pub mod columns;
 mod decode;
 mod error;
+mod inventory;
 mod lock;
 mod metadata;
 mod read;
 mod rows;
 mod sealed;
 mod segment;
+mod span;
 mod spool;
+mod trace;
 
 pub(crate) use decode::contained;
 
 pub use campaign::{Campaign, Recovered, RecoveredAs};
 pub use error::{Error, Result};
+pub use inventory::{Inventory, OwnSegment};
 pub use lock::{CampaignLock, host_name};
 pub use metadata::{FileMetadata, read_metadata};
 pub use read::{read_file, read_table, table_files};
-pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow};
+pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, TelemetryRow};
 pub use sealed::write_table;
 pub use segment::SegmentWriter;
+pub use trace::read_trace;
 
 #[cfg(test)]
 mod tests;

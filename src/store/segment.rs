@@ -14,6 +14,7 @@ use super::error::{Error, Result};
 use super::lock::{self, Attempt};
 use super::metadata::FileMetadata;
 use super::sealed::{SealedWriter, directory_of, sync_directory};
+use super::span::Span;
 use super::spool::{self, SPOOL_SUFFIX, sealed_path};
 use crate::schema::Table;
 
@@ -118,24 +119,36 @@ impl SegmentWriter {
 
     /// Adds a key to the metadata of the sealed file: what is known only at the end, such as counts of losses.
     pub fn set_extra(&mut self, key: &str, value: String) {
+        self.extra.retain(|(known, _)| known != key);
         self.extra.push((key.to_owned(), value));
     }
 
     /// As [`seal`](Self::seal), but leaves no file if there are no rows.
-    pub fn seal_unless_empty(self) -> Result<Option<PathBuf>> {
+    pub fn seal_unless_empty(mut self) -> Result<Option<PathBuf>> {
+        self.try_seal()
+    }
+
+    /// Ends the stream and turns it into Parquet. On an error the spool is still there, and recoverable.
+    pub fn seal(mut self) -> Result<PathBuf> {
+        self.seal_rows()
+    }
+
+    /// As [`seal_unless_empty`](Self::seal_unless_empty), to be tried again after an error, such as that of a full
+    /// disk. Nothing can be appended any more; after success there is nothing left to do with it.
+    pub fn try_seal(&mut self) -> Result<Option<PathBuf>> {
         if self.rows > 0 {
-            return self.seal().map(Some);
+            return self.seal_rows().map(Some);
         }
         remove_spool(&self.spool)?;
         Ok(None)
     }
 
-    /// Ends the stream and turns it into Parquet. On an error the spool is still there, and recoverable.
-    pub fn seal(mut self) -> Result<PathBuf> {
+    fn seal_rows(&mut self) -> Result<PathBuf> {
         // A segment that was cut after an error is sealed as far as it goes, without the mark of its end.
         if !self.stream.get_ref().get_ref().closed {
             self.flush()?;
             self.stream.finish().and_then(|()| self.stream.flush()).map_err(|e| self.cut(e))?;
+            self.stream.get_mut().get_mut().closed = true;
         }
         let (sealed, rows, torn) = seal_spool(&self.spool, self.table, &self.extra)?;
         if rows != self.rows || torn {
@@ -169,8 +182,13 @@ pub(super) fn seal_spool(
     let path = sealed_path(spool);
     let pairs = schema.metadata().clone().into_iter().collect();
     let mut writer = SealedWriter::create(&path, table, &pairs)?;
+    let mut span = Span::default();
     for batch in &mut batches {
+        span.extend(&batch);
         writer.write(&batch)?;
+    }
+    for (key, value) in span.pairs() {
+        writer.append_metadata(key, &value);
     }
     for (key, value) in extra {
         writer.append_metadata(key, value);
@@ -184,10 +202,12 @@ pub(super) fn remove_spool(spool: &Path) -> Result<()> {
     sync_directory(directory_of(spool))
 }
 
+/// Numbers count on from the highest there is, not from the first that is free: what retention removed must not make
+/// later rows look older. Six digits, so that names sort as numbers do for the first million segments.
 fn create_next(dir: &Path, table: &Table, host: &str) -> Result<(File, PathBuf)> {
-    let mut number = 0_u64;
+    let mut number = next_number(dir, table, host)?;
     loop {
-        let spool = dir.join(format!("{}-{host}-{number}{SPOOL_SUFFIX}", table.name));
+        let spool = dir.join(format!("{}-{host}-{number:06}{SPOOL_SUFFIX}", table.name));
         number += 1;
         if sealed_path(&spool).exists() {
             continue;
@@ -207,6 +227,25 @@ fn create_next(dir: &Path, table: &Table, host: &str) -> Result<(File, PathBuf)>
     }
 }
 
+fn next_number(dir: &Path, table: &Table, host: &str) -> Result<u64> {
+    let mut next = 0;
+    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let name = entry.map_err(Error::io("list", dir))?.file_name();
+        if let Some(number) = name.to_str().and_then(|name| segment_number(name, table, host)) {
+            next = next.max(number.saturating_add(1));
+        }
+    }
+    Ok(next)
+}
+
+/// The number in `<table>-<host>-<n>.parquet` or `.arrows.spool`, if the name is one of this table and host.
+pub(super) fn segment_number(name: &str, table: &Table, host: &str) -> Option<u64> {
+    let stem = name.strip_suffix(".parquet").or_else(|| name.strip_suffix(SPOOL_SUFFIX))?;
+    let number = stem.strip_prefix(table.name)?.strip_prefix('-')?.strip_prefix(host)?.strip_prefix('-')?;
+    // `parse` alone would take a sign.
+    number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok()).flatten()
+}
+
 /// Whether `path` still names the open `file`.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), path.metadata()) {
@@ -215,7 +254,8 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn file_name_part(host: &str) -> String {
+/// How a host stands in file names.
+pub(super) fn file_name_part(host: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     let name: String = host.chars().take(100).map(safe).collect();
     if name.is_empty() { "localhost".to_owned() } else { name }

@@ -1,6 +1,6 @@
 //! The spool: an Arrow IPC stream that may end anywhere.
 //!
-//! Other tools read it too: `pyarrow.ipc.open_stream("samples-HOST-0.arrows.spool")` while it grows.
+//! Other tools read it too: `pyarrow.ipc.open_stream("samples-HOST-000000.arrows.spool")` while it grows.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::ClockAnchor;
-use crate::schema::{EnergySource, MARKS, MarkEvent, Origin, RUNS, RunStatus, SAMPLES};
+use crate::schema::{EnergySource, MARKS, MarkEvent, Origin, RUNS, RunStatus, SAMPLES, TELEMETRY};
 use crate::source::{Device, Scope};
 
 fn meta() -> FileMetadata {
@@ -40,6 +40,7 @@ fn sample(device: &str, t_ms: i64) -> SampleRow {
         power_w: (t_ms % 2 == 0).then_some(312.5),
         t_device_ns: None,
         source: EnergySource::Counter,
+        job_id: None,
     }
 }
 
@@ -61,11 +62,13 @@ fn sealed_rows_and_metadata_come_back_as_they_were_written() {
     append(&mut writer, &rows[1..]);
     writer.set_extra("lost", "0".to_owned());
     let path = writer.seal().unwrap();
-    assert_eq!(path.file_name().unwrap(), "samples-node-a-0.parquet");
+    assert_eq!(path.file_name().unwrap(), "samples-node-a-000000.parquet");
     assert_eq!(samples(dir.path()), rows);
     let read = read_metadata(&path).unwrap();
     let mut expected = meta();
     expected.extra.insert("lost".to_owned(), "0".to_owned());
+    expected.extra.insert("t_begin_mono_ns".to_owned(), "10000000".to_owned());
+    expected.extra.insert("t_end_mono_ns".to_owned(), "30000000".to_owned());
     assert_eq!(read, expected);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "neither spool nor temporary file remains");
 }
@@ -98,6 +101,9 @@ fn run_and_mark_rows_round_trip() {
         phase: "warmup".to_owned(),
         event: MarkEvent::Begin,
         source: Origin::Simulated,
+        uid: None,
+        job_id: None,
+        step_id: None,
     };
     let batch = MarkRow::batch(std::slice::from_ref(&mark)).unwrap();
     write_table(&dir.path().join("marks.parquet"), &MARKS, &[batch], &meta()).unwrap();
@@ -151,6 +157,8 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         experts_per_token: None,
         bytes_per_weight: Some(2.0),
         gpu_memory_bytes: None,
+        job_id: Some("123".to_owned()),
+        step_id: Some("0".to_owned()),
     }
 }
 
@@ -223,7 +231,7 @@ proptest! {
         let mut path = spool;
         if sealed {
             recovered(dir.path());
-            path = dir.path().join("samples-n-0.parquet");
+            path = dir.path().join("samples-n-000000.parquet");
         }
         let mut bytes = fs::read(&path).unwrap();
         for (at, byte) in damage {
@@ -258,7 +266,7 @@ fn a_sealing_killed_before_its_last_step_counts_no_row_twice() {
     let campaign = Campaign::open(dir.path()).unwrap();
     campaign.recover().unwrap();
     fs::write(&spool, copy).unwrap();
-    fs::write(dir.path().join(".samples-n-1.parquet.abc.tmp"), "half").unwrap();
+    fs::write(dir.path().join(".samples-n-000001.parquet.abc.tmp"), "half").unwrap();
     assert_eq!(samples(dir.path()).len(), 3);
     let recovered = campaign.recover().unwrap();
     assert!(matches!(recovered.as_slice(), [Recovered { outcome: RecoveredAs::AlreadySealed, .. }]));
@@ -269,7 +277,7 @@ fn a_sealing_killed_before_its_last_step_counts_no_row_twice() {
 fn recovery_clears_what_a_killed_sealing_left_half_written() {
     let dir = TempDir::new().unwrap();
     spooled(dir.path(), &[3]);
-    let half = dir.path().join(".samples-n-0.parquet.abc.tmp");
+    let half = dir.path().join(".samples-n-000000.parquet.abc.tmp");
     fs::write(&half, "half").unwrap();
     recovered(dir.path());
     assert!(!half.exists());
@@ -330,10 +338,134 @@ fn segments_are_read_in_the_order_of_their_numbers() {
 }
 
 #[test]
+fn numbers_count_on_after_earlier_segments_were_removed_and_names_sort_as_they_do() {
+    let dir = TempDir::new().unwrap();
+    let mut names = Vec::new();
+    for t in 0..12 {
+        let mut writer = SegmentWriter::create(dir.path(), &SAMPLES, "node-a", &meta()).unwrap();
+        append(&mut writer, &[sample("a", t)]);
+        let sealed = writer.seal().unwrap();
+        names.push(sealed.file_name().unwrap().to_owned());
+        if t == 5 {
+            names.drain(..5).for_each(|n| fs::remove_file(dir.path().join(n)).unwrap());
+        }
+    }
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(names.last().unwrap(), "samples-node-a-000011.parquet");
+    let times: Vec<_> = samples(dir.path()).iter().map(|r| r.t_mono_ns / 1_000_000).collect();
+    assert_eq!(times, (5..12).collect::<Vec<_>>());
+    // A directory of an earlier version, whose numbers have no leading zeros.
+    fs::write(dir.path().join("samples-node-b-41.parquet"), "").unwrap();
+    let writer = SegmentWriter::create(dir.path(), &SAMPLES, "node-b", &meta()).unwrap();
+    assert_eq!(writer.path().file_name().unwrap(), "samples-node-b-000042.arrows.spool");
+}
+
+#[test]
+fn a_sealing_that_failed_is_tried_again_and_keeps_every_row() {
+    let dir = TempDir::new().unwrap();
+    let campaign = dir.path().join("campaign");
+    fs::create_dir(&campaign).unwrap();
+    let mut writer = SegmentWriter::create(&campaign, &SAMPLES, "n", &meta()).unwrap();
+    append(&mut writer, &[sample("a", 1), sample("a", 2)]);
+    let away = dir.path().join("away");
+    fs::rename(&campaign, &away).unwrap();
+    assert!(writer.try_seal().is_err());
+    assert!(writer.try_seal().is_err());
+    fs::rename(&away, &campaign).unwrap();
+    assert!(writer.try_seal().unwrap().is_some());
+    assert_eq!(samples(&campaign), [sample("a", 1), sample("a", 2)]);
+    assert_eq!(fs::read_dir(&campaign).unwrap().count(), 1, "neither spool nor temporary file remains");
+}
+
+#[test]
+fn telemetry_rows_round_trip() {
+    let dir = TempDir::new().unwrap();
+    let full = TelemetryRow {
+        device: Arc::from("a"),
+        t_mono_ns: 5,
+        temperature_c: Some(61.5),
+        core_clock_hz: Some(1.98e9),
+        memory_clock_hz: Some(2.6e9),
+        utilization: Some(0.75),
+        memory_used_bytes: Some(1 << 36),
+        power_limit_w: Some(700.0),
+        throttle_reasons: vec!["power_cap".to_owned(), "thermal".to_owned()],
+        source: Origin::Measured,
+    };
+    let empty = TelemetryRow {
+        t_mono_ns: 6,
+        temperature_c: None,
+        core_clock_hz: None,
+        memory_clock_hz: None,
+        utilization: None,
+        memory_used_bytes: None,
+        power_limit_w: None,
+        throttle_reasons: Vec::new(),
+        ..full.clone()
+    };
+    let rows = [full, empty];
+    let mut writer = SegmentWriter::create(dir.path(), &TELEMETRY, "n", &meta()).unwrap();
+    writer.append(&TelemetryRow::batch(&rows).unwrap()).unwrap();
+    let read = || -> Vec<TelemetryRow> {
+        let batches = read_table(dir.path(), &TELEMETRY).unwrap();
+        batches.flat_map(|b| TelemetryRow::from_batch(&b.unwrap()).unwrap()).collect()
+    };
+    writer.flush().unwrap();
+    assert_eq!(read(), rows);
+    writer.seal().unwrap();
+    assert_eq!(read(), rows);
+}
+
+/// Tables of a recorder.
+const RECORDED: &[&crate::schema::Table] = &[&SAMPLES, &TELEMETRY];
+
+/// A sealed segment of one row at `t_ms`, of `host`, with `recorder` in its metadata.
+fn sealed(dir: &Path, host: &str, recorder: Option<&str>, t_ms: i64) -> std::path::PathBuf {
+    let mut meta = meta();
+    meta.host = host.to_owned();
+    meta.extra.extend(recorder.map(|r| ("recorder".to_owned(), r.to_owned())));
+    let mut writer = SegmentWriter::create(dir, &SAMPLES, host, &meta).unwrap();
+    append(&mut writer, &[sample("a", t_ms)]);
+    writer.seal().unwrap()
+}
+
+#[test]
+fn an_inventory_lists_what_is_ours_by_name_and_by_metadata_and_nothing_else() {
+    let dir = TempDir::new().unwrap();
+    let ours = [sealed(dir.path(), "n", Some("agent"), 30), sealed(dir.path(), "n", Some("agent"), 20)];
+    sealed(dir.path(), "n", None, 10);
+    sealed(dir.path(), "n", Some("sweep"), 10);
+    let other = sealed(dir.path(), "n-1", Some("agent"), 10);
+    // Another host's file under our name, a link, text, a live spool, marks, and an unreadable one.
+    fs::copy(&other, dir.path().join("samples-n-000090.parquet")).unwrap();
+    std::os::unix::fs::symlink(&ours[0], dir.path().join("samples-n-000091.parquet")).unwrap();
+    fs::write(dir.path().join("samples-n-000092.parquet"), "PAR1").unwrap();
+    fs::copy(&ours[0], dir.path().join("telemetry-n-000000.parquet")).unwrap();
+    fs::copy(&ours[0], dir.path().join("samples-n-+7.parquet")).unwrap();
+    fs::copy(&ours[0], dir.path().join("marks-n-000000.parquet")).unwrap();
+    let live = SegmentWriter::create(dir.path(), &SAMPLES, "n", &meta()).unwrap();
+
+    let before = fs::read_dir(dir.path()).unwrap().count();
+    let mut inventory = Inventory::new(dir.path(), RECORDED, "n", "agent");
+    let listed = inventory.look().unwrap();
+    let paths: Vec<_> = listed.iter().map(|s| s.path.clone()).collect();
+    assert_eq!(paths, [ours[1].clone(), ours[0].clone()], "the oldest first");
+    // The anchor of `meta` puts monotonic 5 ns at 7 ns of the epoch.
+    assert_eq!(listed[0].t_end_unix_ns, 20_000_002);
+    assert_eq!(listed[0].bytes, fs::metadata(&ours[1]).unwrap().len());
+    for segment in &listed {
+        inventory.remove(segment).unwrap();
+    }
+    assert!(inventory.look().unwrap().is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), before - 2);
+    assert!(live.path().exists());
+}
+
+#[test]
 fn a_host_name_cannot_leave_the_directory() {
     let dir = TempDir::new().unwrap();
     let writer = SegmentWriter::create(dir.path(), &SAMPLES, "../../etc/x y", &meta()).unwrap();
-    assert_eq!(writer.path(), dir.path().join("samples-.._.._etc_x_y-0.arrows.spool"));
+    assert_eq!(writer.path(), dir.path().join("samples-.._.._etc_x_y-000000.arrows.spool"));
 }
 
 #[test]
@@ -370,7 +502,7 @@ fn a_writer_killed_at_any_moment_loses_only_what_it_had_not_flushed() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let spool = dir.path().join("samples-n-0.arrows.spool");
+        let spool = dir.path().join("samples-n-000000.arrows.spool");
         while fs::metadata(&spool).map_or(0, |m| m.len()) < least_bytes {
             assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
             std::thread::yield_now();

@@ -313,5 +313,8 @@ fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Meas
         experts_per_token: Some(model.experts_per_token),
         bytes_per_weight: Some(model.bytes_per_weight),
         gpu_memory_bytes: Some(gpu.memory_bytes),
+        // The journal knows them.
+        job_id: None,
+        step_id: None,
     }
 }

@@ -61,10 +61,10 @@ fn agent_records_for_as_long_as_it_is_told() {
     let edges = json["edges"].as_u64().expect("a count");
     assert!((12..=240).contains(&edges), "{edges}");
     let file = json["files"][0].as_str().expect("a sealed file").to_owned();
-    assert!(desk.path(&file).is_file() && file.ends_with("-0.parquet"), "{file}");
+    assert!(desk.path(&file).is_file() && file.ends_with("-000000.parquet"), "{file}");
     // The same directory again: another segment, nothing overwritten.
     with_gpus(&desk, &stub, "agent", &["-o", "rec", "--duration", "300ms"]).done().prints("none lost");
-    assert!(desk.path(&file.replace("-0.parquet", "-1.parquet")).is_file());
+    assert!(desk.path(&file.replace("-000000.parquet", "-000001.parquet")).is_file());
 }
 
 #[test]

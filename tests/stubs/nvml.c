@@ -1,174 +1,200 @@
-/* A stand-in for libnvidia-ml.so.1 with the binary interface of the functions that energylens calls.
- *
- * It answers what the file `control`, beside the library itself, says at the moment of each call: one
- * `KEY VALUE` per line, keys such as
+/* A stand-in for libnvidia-ml.so.1 with the binary interface of the functions that energylens calls; see control.h.
+ * With -DWITH_HEADER it is compiled against NVIDIA's own nvml.h, which makes a wrong signature a compile error.
  *
  *   init_rc 9              nvmlInit_v2 returns NVML_ERROR_DRIVER_NOT_LOADED
  *   devices 2              number of GPUs
- *   0.energy_mj 123456     energy counter of GPU 0
- *   0.energy_rc 15         its return code
+ *   0.energy_mj 123456     energy counter of GPU 0; 0.energy_rc 15 is the code of both ways to it,
+ *                          0.energy_call_rc that of nvmlDeviceGetTotalEnergyConsumption alone,
+ *                          0.energy_call_mj what that function says instead
+ *   0.module_mj 5          the counter of the module (scope 1), refused if not said
+ *   0.scope0_rc 3          every field of the GPU's own scope is refused
+ *   0.timestamp_us 7       the driver's timestamp; the wall clock if not said
+ *   0.value_type 99        type of every field's value
  *   0.power_mw 300000      power; 0.field_rc, 0.field_value_rc and 0.power_rc are the codes of the ways to it
- *   0.ramp_mw 250000       the counter also rises by itself at this power, in steps of 0.refresh_ms
+ *   0.average 1            the GPU knows field 185; 0.instant_rc 3: not 186
  *   0.handle_rc 4          nvmlDeviceGetHandleByIndex_v2
- *   0.mig 1                partitioned
+ *   0.mig 1                partitioned, 0.mig_devices of 7
+ *   0.persistence 0        persistence mode is off
+ *   0.telemetry_rc 3       temperature, clocks, utilisation and throttle reasons are refused
+ *   0.throttle 4           bits of the throttle reasons
  *   0.name TEXT, 0.uuid TEXT
- *
- * and appends one line per driver call to the file `calls`. A file rather than the environment, so that
- * several copies of the library serve several tests in one process. Numbers are those of nvml.h.
  */
 #define _GNU_SOURCE
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
+#include "control.h"
+#include <stddef.h>
 
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3 };
-enum { MAX_DEVICES = 16, VALUE_UNSIGNED_INT = 1, FIELD_POWER_AVERAGE = 185, FIELD_POWER_INSTANT = 186 };
-
-typedef int ret_t;
-typedef struct device { int index; } *device_t;
-typedef union { double d; unsigned int ui; unsigned long ul; unsigned long long ull; long long sll; } value_t;
+#ifdef WITH_HEADER
+#include <nvml.h>
+#else
+typedef int nvmlReturn_t;
+typedef struct nvmlDevice_st *nvmlDevice_t;
+typedef int nvmlValueType_t, nvmlEnableState_t, nvmlClockType_t, nvmlTemperatureSensors_t;
+typedef union { double dVal; int siVal; unsigned int uiVal; unsigned long ulVal; unsigned long long ullVal; } nvmlValue_t;
 typedef struct {
-    unsigned int field_id, scope_id;
-    long long timestamp, latency_us;
-    int value_type;
-    ret_t ret;
-    value_t value;
-} field_value_t;
-typedef struct { unsigned int version; unsigned long long total, reserved, free, used; } memory_v2_t;
-
-static struct device table[MAX_DEVICES];
-
-static void beside(char *path, size_t size, const char *file) {
-    Dl_info info;
-    path[0] = 0;
-    if (!dladdr((void *)&table, &info) || !info.dli_fname) return;
-    const char *slash = strrchr(info.dli_fname, '/');
-    int length = slash ? (int)(slash - info.dli_fname) : 1;
-    snprintf(path, size, "%.*s/%s", length, slash ? info.dli_fname : ".", file);
-}
-
-static int lookup(const char *key, char *value, size_t size) {
-    char path[4096], line[512];
-    beside(path, sizeof path, "control");
-    FILE *f = fopen(path, "r");
-    int found = 0;
-    size_t n = strlen(key);
-    while (f && fgets(line, sizeof line, f)) {
-        if (strncmp(line, key, n) == 0 && line[n] == ' ') {
-            line[strcspn(line, "\n")] = 0;
-            snprintf(value, size, "%s", line + n + 1);
-            found = 1;
-        }
-    }
-    if (f) fclose(f);
-    return found;
-}
-
-static unsigned long long number(const char *key, unsigned long long otherwise) {
-    char value[512];
-    return lookup(key, value, sizeof value) ? strtoull(value, 0, 10) : otherwise;
-}
-
-static unsigned long long of(device_t d, const char *what, unsigned long long otherwise) {
-    char key[64];
-    snprintf(key, sizeof key, "%d.%s", d->index, what);
-    return number(key, otherwise);
-}
-
-static void text_of(device_t d, const char *what, const char *otherwise, char *out, unsigned int size) {
-    char key[64], value[512];
-    snprintf(key, sizeof key, "%d.%s", d->index, what);
-    snprintf(out, size, "%s", lookup(key, value, sizeof value) ? value : otherwise);
-}
-
-static void called(const char *function) {
-    char path[4096];
-    beside(path, sizeof path, "calls");
-    FILE *f = fopen(path, "a");
-    if (f) {
-        fprintf(f, "%s\n", function);
-        fclose(f);
-    }
-}
-
-ret_t nvmlInit_v2(void) { return (ret_t)number("init_rc", SUCCESS); }
-ret_t nvmlInitWithFlags(unsigned int flags) { (void)flags; return nvmlInit_v2(); }
-#ifndef WITHOUT_SHUTDOWN
-ret_t nvmlShutdown(void) { return SUCCESS; }
+    unsigned int fieldId, scopeId;
+    long long timestamp, latencyUsec;
+    nvmlValueType_t valueType;
+    nvmlReturn_t nvmlReturn;
+    nvmlValue_t value;
+} nvmlFieldValue_t;
+typedef struct { unsigned int version; unsigned long long total, reserved, free, used; } nvmlMemory_v2_t;
+typedef struct { unsigned int gpu, memory; } nvmlUtilization_t;
 #endif
 
-ret_t nvmlSystemGetDriverVersion(char *version, unsigned int length) {
-    char value[512];
-    snprintf(version, length, "%s", lookup("driver", value, sizeof value) ? value : "580.95.05");
-    return SUCCESS;
+/* What src/source/nvml/field.rs believes. */
+_Static_assert(sizeof(nvmlFieldValue_t) == 40 && offsetof(nvmlFieldValue_t, timestamp) == 8, "field values");
+_Static_assert(offsetof(nvmlFieldValue_t, valueType) == 24 && offsetof(nvmlFieldValue_t, nvmlReturn) == 28, "field values");
+_Static_assert(offsetof(nvmlFieldValue_t, scopeId) == 4 && offsetof(nvmlFieldValue_t, value) == 32, "field values");
+
+enum { OK = 0, INVALID = 2, UNSUPPORTED = 3, LOST = 15 };
+enum { ENERGY = 83, POWER_AVERAGE = 185, POWER_INSTANT = 186, UINT = 1, ULONG_LONG = 3 };
+
+struct nvmlDevice_st { int index; };
+static struct nvmlDevice_st table[CONTROL_DEVICES], partitions[CONTROL_DEVICES];
+
+static void answer(nvmlDevice_t d, const char *what, const char *otherwise, char *out, unsigned int size) {
+    char value[1024];
+    snprintf(out, size, "%s", control_text_of(d->index, what, value, sizeof value) ? value : otherwise);
 }
 
-ret_t nvmlDeviceGetCount_v2(unsigned int *count) {
-    *count = (unsigned int)number("devices", 1);
-    return (ret_t)number("count_rc", SUCCESS);
+static nvmlReturn_t code(nvmlDevice_t d, const char *what) { return (nvmlReturn_t)control_of(d->index, what, OK); }
+
+nvmlReturn_t nvmlInit_v2(void) { return (nvmlReturn_t)control_number("init_rc", OK); }
+nvmlReturn_t nvmlInitWithFlags(unsigned int flags) { (void)flags; return nvmlInit_v2(); }
+#ifndef WITHOUT_SHUTDOWN
+nvmlReturn_t nvmlShutdown(void) { control_log("shutdown"); return (nvmlReturn_t)OK; }
+#endif
+
+nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length) {
+    char value[1024];
+    snprintf(version, length, "%s", control_text("driver", value, sizeof value) ? value : "580.95.05");
+    return (nvmlReturn_t)OK;
 }
 
-ret_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, device_t *device) {
-    if (index >= MAX_DEVICES) return INVALID_ARGUMENT;
+nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count) {
+    *count = (unsigned int)control_number("devices", 1);
+    return (nvmlReturn_t)control_number("count_rc", OK);
+}
+
+nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device) {
+    if (index >= CONTROL_DEVICES) return (nvmlReturn_t)INVALID;
     table[index].index = (int)index;
     *device = &table[index];
-    return (ret_t)of(*device, "handle_rc", SUCCESS);
+    return code(*device, "handle_rc");
 }
 
-ret_t nvmlDeviceGetName(device_t d, char *name, unsigned int length) {
-    text_of(d, "name", "NVIDIA H100 80GB HBM3", name, length);
-    return SUCCESS;
+nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t d, char *name, unsigned int length) {
+    answer(d, "name", "NVIDIA H100 80GB HBM3", name, length);
+    return (nvmlReturn_t)OK;
 }
 
-ret_t nvmlDeviceGetUUID(device_t d, char *uuid, unsigned int length) {
+nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t d, char *uuid, unsigned int length) {
     char otherwise[64];
     snprintf(otherwise, sizeof otherwise, "GPU-00000000-0000-0000-0000-%012d", d->index);
-    text_of(d, "uuid", otherwise, uuid, length);
-    return (ret_t)of(d, "uuid_rc", SUCCESS);
+    answer(d, "uuid", otherwise, uuid, length);
+    return code(d, "uuid_rc");
 }
 
-ret_t nvmlDeviceGetEnforcedPowerLimit(device_t d, unsigned int *limit_mw) {
-    *limit_mw = (unsigned int)of(d, "limit_mw", 700000);
-    return (ret_t)of(d, "limit_rc", SUCCESS);
+nvmlReturn_t nvmlDeviceGetEnforcedPowerLimit(nvmlDevice_t d, unsigned int *limit_mw) {
+    *limit_mw = (unsigned int)control_of(d->index, "limit_mw", 700000);
+    return code(d, "limit_rc");
 }
 
-ret_t nvmlDeviceGetMemoryInfo_v2(device_t d, memory_v2_t *memory) {
-    memory->total = of(d, "memory_bytes", 85899345920ull);
-    return SUCCESS;
+nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t d, nvmlMemory_v2_t *memory) {
+    memory->total = control_of(d->index, "memory_bytes", 85899345920ull);
+    memory->used = control_of(d->index, "memory_used_bytes", 1073741824ull);
+    return code(d, "memory_rc");
 }
 
-ret_t nvmlDeviceGetMigMode(device_t d, unsigned int *current, unsigned int *pending) {
-    *current = *pending = (unsigned int)of(d, "mig", 0);
-    return SUCCESS;
+nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t d, unsigned int *current, unsigned int *pending) {
+    *current = *pending = (unsigned int)control_of(d->index, "mig", 0);
+    return (nvmlReturn_t)OK;
 }
 
-ret_t nvmlDeviceGetTotalEnergyConsumption(device_t d, unsigned long long *energy_mj) {
-    called("energy");
-    unsigned long long ramp_mw = of(d, "ramp_mw", 0), refresh_ms = of(d, "refresh_ms", 100);
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t d, unsigned int *count) {
+    (void)d;
+    *count = 7;
+    return (nvmlReturn_t)OK;
+}
+
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t d, unsigned int index, nvmlDevice_t *partition) {
+    if (index >= control_of(d->index, "mig_devices", 0)) return (nvmlReturn_t)6; /* not found */
+    *partition = &partitions[index % CONTROL_DEVICES];
+    return (nvmlReturn_t)OK;
+}
+
+nvmlReturn_t nvmlDeviceGetPersistenceMode(nvmlDevice_t d, nvmlEnableState_t *mode) {
+    *mode = (nvmlEnableState_t)control_of(d->index, "persistence", 1);
+    return (nvmlReturn_t)OK;
+}
+
+nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t d, nvmlTemperatureSensors_t sensor, unsigned int *celsius) {
+    (void)sensor;
+    *celsius = (unsigned int)control_of(d->index, "temperature_c", 41);
+    return code(d, "telemetry_rc");
+}
+
+nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t d, nvmlClockType_t type, unsigned int *mhz) {
+    *mhz = type == 2 ? 2619 : 1980; /* memory; anything else */
+    return code(d, "telemetry_rc");
+}
+
+nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t d, nvmlUtilization_t *utilization) {
+    utilization->gpu = (unsigned int)control_of(d->index, "utilization", 25);
+    utilization->memory = 0;
+    return code(d, "telemetry_rc");
+}
+
+nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t d, unsigned long long *reasons) {
+    *reasons = control_of(d->index, "throttle", 0);
+    return code(d, "telemetry_rc");
+}
+
+nvmlReturn_t nvmlDeviceGetTotalEnergyConsumption(nvmlDevice_t d, unsigned long long *energy_mj) {
+    if (!control_enter(d->index, "energy")) return (nvmlReturn_t)LOST;
+    *energy_mj = control_of(d->index, "energy_call_mj", control_counter(d->index, "energy_mj", 1e3));
+    return (nvmlReturn_t)control_of(d->index, "energy_call_rc", control_of(d->index, "energy_rc", OK));
+}
+
+nvmlReturn_t nvmlDeviceGetPowerUsage(nvmlDevice_t d, unsigned int *power_mw) {
+    if (!control_enter(d->index, "power")) return (nvmlReturn_t)LOST;
+    *power_mw = (unsigned int)control_of(d->index, "power_mw", 0);
+    return code(d, "power_rc");
+}
+
+static void fill(nvmlDevice_t d, nvmlFieldValue_t *v) {
+    char ignored[32];
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    unsigned long long ms = (unsigned long long)now.tv_sec * 1000 + (unsigned long long)now.tv_nsec / 1000000;
-    if (refresh_ms) ms = ms / refresh_ms * refresh_ms;
-    *energy_mj = of(d, "energy_mj", 0) + ramp_mw * ms / 1000;
-    return (ret_t)of(d, "energy_rc", SUCCESS);
-}
-
-ret_t nvmlDeviceGetPowerUsage(device_t d, unsigned int *power_mw) {
-    called("power");
-    *power_mw = (unsigned int)of(d, "power_mw", 0);
-    return (ret_t)of(d, "power_rc", SUCCESS);
-}
-
-ret_t nvmlDeviceGetFieldValues(device_t d, int count, field_value_t *values) {
-    called("fields");
-    for (int i = 0; i < count; i++) {
-        int power = values[i].field_id == FIELD_POWER_INSTANT
-            || (values[i].field_id == FIELD_POWER_AVERAGE && of(d, "average", 0));
-        values[i].value_type = VALUE_UNSIGNED_INT;
-        values[i].value.ui = (unsigned int)of(d, "power_mw", 0);
-        values[i].ret = power ? (ret_t)of(d, "field_value_rc", SUCCESS) : NOT_SUPPORTED;
+    clock_gettime(CLOCK_REALTIME, &now);
+    v->timestamp = (long long)control_of(d->index, "timestamp_us",
+        (unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000);
+    v->valueType = (nvmlValueType_t)control_of(d->index, "value_type", v->fieldId == ENERGY ? ULONG_LONG : UINT);
+    v->nvmlReturn = (nvmlReturn_t)UNSUPPORTED;
+    if (v->scopeId == 0 && control_of(d->index, "scope0_rc", OK) != OK) return;
+    if (v->scopeId == 1 && !control_text_of(d->index, "module_mj", ignored, sizeof ignored)) return;
+    if (v->scopeId > 1) return;
+    switch (v->fieldId) {
+    case ENERGY:
+        v->value.ullVal = control_counter(d->index, v->scopeId ? "module_mj" : "energy_mj", 1e3);
+        v->nvmlReturn = code(d, "energy_rc");
+        return;
+    case POWER_AVERAGE:
+        if (!control_of(d->index, "average", 0)) return;
+        break;
+    case POWER_INSTANT:
+        if (control_of(d->index, "instant_rc", OK) != OK) return;
+        break;
+    default:
+        return;
     }
-    return (ret_t)of(d, "field_rc", SUCCESS);
+    v->value.uiVal = (unsigned int)control_of(d->index, v->scopeId ? "module_mw" : "power_mw", 0);
+    v->nvmlReturn = code(d, "field_value_rc");
+}
+
+nvmlReturn_t nvmlDeviceGetFieldValues(nvmlDevice_t d, int count, nvmlFieldValue_t *values) {
+    char call[64];
+    snprintf(call, sizeof call, count == 1 ? "field %u" : "fields", count > 0 ? values[0].fieldId : 0);
+    if (!control_enter(d->index, call)) return (nvmlReturn_t)LOST;
+    for (int i = 0; i < count; i++) fill(d, &values[i]);
+    return code(d, "field_rc");
 }

@@ -57,6 +57,9 @@ impl Node {
                         phase: phase.to_owned(),
                         event,
                         source: Origin::Simulated,
+                        uid: None,
+                        job_id: None,
+                        step_id: None,
                     });
                 }
             }
@@ -101,6 +104,8 @@ impl Node {
             experts_per_token: None,
             bytes_per_weight: None,
             gpu_memory_bytes: None,
+            job_id: None,
+            step_id: None,
         });
         self
     }
@@ -143,6 +148,7 @@ impl Node {
                     power_w: Some(self.power_at(t_ms)),
                     t_device_ns: None,
                     source: EnergySource::Counter,
+                    job_id: None,
                 });
             }
         }
@@ -282,6 +288,7 @@ fn recordings_that_overlap_in_time_are_not_mixed() {
         power_w: None,
         t_device_ns: None,
         source: EnergySource::Counter,
+        job_id: None,
     };
     let later: Vec<_> = (80..400).map(|i| sample(i * 50)).collect();
     let mut writer = SegmentWriter::create(dir.path(), &SAMPLES, "node-a", &metadata).unwrap();

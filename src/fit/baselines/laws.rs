@@ -41,6 +41,9 @@ fn fitted(rows: &[Row], context: &Context, target: Target) -> Result<Model, Stri
         seed: context.seed,
         targets: vec![target],
         skeleton: context.skeleton.clone(),
+        // Only energy is carried over from another platform.
+        prior: context.prior.clone().filter(|_| target == Target::EnergyJ),
+        ..FitOptions::default()
     };
     fit_model(&dataset, &options).map(|f| f.model).map_err(|e| e.to_string())
 }

@@ -30,12 +30,13 @@ mod trees;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::split::Scheme;
 use super::stats::Scale;
 use crate::card::GpuCard;
 use crate::dataset::Row;
-use crate::law::{Pool, Skeleton};
+use crate::law::{Model, Pool, Skeleton};
 use crate::schema::nearest;
 
 /// A predicted value, with a 90 % interval where the predictor states one.
@@ -67,6 +68,8 @@ pub struct Context {
     pub seed: u64,
     /// Structure of the law; `None` for the energylens law.
     pub skeleton: Option<Skeleton>,
+    /// Laws of another platform from which the law starts.
+    pub prior: Option<Arc<Model>>,
 }
 
 impl Context {

@@ -20,7 +20,7 @@ fn grid(energy_j: impl Fn(&Row) -> f64) -> Vec<Row> {
 }
 
 fn context() -> Context {
-    Context { pool: Pool::None, across_hardware: false, seed: 1, skeleton: None }
+    Context { pool: Pool::None, across_hardware: false, seed: 1, skeleton: None, prior: None }
 }
 
 /// Largest relative error on configurations between those of the grid.
@@ -107,6 +107,31 @@ fn power_follows_utilisation_up_to_saturation() {
     assert!((at(2.0) / (gpu.power_limit_w * 2.0 * roofline_s) - 1.0).abs() < 1e-9);
     let power_w = gpu.idle_power_w + (gpu.power_limit_w - gpu.idle_power_w) * (0.1f64 / 0.45).powf(0.7);
     assert!((at(10.0) / (power_w * 10.0 * roofline_s) - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn latency_stands_for_energy_where_the_power_is_constant() {
+    // 10 ms a step at 500 W, whatever else is asked: the latency law has a term for that.
+    let timed = |row: Row| Row {
+        duration_s: Some(0.01 * row.output_tokens),
+        kv_capacity_tokens: Some(1e9),
+        energy_j: Some(5.0 * row.output_tokens),
+        ..row
+    };
+    let rows: Vec<Row> = grid(|_| 1.0).into_iter().map(timed).collect();
+    let estimator = Predictor::LatencyProxy.fit(&rows, &context()).expect("durations are there");
+    let found = estimator(&timed(row(2, 1, 8.0, 1000.0, 100.0))).expect("an answer").value;
+    assert!((found / 500.0 - 1.0).abs() < 0.02, "{found}");
+}
+
+#[test]
+fn the_nearest_neighbour_of_a_measured_row_is_itself() {
+    let rows = grid(|r| r.batch_size * r.output_tokens + degrees(r).0);
+    let estimator = Predictor::NearestNeighbours.fit(&rows, &context()).expect("the grid is enough");
+    for row in rows.iter().step_by(20) {
+        let found = estimator(row).expect("an answer").value;
+        assert!((found / row.energy_j.expect("measured") - 1.0).abs() < 1e-6, "{found}");
+    }
 }
 
 #[test]

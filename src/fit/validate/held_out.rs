@@ -58,6 +58,7 @@ pub fn attach_held_out(
                 pool,
                 predictors: Predictor::QUICK.to_vec(),
                 skeleton: options.skeleton.clone(),
+                prior: options.prior.clone(),
                 progress: &progress,
                 ..ValidateOptions::default()
             };

@@ -13,6 +13,8 @@ mod held_out;
 mod table;
 mod work;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::baselines::{Context, Estimate, Predictor};
@@ -20,11 +22,14 @@ use super::split::{self, Scheme, Split};
 use super::stats::{self, Figures, Outcome};
 use super::{Error, group};
 use crate::dataset::{Dataset, Row};
-use crate::law::{HeldOut, Pool, Skeleton};
+use crate::law::{HeldOut, Model, Pool, Skeleton};
 use crate::schema::Phase;
 
 pub use curve::{CurvePoint, LearningCurve, learning_curve};
 pub use held_out::{HeldOutRows, attach_held_out};
+
+/// Rows that a law learns from unless told otherwise: ten times what it needs, and what trees can take in seconds.
+const MOST_TRAINING_ROWS: usize = 1000;
 
 /// How to validate.
 #[derive(Clone)]
@@ -41,6 +46,8 @@ pub struct ValidateOptions<'a> {
     pub predictors: Vec<Predictor>,
     /// Structure of the law; `None` for the energylens law.
     pub skeleton: Option<Skeleton>,
+    /// Laws of another platform from which the law starts. They must not have seen any of the rows.
+    pub prior: Option<Arc<Model>>,
     /// Relative repeat noise; `None` to estimate it from exact repeats.
     pub noise: Option<f64>,
     /// Threads; `None` for one per core. Results do not depend on it.
@@ -58,6 +65,7 @@ impl Default for ValidateOptions<'_> {
             pool: Pool::None,
             predictors: Vec::new(),
             skeleton: None,
+            prior: None,
             noise: None,
             threads: None,
             progress: &|_, _| {},
@@ -144,6 +152,8 @@ pub struct Validation {
     pub scores: Vec<Score>,
     /// The law's held-out predictions, if it was among the predictors.
     pub predictions: Vec<HeldOutRow>,
+    /// What was left out to come to an end.
+    pub notes: Vec<String>,
 }
 
 impl Validation {
@@ -175,12 +185,34 @@ pub fn question(row: &Row) -> Row {
 /// Judges predictors on rows that they did not learn from.
 pub fn validate(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Validation, Error> {
     let usable = Usable::of(dataset, options)?;
-    let mut splits = split::splits(&usable.rows, &usable.units, options.scheme, options.pool, options.seed)?;
-    if let Some(most) = options.training_rows {
-        let capped = splits.into_iter().zip(options.seed..);
-        splits = capped.map(|(s, seed)| s.with_training_rows(most, &usable.units, &usable.scopes, seed)).collect();
+    let splits = split::splits(&usable.rows, &usable.units, options.scheme, options.pool, options.seed)?;
+    let most = options.training_rows.unwrap_or(MOST_TRAINING_ROWS);
+    let before: usize = splits.iter().map(|s| s.train().len()).sum();
+    let capped = splits.into_iter().zip(options.seed..);
+    let splits: Vec<Split> =
+        capped.map(|(s, seed)| s.with_training_rows(most, &usable.units, &usable.scopes, seed)).collect();
+    let drawn = splits.iter().map(|s| s.train().len()).sum::<usize>() < before;
+    let mut validation = judge(&usable, &splits, options.scheme.to_string(), options);
+    if drawn && options.training_rows.is_none() {
+        validation.notes.push(format!("each law learns from at most {most} rows, drawn evenly over the workloads"));
     }
-    Ok(judge(&usable, &splits, options.scheme.to_string(), options))
+    Ok(validation)
+}
+
+/// A prior that has seen what is to be predicted would make every figure worthless.
+fn prior_is_elsewhere(prior: &Model, rows: &[Row]) -> Result<(), Error> {
+    let seen = |row: &&Row| {
+        prior.laws.iter().any(|law| crate::law::same_gpu(&law.gpu_model, &row.gpu_model) && law.knows(&row.model))
+    };
+    match rows.iter().find(seen) {
+        None => Ok(()),
+        Some(row) => Err(Error::Leak {
+            problem: format!(
+                "the prior was fitted to {} on {}, the model and GPU of row {}; expected a prior of another platform",
+                row.model, row.gpu_model, row.line
+            ),
+        }),
+    }
 }
 
 /// Judges predictors that learn from all of `learnt` on all of `unseen`. A workload that stands in both is refused.
@@ -215,11 +247,15 @@ impl Usable {
         let simulated = found.iter().any(|g| g.simulated);
         let mut rows: Vec<Row> = found.into_iter().flat_map(|g| g.rows).collect();
         rows.sort_by_key(|r| r.line);
+        if let Some(prior) = &options.prior {
+            prior_is_elsewhere(prior, &rows)?;
+        }
         let context = Context {
             pool: options.pool,
             across_hardware: options.scheme == Scheme::Hardware,
             seed: options.seed,
             skeleton: options.skeleton.clone(),
+            prior: options.prior.clone(),
         };
         Ok(Self {
             units: split::units(&rows),
@@ -298,6 +334,7 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
         optima_differ: stats::optima_differ(&judged),
         scores: scores.collect(),
         predictions,
+        notes: Vec::new(),
     }
 }
 

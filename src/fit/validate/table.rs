@@ -53,6 +53,9 @@ impl fmt::Display for Validation {
             "learnt from {training} rows ({laws}), judged on {} rows; {} groups offer a choice",
             self.rows, self.groups
         )?;
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
         writeln!(f, "{printed}")?;
         for score in &self.scores {
             match (&score.figures, &score.note) {

@@ -66,6 +66,7 @@ use crate::units::{NS_PER_MS, s_to_ns};
 mod counter;
 mod engine;
 mod hardware;
+mod live;
 mod physics;
 mod request;
 #[cfg(test)]
@@ -73,6 +74,7 @@ mod tests;
 mod timeline;
 
 pub use counter::{Fault, SimSource};
+pub use live::{LiveSource, live_sources};
 pub use request::{BatchOutcome, BatchRequest, Deployment, SimError};
 
 use counter::{ActiveFault, Schedule};

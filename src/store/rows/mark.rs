@@ -1,5 +1,6 @@
 //! Rows of the `marks` table.
 
+use arrow::array::StringArray;
 use arrow::record_batch::RecordBatch;
 
 use super::super::columns;
@@ -20,6 +21,12 @@ pub struct MarkRow {
     pub event: MarkEvent,
     /// Whether the workload was simulated.
     pub source: Origin,
+    /// User who sent it, where it came by a socket.
+    pub uid: Option<u32>,
+    /// Slurm job that it came from.
+    pub job_id: Option<String>,
+    /// Step of that job.
+    pub step_id: Option<String>,
 }
 
 impl MarkRow {
@@ -31,6 +38,9 @@ impl MarkRow {
             .labels("phase", rows.iter().map(|r| Some(r.phase.as_str())))
             .labels("event", rows.iter().map(|r| Some(r.event.as_str())))
             .labels("source", rows.iter().map(|r| Some(r.source.as_str())))
+            .u32s("uid", rows.iter().map(|r| r.uid))
+            .labels("job_id", rows.iter().map(|r| r.job_id.as_deref()))
+            .labels("step_id", rows.iter().map(|r| r.step_id.as_deref()))
             .finish()
     }
 
@@ -41,6 +51,13 @@ impl MarkRow {
         let phase = columns::text(batch, "phase")?;
         let event = columns::text(batch, "event")?;
         let source = columns::text(batch, "source")?;
+        // Columns that files of earlier versions do not have.
+        let uid = columns::optional(batch, "uid", columns::u32s)?;
+        let job_id = columns::optional(batch, "job_id", columns::text)?;
+        let step_id = columns::optional(batch, "step_id", columns::text)?;
+        let word = |column: &Option<StringArray>, row| {
+            column.as_ref().and_then(|c| columns::text_at(c, row)).map(str::to_owned)
+        };
         let row = |row: usize| {
             Ok(Self {
                 t_mono_ns: columns::required(&t_mono, "t_mono_ns", row)?,
@@ -48,6 +65,9 @@ impl MarkRow {
                 phase: columns::required_text(&phase, "phase", row)?.to_owned(),
                 event: columns::required_text(&event, "event", row)?.parse().map_err(unknown("event"))?,
                 source: columns::required_text(&source, "source", row)?.parse().map_err(unknown("source"))?,
+                uid: uid.as_ref().and_then(|c| columns::value(c, row)),
+                job_id: word(&job_id, row),
+                step_id: word(&step_id, row),
             })
         };
         (0..batch.num_rows()).map(row).collect()

@@ -4,8 +4,10 @@ mod builder;
 mod mark;
 mod run;
 mod sample;
+mod telemetry;
 
 pub use builder::BatchBuilder;
 pub use mark::MarkRow;
 pub use run::RunRow;
 pub use sample::SampleRow;
+pub use telemetry::TelemetryRow;

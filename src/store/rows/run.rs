@@ -90,6 +90,12 @@ pub struct RunRow {
     pub bytes_per_weight: Option<f64>,
     /// Memory of one GPU, bytes.
     pub gpu_memory_bytes: Option<f64>,
+    /// Slurm job that the run was part of.
+    #[serde(default)]
+    pub job_id: Option<String>,
+    /// Step of that job.
+    #[serde(default)]
+    pub step_id: Option<String>,
 }
 
 impl RunRow {
@@ -135,6 +141,8 @@ impl RunRow {
             .f64s("experts_per_token", rows.iter().map(|r| r.experts_per_token))
             .f64s("bytes_per_weight", rows.iter().map(|r| r.bytes_per_weight))
             .f64s("gpu_memory_bytes", rows.iter().map(|r| r.gpu_memory_bytes))
+            .labels("job_id", rows.iter().map(|r| r.job_id.as_deref()))
+            .labels("step_id", rows.iter().map(|r| r.step_id.as_deref()))
             .finish()
     }
 
@@ -192,6 +200,8 @@ impl RowOf {
             experts_per_token: self.f64_opt("experts_per_token")?,
             bytes_per_weight: self.f64_opt("bytes_per_weight")?,
             gpu_memory_bytes: self.f64_opt("gpu_memory_bytes")?,
+            job_id: self.text_opt("job_id")?,
+            step_id: self.text_opt("step_id")?,
         })
     }
 

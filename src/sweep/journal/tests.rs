@@ -51,6 +51,8 @@ fn row(run_id: &str) -> RunRow {
         experts_per_token: None,
         bytes_per_weight: None,
         gpu_memory_bytes: None,
+        job_id: None,
+        step_id: None,
     }
 }
 

@@ -39,6 +39,7 @@ fn state() -> State {
                 power_w: None,
                 t_device_ns: None,
                 source: EnergySource::Counter,
+                job_id: None,
             }));
             counters[i] += if i == 0 {
                 30_000_000
@@ -56,14 +57,10 @@ fn state() -> State {
         device: id.to_owned(),
         polls: 80,
         edges: 40,
-        blurred_edges: 0,
         rows: 41,
         read_errors: 2,
-        last_error: None,
-        gone: false,
         refresh_period_s: Some(0.1),
-        longest_read_ns: 0,
-        stuck_since_mono_ns: None,
+        ..DeviceRecording::default()
     };
     let read_cost = ReadCost { p50_read_ns: 63_400, p99_read_ns: 151_000, ..ReadCost::default() };
     state.take(Message::Summary { devices: ids.map(summary).to_vec(), read_cost, late_polls: 3 });

@@ -1,0 +1,4 @@
+pub mod energy;
+pub mod identifiers;
+pub mod memory;
+pub mod power;
