@@ -159,12 +159,12 @@ impl Watching {
             }
             self.still_at_ns = before_ns;
         }
-        if let Some(power_w) = reading.power_w.filter(|w| w.is_finite()) {
-            if let Some((t_ns, last_w)) = self.power.replace((after_ns, power_w)) {
-                self.power_sum.0 += last_w * ns_to_s(after_ns - t_ns);
-                self.power_sum.1 += ns_to_s(after_ns - t_ns);
-                self.watch.power_changes += u64::from(last_w != power_w);
-            }
+        if let Some(power_w) = reading.power_w.filter(|w| w.is_finite())
+            && let Some((t_ns, last_w)) = self.power.replace((after_ns, power_w))
+        {
+            self.power_sum.0 += last_w * ns_to_s(after_ns - t_ns);
+            self.power_sum.1 += ns_to_s(after_ns - t_ns);
+            self.watch.power_changes += u64::from(last_w != power_w);
         }
     }
 
@@ -220,35 +220,27 @@ pub fn time_reads(sources: &mut [Box<dyn CounterSource>], clock: &dyn Clock, rou
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::agent::examine;
-    use crate::card::{GpuCard, Vendor};
-    use crate::clock::SimClock;
-    use crate::source::sim::{SimNode, SimOptions};
+    use std::sync::Arc;
 
-    /// Two idle simulated GPUs whose counters refresh every 20 ms.
-    fn idle_node(until_s: f64) -> (Vec<Box<dyn CounterSource>>, SimClock) {
-        let card = GpuCard {
-            gpu_model: "A100-SXM4-80GB".to_owned(),
-            vendor: Vendor::Nvidia,
-            memory_bytes: 80e9,
-            peak_flops: 312e12,
-            memory_bandwidth_bytes_per_s: 2e12,
-            link_bandwidth_bytes_per_s: 300e9,
-            power_limit_w: 400.0,
-            idle_power_w: 60.0,
-        };
-        let node = SimNode::new(&[(card, 2)], SimOptions { refresh_ns: Some(20_000_000), ..SimOptions::default() });
-        node.idle(until_s);
-        let clock = SimClock::starting_at(0);
-        (vec![Box::new(node.source(clock.clone()))], clock)
+    use super::*;
+    use crate::agent::tests::fake::{counter, fake};
+    use crate::agent::{Agreement, examine};
+    use crate::clock::SimClock;
+
+    const S: i64 = 1_000_000_000;
+
+    /// Two counters that rise by a joule every 20 ms, give or take 3 %: 50 W. The power reading says 300 W.
+    fn two() -> (Vec<Box<dyn CounterSource>>, Arc<dyn Clock>) {
+        let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(0));
+        let devices = vec![counter(1, 20, 0.03, 4 * S), counter(2, 20, 0.03, 4 * S)];
+        (fake(&clock, devices).0, clock)
     }
 
     #[test]
-    fn a_simulated_node_is_surveyed_as_it_is() {
-        let (mut sources, clock) = idle_node(4.0);
+    fn counters_are_surveyed_as_they_are() {
+        let (mut sources, clock) = two();
         let mut shares = Vec::new();
-        let seen = survey(&mut sources, &clock, 1_000.0, 3_000_000_000, &mut |share| {
+        let seen = survey(&mut sources, clock.as_ref(), 1_000.0, 3 * S, &mut |share| {
             shares.push(share);
             true
         });
@@ -257,26 +249,25 @@ mod tests {
             let e = examine(watch);
             assert_eq!((watch.polls, watch.errors, &e.faults[..]), (3_001, 0, &[][..]));
             let refresh = e.refresh.expect("150 movements");
-            // The period itself lies within 1 % of 20 ms; uniform jitter of 3 % at each edge is a deviation of
-            // 0.06 x 20 ms / sqrt(12) x sqrt(2) = 0.49 ms from one to the next.
-            assert!((refresh.period_s / 0.02 - 1.0).abs() < 0.015, "{refresh:?}");
-            assert!((0.3e-3..0.7e-3).contains(&refresh.jitter_s), "{refresh:?}");
-            assert_eq!(e.resolution_uj, Some(1_000), "NVML counts millijoules");
-            assert!((e.counter_power_w.expect("it moved") - 60.0).abs() < 0.3, "{:?}", e.counter_power_w);
-            assert!((e.idle_power_w.expect("three seconds") - 60.0).abs() < 0.3, "{:?}", e.idle_power_w);
-            assert_eq!(e.agreement, Some(crate::agent::Agreement::Agrees));
+            // Uniform within 3 % of 20 ms: a deviation of 0.6 ms / sqrt(3) = 0.35 ms.
+            assert!((refresh.period_s / 0.02 - 1.0).abs() < 0.01, "{refresh:?}");
+            assert!((0.2e-3..0.5e-3).contains(&refresh.jitter_s), "{refresh:?}");
+            assert_eq!(e.resolution_uj, Some(1_000_000), "it counts joules");
+            assert!((e.counter_power_w.expect("it moved") - 50.0).abs() < 0.5, "{:?}", e.counter_power_w);
+            assert!((e.idle_power_w.expect("three seconds") - 50.0).abs() < 1.5, "{:?}", e.idle_power_w);
+            assert_eq!(e.agreement, Some(Agreement::Differs), "50 W and 300 W");
+            assert!(watch.reported_power_w.is_some_and(|w| (w - 300.0).abs() < 1e-6), "{:?}", watch.reported_power_w);
         }
         assert!(shares.len() >= 25 && shares.windows(2).all(|w| w[0] <= w[1]), "{shares:?}");
     }
 
     #[test]
     fn a_survey_ends_when_nobody_wants_more_and_one_source_is_not_raced() {
-        let (mut sources, clock) = idle_node(4.0);
-        let seen = survey(&mut sources, &clock, 100.0, 3_000_000_000, &mut |share| share < 0.3);
+        let (mut sources, clock) = two();
+        let seen = survey(&mut sources, clock.as_ref(), 100.0, 3 * S, &mut |share| share < 0.3);
         assert!(seen.watches[0].polls < 150, "{}", seen.watches[0].polls);
-        assert_eq!(time_reads(&mut sources, &clock, 3), None);
-        let (mut more, _) = idle_node(1.0);
-        sources.append(&mut more);
-        assert!(time_reads(&mut sources, &clock, 3).is_some());
+        assert_eq!(time_reads(&mut sources, clock.as_ref(), 3), None);
+        sources.append(&mut two().0);
+        assert!(time_reads(&mut sources, clock.as_ref(), 3).is_some());
     }
 }

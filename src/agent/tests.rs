@@ -1,6 +1,6 @@
 //! The sampler against counters whose every refresh is known.
 
-mod fake;
+pub(super) mod fake;
 mod lanes;
 mod recording;
 

@@ -115,7 +115,7 @@ fn record_says_which_commands_it_could_not_run() {
 
 #[test]
 fn doctor_names_the_counter_that_stands_still() {
-    let (desk, stub) = (Desk::new(), Stub::new("devices 1, 0.energy_mj 1000000"));
+    let (desk, stub) = (Desk::new(), Stub::new("devices 1, 0.energy_mj 1000000, 0.power_mw 300000"));
     let ran = with_gpus(&desk, &stub, "doctor", &["--duration", "400ms"]).done();
     ran.prints("0 of 1 energy counters are in order").prints("the counter did not move").prints("nvidia-smi -pm 1");
 }
@@ -197,7 +197,7 @@ fn top_leaves_at_q_and_hands_the_terminal_back() {
     }
     let program = crate::support::desk::program().display().to_string();
     let line = format!(
-        "(sleep 3; printf q; sleep 20) | script -qec '{program} top --nvml-library {} --sysfs-root none; echo left with $?' \
+        "(sleep 3; printf q; sleep 20) | script -qec 'stty rows 24 cols 80; {program} top --nvml-library {} --sysfs-root none; echo left with $?' \
          /dev/null",
         stub.library().display()
     );

@@ -19,10 +19,10 @@ pub(super) struct FakeSource {
 
 /// The test's hand on a [`FakeSource`] that the sampler owns.
 #[derive(Clone, Default)]
-pub(super) struct Twin(pub(super) Arc<Mutex<Vec<FakeDevice>>>);
+pub(in crate::agent) struct Twin(pub(super) Arc<Mutex<Vec<FakeDevice>>>);
 
 #[derive(Clone, Default)]
-pub(super) struct FakeDevice {
+pub(in crate::agent) struct FakeDevice {
     pub(super) refreshes_ns: Vec<i64>,
     pub(super) reads: u64,
     pub(super) gone_from_ns: Option<i64>,
@@ -43,7 +43,7 @@ impl Twin {
     }
 }
 
-pub(super) fn fake(clock: &Arc<dyn Clock>, devices: Vec<FakeDevice>) -> (Vec<Box<dyn CounterSource>>, Twin) {
+pub(in crate::agent) fn fake(clock: &Arc<dyn Clock>, devices: Vec<FakeDevice>) -> (Vec<Box<dyn CounterSource>>, Twin) {
     let twin = Twin(Arc::new(Mutex::new(devices.clone())));
     let devices = devices.iter().enumerate().map(|(i, d)| Device {
         id: format!("fake:{i}"),
@@ -101,7 +101,7 @@ pub(super) fn refreshes(seed: u64, period_ns: i64, jitter: f64, until_ns: i64) -
     all
 }
 
-pub(super) fn counter(seed: u64, period_ms: i64, jitter: f64, until_ns: i64) -> FakeDevice {
+pub(in crate::agent) fn counter(seed: u64, period_ms: i64, jitter: f64, until_ns: i64) -> FakeDevice {
     FakeDevice { refreshes_ns: refreshes(seed, period_ms * MS, jitter, until_ns), ..FakeDevice::default() }
 }
 

@@ -13,7 +13,7 @@ const LATE_NS: u64 = 1_000_000;
 pub(super) fn sentences(d: &Diagnosis) -> (Vec<String>, Vec<String>) {
     let (mut fine, mut fix) = (vec![d.environment.sentence()], Vec::new());
     let counters: Vec<&Seen> = d.seen.iter().filter(|s| s.is_counter).collect();
-    let healthy = counters.iter().filter(|s| s.examination.faults.is_empty()).count();
+    let healthy = counters.iter().filter(|s| s.examination.faults.is_empty() && s.edges > 0).count();
     match (counters.len(), healthy) {
         (0, _) => {
             fix.push("No device has an energy counter: joules come from power readings, several per cent off.".into())
@@ -64,6 +64,12 @@ pub(super) fn sentences(d: &Diagnosis) -> (Vec<String>, Vec<String>) {
     for seen in &d.seen {
         fix.extend(seen.examination.faults.iter().map(|fault| describe(seen, *fault)));
         fix.extend(disagreement(seen));
+        if seen.is_counter && seen.edges == 0 && seen.examination.faults.is_empty() {
+            fix.push(format!(
+                "{}: the counter did not move, and the device reports 0 W: it sleeps, or reports nothing.",
+                seen.device
+            ));
+        }
     }
     (fine, fix)
 }

@@ -68,23 +68,28 @@ fn footing(state: &State) -> String {
     format!("a read takes {} us (99 %: {} us), {} polls late", short(p50), short(p99), state.late_polls)
 }
 
-/// Draws everything; usable from 40 x 5 on.
+/// Draws everything; usable from 60 x 6 on.
 pub(super) fn draw(frame: &mut Frame, state: &mut State, elapsed_s: f64) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(2), Constraint::Min(2), Constraint::Length(2)]).areas(frame.area());
     frame.render_widget(Paragraph::new(Line::styled(heading(state, elapsed_s), Modifier::BOLD)), head);
     let rows_shown = usize::from(body.height.saturating_sub(1));
     state.scrolled = state.scrolled.min(state.meters.len().saturating_sub(rows_shown));
-    let widths = [20_u16, 22, 7, 9, 9, 6];
-    let fixed: u16 = widths.iter().map(|w| w + 1).sum();
-    // On 80 columns the names give way to the trend.
-    let (name, trend_width) = if body.width >= fixed + 12 { (22, body.width - fixed) } else { (12, 12) };
+    // Each column and the space behind it, without name and trend.
+    let fixed: u16 = [20_u16, 7, 9, 9, 6].iter().map(|w| w + 1).sum();
+    // On 80 columns the names give way to the trend, on fewer they go altogether.
+    let name = match body.width.saturating_sub(fixed) {
+        0..20 => 0,
+        20..40 => 12,
+        _ => 22,
+    };
+    let trend_width = body.width.saturating_sub(fixed + name + 1);
     let constraints = [20, name, 7, 9, 9, 6, trend_width].map(Constraint::Length);
     let rows = state.meters.iter().skip(state.scrolled).take(rows_shown).map(|meter| {
         let [id, label, watts, joules, refresh, errors] = cells(meter);
         let [watts, joules, refresh, errors] =
             [(watts, 7), (joules, 9), (refresh, 9), (errors, 6)].map(|(text, width)| format!("{text:>width$}"));
-        let label = shortened(&label, usize::from(name));
+        let label = if name == 0 { String::new() } else { shortened(&label, usize::from(name)) };
         Row::new([id, label, watts, joules, refresh, errors, trend(meter.trend.iter().copied(), trend_width.into())])
     });
     let header = HEADERS.iter().zip(["", "", "7", "9", "9", "6", ""]).map(|(header, width)| match width.parse() {
