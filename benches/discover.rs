@@ -21,8 +21,11 @@ const SEEDS: u64 = 3;
 /// Coefficients of the magnitude seen on A100s; those of replaced terms are scaled so that the term costs as much.
 const COEFFICIENTS: [f64; 8] = [0.037, 3e-12, 4e-13, 2.5e-10, 3e-12, 3e-10, 2e-10, 0.03];
 
-/// A hidden law: name, replacements in the built-in skeleton's file, exponents.
-const LAWS: [(&str, &[(&str, &str)], [f64; 4]); 4] = [
+/// What to replace in the built-in skeleton's file, and by what.
+type Changes = &'static [(&'static str, &'static str)];
+
+/// Hidden laws: name, changes, exponents.
+const LAWS: [(&str, Changes, [f64; 4]); 4] = [
     ("energylens", &[], [0.25, 0.15, -0.2, 0.4]),
     ("kv-by-input", &[("\"L^0.7*t*p*m*w\"", "\"t*p*m\""), ("\"K*B*ctx*m\"", "\"K*B*S*m\"")], [0.25, 0.15, -0.2, 0.4]),
     ("ring-and-host", &[("\"L*h*B*seq*t1\"", "\"L*h*B*seq*t1*t^-1\""), ("\"L*m*w\"", "\"B*m\"")], [0.1, 0.3, 0.2, 0.5]),
@@ -65,7 +68,7 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn new(changes: &[(&str, &str)], exponents: [f64; 4]) -> Self {
+    fn new(changes: Changes, exponents: [f64; 4]) -> Self {
         let base = Skeleton::default_for(Target::EnergyJ);
         let mut text = base.to_toml().expect("a skeleton is a file");
         for (from, to) in changes {
