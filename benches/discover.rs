@@ -2,11 +2,9 @@
 //! that of the true structure fitted to the same rows, and five times below a free-form search, in 60 s on two cores.
 //!
 //! The hidden laws are the energylens law and three of other structure: terms replaced, powers on other symbols. Energies
-//! of the held-out rows carry no noise. Run with `cargo bench --bench discover`; `-- DIRECTORY` also writes the rows and
-//! the figures there, for `scripts/compare_discovery.py`.
+//! of the held-out rows carry no noise. Run with `cargo bench --bench discover`; other tools on rows like these:
+//! `scripts/compare_discovery.py`.
 
-use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use energylens::dataset::{Dataset, Row};
@@ -15,7 +13,6 @@ use energylens::fit::{FitOptions, fit_model};
 use energylens::law::{Case, Scenario, Skeleton, Target, formula_line};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
 
 const ROWS: usize = 50;
 const HELD_OUT_ROWS: usize = 400;
@@ -24,8 +21,11 @@ const SEEDS: u64 = 3;
 /// Coefficients of the magnitude seen on A100s; those of replaced terms are scaled so that the term costs as much.
 const COEFFICIENTS: [f64; 8] = [0.037, 3e-12, 4e-13, 2.5e-10, 3e-12, 3e-10, 2e-10, 0.03];
 
-/// A hidden law: name, replacements in the built-in skeleton's file, exponents.
-const LAWS: [(&str, &[(&str, &str)], [f64; 4]); 4] = [
+/// What to replace in the built-in skeleton's file, and by what.
+type Changes = &'static [(&'static str, &'static str)];
+
+/// Hidden laws: name, changes, exponents.
+const LAWS: [(&str, Changes, [f64; 4]); 4] = [
     ("energylens", &[], [0.25, 0.15, -0.2, 0.4]),
     ("kv-by-input", &[("\"L^0.7*t*p*m*w\"", "\"t*p*m\""), ("\"K*B*ctx*m\"", "\"K*B*S*m\"")], [0.25, 0.15, -0.2, 0.4]),
     ("ring-and-host", &[("\"L*h*B*seq*t1\"", "\"L*h*B*seq*t1*t^-1\""), ("\"L*m*w\"", "\"B*m\"")], [0.1, 0.3, 0.2, 0.5]),
@@ -33,11 +33,6 @@ const LAWS: [(&str, &[(&str, &str)], [f64; 4]); 4] = [
 ];
 
 fn main() {
-    let directory = std::env::args().skip(1).find(|a| !a.starts_with('-')).map(PathBuf::from);
-    if let Some(directory) = &directory {
-        std::fs::create_dir_all(directory).expect("the directory can be made");
-    }
-    let mut figures = Vec::new();
     println!("law            seed   true  found  ratio  parameters  free form  seconds (found, free form)");
     for (name, changes, exponents) in LAWS {
         for seed in 0..SEEDS {
@@ -62,15 +57,6 @@ fn main() {
                 100.0 * free_mape,
                 formula_line(&best.skeleton)
             );
-            figures.push(json!({
-                "law": name, "seed": seed, "true_mape": truth, "discover_mape": ours, "discover_s": found_s,
-                "free_form_mape": free_mape, "free_form_s": free_s, "candidates": found.evaluations,
-            }));
-            if let Some(directory) = &directory {
-                write(directory, &format!("{name}-{seed}-train.csv"), &csv(&train));
-                write(directory, &format!("{name}-{seed}-test.csv"), &csv(&test));
-                write(directory, "figures.json", &serde_json::to_string_pretty(&figures).expect("figures are JSON"));
-            }
         }
     }
 }
@@ -82,7 +68,7 @@ struct Hidden {
 }
 
 impl Hidden {
-    fn new(changes: &[(&str, &str)], exponents: [f64; 4]) -> Self {
+    fn new(changes: Changes, exponents: [f64; 4]) -> Self {
         let base = Skeleton::default_for(Target::EnergyJ);
         let mut text = base.to_toml().expect("a skeleton is a file");
         for (from, to) in changes {
@@ -151,30 +137,4 @@ fn error(skeleton: &Skeleton, train: &Dataset, test: &Dataset) -> f64 {
     let off =
         |row: &Row| (law.contributions(&case(row)).iter().sum::<f64>() / row.energy_j.expect("energy") - 1.0).abs();
     test.rows.iter().map(off).sum::<f64>() / test.rows.len() as f64
-}
-
-/// What a tool without a card needs, with the waves worked out for it.
-fn csv(data: &Dataset) -> String {
-    let mut text =
-        "tensor_parallel,pipeline_parallel,batch_size,input_tokens,output_tokens,waves,energy_j\n".to_owned();
-    for row in &data.rows {
-        let case = case(row);
-        writeln!(
-            text,
-            "{},{},{},{},{},{},{}",
-            row.tensor_parallel,
-            row.pipeline_parallel,
-            row.batch_size,
-            case.input_tokens,
-            row.output_tokens,
-            case.waves(),
-            row.energy_j.expect("energy")
-        )
-        .expect("text grows");
-    }
-    text
-}
-
-fn write(directory: &Path, name: &str, text: &str) {
-    std::fs::write(directory.join(name), text).expect("the directory is writable");
 }

@@ -23,6 +23,9 @@ use super::{Outcome, output};
 /// A search of a part or a resample carries out this share of the generations: it looks for much less.
 const PART_SHARE: u64 = 3;
 
+/// Parts whose shares are shown side by side.
+const SHARES: usize = 8;
+
 /// Search for the structure of the law: a front of skeletons from small to accurate, and the one to believe.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:  energylens discover rows.csv -o model.json --skeleton-out found.toml
@@ -262,6 +265,8 @@ fn describe_stability(found: &Stability) -> anyhow::Result<String> {
         writeln!(text, "  left out: {name} has {rows} rows")?;
     }
     let resamples = found.parts.len() - shown.len();
+    // More columns are not read; scenarios are listed last, and stand in full in the JSON.
+    let shown: Vec<(usize, &Part)> = shown.into_iter().take(SHARES).collect();
     let mut headers = vec!["share of energy by part".to_owned()];
     headers.extend((1..=shown.len()).map(|n| n.to_string()));
     headers.extend([format!("in {resamples} resamples"), "coefficient".to_owned(), "commonest shape".to_owned()]);

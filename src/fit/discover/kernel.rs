@@ -176,10 +176,11 @@ impl<'a> Form<'a> {
                 .collect();
             let start: Vec<bool> = best.0.iter().map(|v| *v > 0.0).collect();
             let next = judge(self.solve(&design, &weighted, at.sigma, &start));
-            if !(next.3 < best.3) {
+            let gain = best.3 - next.3;
+            if gain.is_nan() || gain <= 0.0 {
                 break;
             }
-            let settled = best.3 - next.3 < 1e-6 * next.3;
+            let settled = gain < 1e-6 * next.3;
             best = next;
             if settled {
                 break;

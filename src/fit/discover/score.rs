@@ -1,26 +1,29 @@
 //! What a candidate is worth: its error on rows that it was not fitted to, over folds of whole workloads.
 
 use super::genome::Genome;
-use super::ground::{FOLDS, Ground};
+use super::ground::{FOLDS, Ground, Scope};
 use super::kernel::{Form, Numbers, rho};
 
 /// Log error from which a held-out row counts linearly: one wild row must not choose the law.
 const SCORE_KNEE: f64 = 0.25;
 
+/// Rows to learn from and rows held out.
+type Fold = (Vec<usize>, Vec<usize>);
+
 /// The folds of every scope for one dealing.
 pub(super) struct Dealing {
-    /// Per scope: rows to learn from and rows held out, fold by fold.
-    folds: Vec<Vec<(Vec<usize>, Vec<usize>)>>,
+    /// Per scope, fold by fold.
+    folds: Vec<Vec<Fold>>,
     all: Vec<Vec<usize>>,
 }
 
 impl Dealing {
     pub(super) fn new(ground: &Ground, seed: u64) -> Self {
-        let deal = |scope: &super::ground::Scope| {
+        let deal = |scope: &Scope| {
             let folds = scope.folds(seed);
             let side = |fold: usize| (0..folds.len()).partition(|i| folds.get(*i) != Some(&fold));
             let sides = (0..FOLDS).map(side);
-            sides.filter(|(learn, held): &(Vec<usize>, Vec<usize>)| !held.is_empty() && !learn.is_empty()).collect()
+            sides.filter(|(learn, held): &Fold| !held.is_empty() && !learn.is_empty()).collect()
         };
         Self {
             folds: ground.scopes.iter().map(deal).collect(),
@@ -39,7 +42,7 @@ pub(super) struct Trained {
 /// Fits a candidate to all rows.
 pub(super) fn train(ground: &Ground, genome: &Genome, dealing: &Dealing) -> Trained {
     let mut sum = 0.0;
-    let fit = |(scope, rows): (&super::ground::Scope, &Vec<usize>)| {
+    let fit = |(scope, rows): (&Scope, &Vec<usize>)| {
         let form = Form::new(ground, scope, genome);
         let numbers = form.fit(rows);
         sum += form.residuals(&numbers, rows).iter().map(|r| rho(*r, SCORE_KNEE)).sum::<f64>();
@@ -51,7 +54,7 @@ pub(super) fn train(ground: &Ground, genome: &Genome, dealing: &Dealing) -> Trai
 
 /// Held-out log errors: one list per scope, in the order of its rows.
 pub(super) fn held_out(ground: &Ground, genome: &Genome, dealing: &Dealing, numbers: &[Numbers]) -> Vec<Vec<f64>> {
-    let judge = |((scope, folds), near): ((&super::ground::Scope, &Vec<(Vec<usize>, Vec<usize>)>), &Numbers)| {
+    let judge = |((scope, folds), near): ((&Scope, &Vec<Fold>), &Numbers)| {
         let form = Form::new(ground, scope, genome);
         let mut errors = vec![0.0; scope.rows()];
         for (learn, held) in folds {

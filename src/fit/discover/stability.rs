@@ -16,9 +16,10 @@ use crate::card::ModelCard;
 use crate::dataset::{Dataset, Row};
 use crate::fit::{Error, FitOptions, fit_model, split};
 use crate::law::{Skeleton, Target, Term};
+use crate::schema::Phase;
 
 /// Rows below which a part is not searched: a dozen parameters need more than a dozen rows.
-const SMALLEST_PART: usize = 24;
+const SMALLEST_PART: usize = 20;
 
 /// By what rows are divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -116,7 +117,7 @@ pub fn stability(
     let (divided, too_small) = divide(dataset);
     let drawn =
         (0..resamples).map(|i| (PartKind::Resample, format!("resample {}", i + 1), resample(dataset, options.seed, i)));
-    let pieces: Vec<(PartKind, String, Vec<Row>)> = divided.into_iter().chain(drawn).collect();
+    let pieces: Pieces = divided.into_iter().chain(drawn).collect();
     let total = pieces.len();
     let mut parts = Vec::new();
     if let Some(best) = whole.best() {
@@ -158,6 +159,8 @@ pub fn stability(
 }
 
 type Pieces = Vec<(PartKind, String, Vec<Row>)>;
+/// The part that a row belongs to.
+type Label<'a> = &'a dyn Fn(&Row) -> String;
 
 /// Parts by architecture, hardware and scenario. A division into one part says nothing and is left out.
 fn divide(dataset: &Dataset) -> (Pieces, Vec<(String, usize)>) {
@@ -166,7 +169,7 @@ fn divide(dataset: &Dataset) -> (Pieces, Vec<(String, usize)>) {
         let of_card = || ModelCard::builtin(&row.model).map(|c| c.architecture.to_string());
         own.or_else(of_card).unwrap_or_else(|| "architecture unknown".to_owned())
     };
-    let labels: [(PartKind, &dyn Fn(&Row) -> String); 3] = [
+    let labels: [(PartKind, Label<'_>); 3] = [
         (PartKind::Architecture, &architecture),
         (PartKind::Hardware, &|row: &Row| row.gpu_model.clone()),
         (PartKind::Scenario, &|row: &Row| row.scenario_key()),
@@ -183,10 +186,12 @@ fn divide(dataset: &Dataset) -> (Pieces, Vec<(String, usize)>) {
         for (name, rows) in parts {
             // Hardware that comes with one scenario each is divided once.
             let twin = found.iter().any(|(_, _, other)| *other == rows);
-            match rows.len() >= SMALLEST_PART {
+            // The fit leaves decode rows out where it has their whole batches.
+            let fitted = rows.iter().filter(|r| r.phase != Phase::Decode).count();
+            match fitted >= SMALLEST_PART {
                 _ if twin => {}
                 true => found.push((kind, name, rows)),
-                false => too_small.push((name, rows.len())),
+                false => too_small.push((name, fitted)),
             }
         }
     }
