@@ -286,9 +286,10 @@ fn the_laws_own_problem_ends_where_scipy_ends() {
                 assert!((found - theirs).abs() < 1e-6, "{name}: exponents {end:?}, theirs {a:?}");
             }
             for ((found, theirs), usual) in inner.coefficients.iter().zip(k).zip(COEFFICIENTS) {
-                // The least certain of them, known to 15 %, moves ten times as far as the exponents that it trades with.
+                // The least certain of them is known to 15 %. It trades with exponents and with the ridge that lets
+                // columns share; what is predicted is the same, as said above.
                 let off = (found - theirs).abs() / theirs.max(usual);
-                assert!(off < 1e-5, "{name}: {found} is not {theirs}, off by {off:e}");
+                assert!(off < 1e-4, "{name}: {found} is not {theirs}, off by {off:e}");
             }
         }
     }
