@@ -139,7 +139,7 @@ fn resets_backward_steps_and_wraps_are_handed_on_raw() {
         let (mut last, mut fell) = (uj(source.read(0)), false);
         while !fell {
             let now = uj(source.read(0));
-            assert!(now < 40_000_000 && now % 10_000_000 == 0, "{library:?}: {now}");
+            assert!(now < 40_000_000 && now.is_multiple_of(10_000_000), "{library:?}: {now}");
             fell = now < last;
             last = now;
         }
