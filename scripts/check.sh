@@ -25,8 +25,12 @@ need_file() { # need_file FILE PACKAGES: the same where FILE is missing; without
 }
 
 need cc build-essential
+# Checks the service's unit; installing it starts nothing.
+need_file /usr/bin/systemd-analyze systemd
 # Intel's interface: the stub is held against the header, and the real loader is loaded.
 need_file /usr/include/level_zero/zes_api.h 'libze1 libze-dev'
+# AMD's older library: the stub is held against the header, and the real library is loaded.
+need_file /usr/include/rocm_smi/rocm_smi.h 'librocm-smi64-1 librocm-smi-dev'
 command -v cargo >/dev/null || { echo 'cargo is missing: install a Rust toolchain with rustup first' >&2; exit 1; }
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -36,6 +40,9 @@ cargo fmt --check
 
 say 'lints'
 cargo clippy --locked --all-targets -- -D warnings
+
+say 'driver interfaces'
+bash scripts/check_abi.sh
 
 say 'tests'
 cargo test --locked

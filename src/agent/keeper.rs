@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::error::{Error, Result};
 use super::keeping::Keeping;
+use super::notices::Notices;
 use super::pausing::PauseLog;
 use super::recording::Recording;
-use super::remarks::Remarks;
 use super::retention::{FreeBytes, Retention, free_bytes, refusal};
 use super::writer::{RowKind, TableWriter};
 use crate::clock::{Clock, ClockAnchor};
@@ -22,7 +22,7 @@ const SEAL_AGAIN_NS: i64 = 30_000_000_000;
 pub(super) struct KeeperOptions {
     pub(super) keeping: Keeping,
     pub(super) segment_rows: u64,
-    pub(super) remarks: Remarks,
+    pub(super) notices: Notices,
     /// The anchor of the metadata is the time line's own, as under virtual time, and not to be taken anew.
     pub(super) keeps_anchor: bool,
 }
@@ -131,15 +131,15 @@ impl Keeper {
         self.retain(now_ns);
         if let Err(e) = self.write() {
             self.errors += 1;
-            let reason = e.to_string();
-            self.pauses.failed(now_ns, self.lost_rows(summary), &reason, &self.options.remarks);
+            let reason = in_one_line(&e);
+            self.pauses.failed(now_ns, self.lost_rows(summary), &reason, &self.options.notices);
             self.last_error = Some(reason);
             if let Some(retention) = &mut self.retention {
                 retention.hurry();
             }
             return Err(e);
         }
-        self.pauses.succeeded(now_ns, self.lost_rows(summary), &self.options.remarks);
+        self.pauses.succeeded(now_ns, self.lost_rows(summary), &self.options.notices);
         self.rotate(now_ns);
         // A segment that could not be sealed is not lost: it is tried again, and its spool can be read meanwhile.
         let _ = self.seal(now_ns, summary);
@@ -196,7 +196,7 @@ impl Keeper {
         }
         let sealed = self.seal(self.clock.now(), summary);
         if let (Ok(()), Some(latest)) = (&sealed, self.files.last()) {
-            self.options.remarks.say(format!("sealed {} as asked; going on in a new segment", latest.display()));
+            self.options.notices.say(format!("sealed {} as asked; going on in a new segment", latest.display()));
         }
         written.and(sealed)
     }
@@ -221,8 +221,11 @@ impl Keeper {
         if let Err(e) = &sealed {
             self.next_sealing_ns = now_ns + SEAL_AGAIN_NS;
             self.errors += 1;
-            let reason = format!("a segment cannot be sealed yet, its spool is whole: {e}");
-            self.options.remarks.say(reason.clone());
+            let reason = format!("a segment cannot be sealed yet, its spool is whole: {}", in_one_line(e));
+            // Tried again and again; told once.
+            if self.last_error.as_ref() != Some(&reason) {
+                self.options.notices.say(reason.clone());
+            }
             self.last_error = Some(reason);
         } else {
             self.next_sealing_ns = i64::MIN;
@@ -237,7 +240,7 @@ impl Keeper {
         let unix_now_ns = self.unix_now_ns();
         let unsealed = self.samples.unsealed_bytes() + self.telemetry.unsealed_bytes();
         if let Some(retention) = &mut self.retention {
-            retention.look(now_ns, unix_now_ns, unsealed, &self.options.remarks);
+            retention.look(now_ns, unix_now_ns, unsealed, &self.options.notices);
         }
     }
 
@@ -261,7 +264,7 @@ impl Keeper {
             let rows = self.samples.waiting() + left_rows;
             self.flush(summary).map_err(|source| Error::Unwritten { rows, source })?;
         }
-        self.pauses.end(self.clock.now(), self.lost_rows(summary), &self.options.remarks);
+        self.pauses.end(self.clock.now(), self.lost_rows(summary), &self.options.notices);
         self.samples.end_segment();
         self.telemetry.end_segment();
         self.next_sealing_ns = i64::MIN;
@@ -289,6 +292,20 @@ impl Keeper {
     pub(super) fn limit_room(&mut self, bytes: u64) {
         self.samples.limit_room(bytes);
     }
+}
+
+/// An error with its causes, for a reader who sees nothing else of it.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(text.trim()) {
+            line.push_str(&format!(" ({text})"));
+        }
+        cause = error.source();
+    }
+    line
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::job::JobWatch;
-use super::remarks::Remarks;
+use super::notices::Notices;
 use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
 use super::schedule::step_ns;
@@ -73,7 +73,7 @@ pub(super) struct Lanes {
     pub(super) stop: Arc<AtomicBool>,
     /// Doublings of the poll distance that the budget asks for.
     pub(super) doublings: AtomicU32,
-    pub(super) remarks: Remarks,
+    pub(super) notices: Notices,
     pub(super) jobs: JobWatch,
     standing: Standing,
     /// Weak: a lane that hangs for ever must not keep the writer waiting for its rows.
@@ -91,7 +91,7 @@ impl Lanes {
         standing: Standing,
         ring: Weak<RingWriter<SampleRow>>,
         stop: Arc<AtomicBool>,
-        remarks: Remarks,
+        notices: Notices,
     ) -> Self {
         let slot = |station: Station| Slot {
             in_flight: station.in_flight(),
@@ -105,7 +105,7 @@ impl Lanes {
             slots: stations.into_iter().map(slot).collect(),
             stop,
             doublings: AtomicU32::new(0),
-            remarks,
+            notices,
             jobs: JobWatch::default(),
             standing,
             ring,
@@ -199,7 +199,7 @@ impl Lanes {
         match self.start_lane(&mut registry, lane, others.into_iter()) {
             Ok(new) if registry.home == Some(lane) => registry.home = Some(new),
             Ok(_) => {}
-            Err(e) => self.remarks.say(format!("cannot start a thread to go on beside a driver call that hangs: {e}")),
+            Err(e) => self.notices.say(format!("cannot start a thread to go on beside a driver call that hangs: {e}")),
         }
     }
 
@@ -215,7 +215,7 @@ impl Lanes {
         }
         match self.start_lane(registry, lane, others.into_iter()) {
             Ok(new) => registry.home = registry.home.or(Some(new)),
-            Err(e) => self.remarks.say(format!("cannot start a thread in place of one that crashed: {e}")),
+            Err(e) => self.notices.say(format!("cannot start a thread in place of one that crashed: {e}")),
         }
     }
 
@@ -239,7 +239,7 @@ impl Lanes {
             }
             let mut registry = self.registry();
             if let Err(e) = self.start_lane(&mut registry, lane, std::iter::once(slot)) {
-                return self.remarks.say(format!("cannot start a thread for a slow source: {e}"));
+                return self.notices.say(format!("cannot start a thread for a slow source: {e}"));
             }
             if let Some(slot) = self.slots.get(slot) {
                 slot.departures.fetch_add(1, Ordering::Relaxed);
@@ -301,7 +301,7 @@ enum Polled {
 fn run_lane(lanes: &Arc<Lanes>, id: usize, cpu_ns: &AtomicU64) {
     // Whoever starts a lane holds this until it has given the lane its sources.
     drop(lanes.registry());
-    lanes.standing.apply().into_iter().for_each(|refused| lanes.remarks.say(refused));
+    lanes.standing.apply().into_iter().for_each(|refused| lanes.notices.say(refused));
     let mut held: Vec<Held> = Vec::new();
     let mut seen_moves = u64::MAX;
     let mut calm_since_ns = lanes.clock.now();
@@ -460,7 +460,7 @@ mod tests {
             Standing::default(),
             ring,
             Arc::default(),
-            Remarks::default(),
+            Notices::default(),
         );
         (0..count).for_each(|slot| assert!(lanes.give(slot, NOBODY, usize::from(slot + 1 == count))));
         lanes.registry().home = Some(0);

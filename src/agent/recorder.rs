@@ -12,8 +12,8 @@ use super::job::JobWatch;
 use super::keeper::{Keeper, KeeperOptions};
 use super::keeping::Keeping;
 use super::lanes::Lanes;
+use super::notices::Notices;
 use super::recording::Recording;
-use super::remarks::Remarks;
 use super::ring::{LostCount, RingReader, RingWriter, ring};
 use super::sampler::{Sampler, SamplerOptions, stations};
 use super::standing::Standing;
@@ -50,9 +50,10 @@ pub struct RecorderOptions {
     pub keeping: Keeping,
     /// How often each device is asked for its telemetry; `None` never.
     pub telemetry_every: Option<Duration>,
-    /// Where the recording says what happens while it goes on.
-    pub remarks: Remarks,
 }
+
+/// How often telemetry is read, ns, and where it goes.
+type TelemetrySink = (i64, Arc<RingWriter<TelemetryRow>>);
 
 /// Telemetry rows that may wait for the writer: two minutes of eight devices.
 const TELEMETRY_RING_ROWS: usize = 1_024;
@@ -71,7 +72,6 @@ impl Default for RecorderOptions {
             segment_rows: 1 << 20,
             keeping: Keeping::default(),
             telemetry_every: None,
-            remarks: Remarks::default(),
         }
     }
 }
@@ -87,24 +87,21 @@ impl RecorderOptions {
         }
     }
 
-    fn keeper(&self) -> KeeperOptions {
+    fn keeper(&self, notices: &Notices) -> KeeperOptions {
         KeeperOptions {
             keeping: self.keeping,
             segment_rows: self.segment_rows,
-            remarks: self.remarks.clone(),
+            notices: notices.clone(),
             keeps_anchor: self.anchor.is_some(),
         }
     }
 
-    fn telemetry_every_ns(&self) -> Option<i64> {
-        self.telemetry_every.map(|every| i64::try_from(every.as_nanos()).unwrap_or(i64::MAX))
+    /// How often telemetry is read and where it goes, if it is asked for; what comes out of it in any case.
+    fn telemetry(&self) -> (Option<TelemetrySink>, RingReader<TelemetryRow>) {
+        let (sink, rows) = ring(TELEMETRY_RING_ROWS);
+        let every_ns = self.telemetry_every.map(|every| i64::try_from(every.as_nanos()).unwrap_or(i64::MAX));
+        (every_ns.map(|every_ns| (every_ns, Arc::new(sink))), rows)
     }
-}
-
-/// Both ends; the ring is there even if nobody writes to it.
-fn telemetry_ring() -> (Arc<RingWriter<TelemetryRow>>, RingReader<TelemetryRow>) {
-    let (sink, rows) = ring(TELEMETRY_RING_ROWS);
-    (Arc::new(sink), rows)
 }
 
 fn summary(sampler: &Sampler, host: &str, t_begin_mono_ns: i64, now_ns: i64) -> Recording {
@@ -134,13 +131,12 @@ impl VirtualRecorder {
     ) -> Result<Self> {
         let t_begin_mono_ns = clock.now();
         let sampler = Sampler::new(sources, clock.clone(), options.sampler);
-        let (sink, telemetry) = telemetry_ring();
-        let sampler = match options.telemetry_every_ns() {
-            Some(every_ns) => sampler.with_telemetry(every_ns, &sink),
-            None => sampler,
+        let (sampler, telemetry) = match options.telemetry() {
+            (Some((every_ns, sink)), rows) => (sampler.with_telemetry(every_ns, &sink), rows),
+            (None, rows) => (sampler, rows),
         };
         let meta = options.metadata(sampler.devices(), clock.as_ref());
-        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper())?;
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper(&Notices::default()))?;
         Ok(Self { sampler, telemetry, keeper, clock, host: options.host, t_begin_mono_ns })
     }
 
@@ -175,7 +171,7 @@ pub struct Recorder {
     writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
-    remarks: Remarks,
+    notices: Notices,
     shared: Arc<Mutex<Recording>>,
     lost: LostCount,
 }
@@ -191,16 +187,17 @@ impl Recorder {
     ) -> Result<Self> {
         let begin = clock.now();
         let mut stations = stations(sources, &options.sampler, begin);
-        let (sink, telemetry) = telemetry_ring();
-        if let Some(every_ns) = options.telemetry_every_ns() {
+        let (sink, telemetry) = options.telemetry();
+        if let Some((every_ns, sink)) = sink {
             stations.iter_mut().for_each(|station| station.set_telemetry(every_ns, begin, &sink));
         }
         let devices = stations.iter().flat_map(Station::devices).cloned().collect();
         let meta = options.metadata(devices, clock.as_ref());
-        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper())?;
+        let notices = Notices::default();
+        let keeper = Keeper::create(dir, meta, clock.clone(), options.keeper(&notices))?;
         let (ring_in, samples) = ring(options.ring_rows.max(1));
-        let (ring_in, rings) = (Arc::new(ring_in), Rings { samples, telemetry });
-        let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
+        let rings = Rings { samples, telemetry };
+        let ring_in = Arc::new(ring_in);
         let lanes = Lanes::new(
             stations,
             clock,
@@ -208,19 +205,20 @@ impl Recorder {
             options.standing,
             Arc::downgrade(&ring_in),
             stop.clone(),
-            options.remarks.clone(),
+            notices.clone(),
         );
         let lanes = Arc::new(lanes.labelling(options.jobs));
         let nothing_yet = Recording { host: options.host.clone(), t_begin_mono_ns: begin, ..Recording::default() };
         let shared = Arc::new(Mutex::new(Recording { t_end_mono_ns: begin, ..nothing_yet }));
         let supervisor = Supervisor::new(lanes.clone(), shared.clone(), ring_in, options.host, begin);
         lanes.start().map_err(|source| Error::Thread { thread: "sampler", source })?;
+        let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
         let mut recorder = Self {
             supervisor: None,
             writer: None,
             stop,
             reopen: orders.reopen.clone(),
-            remarks: options.remarks,
+            notices,
             shared: shared.clone(),
             lost: rings.samples.lost_count(),
         };
@@ -252,8 +250,8 @@ impl Recorder {
     }
 
     /// What happened since this was last asked that somebody should know now: sentences, oldest first.
-    pub fn take_remarks(&self) -> Vec<String> {
-        self.remarks.take()
+    pub fn take_notices(&self) -> Vec<String> {
+        self.notices.take()
     }
 
     /// Has the writer seal what there is and go on in new segments, soon: for whoever wants to take the file.

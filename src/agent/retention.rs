@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keeping::Keeping;
+use super::notices::Notices;
 use super::recording::Removed;
-use super::remarks::Remarks;
 use crate::schema::{SAMPLES, TELEMETRY, Table};
 use crate::store::{self, Inventory, OwnSegment};
 
@@ -34,6 +34,8 @@ pub(super) struct Retention {
     next_look_ns: i64,
     next_free_ns: i64,
     lacks_space: Option<String>,
+    /// The latest look failed; that was told.
+    cannot_look: bool,
     removed: Removed,
 }
 
@@ -48,6 +50,7 @@ impl Retention {
             next_look_ns: i64::MIN,
             next_free_ns: i64::MIN,
             lacks_space: None,
+            cannot_look: false,
             removed: Removed::default(),
         }
     }
@@ -69,7 +72,7 @@ impl Retention {
     }
 
     /// Removes what has to go, if it is time to look. `unsealed_bytes` are on disk too and count, but stay.
-    pub(super) fn look(&mut self, now_ns: i64, now_unix_ns: i64, unsealed_bytes: u64, remarks: &Remarks) {
+    pub(super) fn look(&mut self, now_ns: i64, now_unix_ns: i64, unsealed_bytes: u64, notices: &Notices) {
         if !self.keeping.removes() {
             return;
         }
@@ -90,8 +93,15 @@ impl Retention {
         }
         self.next_look_ns = now_ns + LOOK_EVERY_NS;
         match self.inventory.look() {
-            Ok(segments) => self.remove(&segments, now_unix_ns, unsealed_bytes, free, remarks),
-            Err(e) => remarks.say(format!("retention cannot look: {e}")),
+            Ok(segments) => {
+                self.cannot_look = false;
+                self.remove(&segments, now_unix_ns, unsealed_bytes, free, notices);
+            }
+            Err(e) => {
+                if !std::mem::replace(&mut self.cannot_look, true) {
+                    notices.say(format!("nothing can be removed for now: {e}"));
+                }
+            }
         }
     }
 
@@ -101,7 +111,7 @@ impl Retention {
         now_unix_ns: i64,
         unsealed_bytes: u64,
         mut free: Option<u64>,
-        remarks: &Remarks,
+        notices: &Notices,
     ) {
         let oldest_unix_ns = self.keeping.keep_for.map_or(i64::MIN, |age| before(now_unix_ns, age));
         let most_bytes = self.keeping.keep_bytes.unwrap_or(u64::MAX);
@@ -126,14 +136,14 @@ impl Retention {
                     // Asked again only at the next look: file systems free space late.
                     free = free.map(|free| free.saturating_add(segment.bytes));
                 }
-                Err(e) => remarks.say(format!("retention: {e}")),
+                Err(e) => notices.say(format!("a sealed segment stays although it should go: {e}")),
             }
         }
         if gone.files > 0 {
             self.removed.files += gone.files;
             self.removed.bytes += gone.bytes;
             let mib = gone.bytes as f64 / f64::from(1 << 20);
-            remarks.say(format!("removed {} sealed segments, {mib:.1} MiB: {why}", gone.files));
+            notices.say(format!("removed {} sealed segments, {mib:.1} MiB: {why}", gone.files));
         }
         self.lacks_space = free.filter(|free| *free < least_free).map(|free| {
             format!(

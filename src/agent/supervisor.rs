@@ -109,7 +109,7 @@ impl Supervisor {
             self.ended_lanes_cpu_ns += ended.cpu_ns.load(Ordering::Relaxed);
             if ended.thread.join().is_err() {
                 self.crashes += 1;
-                lanes.remarks.say("a reader has crashed; its device is not read again, the others go on".to_owned());
+                lanes.notices.say("a reader has crashed; its device is not read again, the others go on".to_owned());
                 lanes.bury(&mut registry, ended.id);
             }
         }
@@ -122,7 +122,7 @@ impl Supervisor {
             let Some((device, since_ns)) = self.in_flight(slot) else {
                 if let Some(Some(since_ns)) = self.told.get_mut(slot).map(Option::take) {
                     let after_s = (now_ns - since_ns) as f64 / NS_PER_S;
-                    self.lanes.remarks.say(format!("a driver that hung answered again after about {after_s:.1} s"));
+                    self.lanes.notices.say(format!("a driver that hung answered again after about {after_s:.1} s"));
                 }
                 continue;
             };
@@ -131,7 +131,7 @@ impl Supervisor {
             }
             let is_told = self.told.get(slot).copied().flatten() == Some(since_ns);
             if now_ns - since_ns > TELL_AFTER_NS && !is_told {
-                self.lanes.remarks.say(format!(
+                self.lanes.notices.say(format!(
                     "{} has not answered for {:.1} s; all other sources go on without it",
                     self.device_name(slot, device),
                     (now_ns - since_ns) as f64 / NS_PER_S
@@ -165,7 +165,7 @@ impl Supervisor {
         let cpu_s = self.cpu_s();
         if let Some(budget) = &mut self.budget {
             if let Some(said) = budget.observe(now_ns, cpu_s) {
-                self.lanes.remarks.say(said);
+                self.lanes.notices.say(said);
             }
             self.lanes.doublings.store(budget.doublings(), Ordering::Relaxed);
         }
@@ -218,7 +218,7 @@ impl Supervisor {
                     if let Some((device, _)) = self.in_flight(slot) {
                         let name = self.device_name(slot, device);
                         self.lanes
-                            .remarks
+                            .notices
                             .say(format!("{name} still hangs in its driver; the recording ends without it"));
                     }
                 }

@@ -6,10 +6,12 @@
 mod agent;
 mod cards;
 mod demo;
+mod discover;
 mod doctor;
 mod fit;
 mod hints;
 mod import;
+mod keeping;
 mod laws;
 mod mark;
 mod output;
@@ -20,6 +22,7 @@ mod record;
 mod report;
 mod run;
 mod service;
+mod signals;
 mod sources;
 mod tables;
 mod top;
@@ -74,6 +77,7 @@ enum Verb {
     Run(run::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
+    Discover(discover::Arguments),
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
@@ -96,6 +100,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
+        Verb::Discover(a) => discover::run(&a),
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
-    let stop = agent::stop_on_signal()?;
+    let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop)?;
     let (runs, data) = (&conducted.runs, &conducted.dataset);
     output::remark(data, &[]);

@@ -11,12 +11,18 @@ use energylens::store::read_trace;
 /// Where counters are looked for.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArguments {
-    /// Read only these: nvml, intel, rapl, hwmon, cray, replay, or sim, which needs no hardware.
+    /// Read only these: nvml, amd, intel, rapl, hwmon, cray, replay, or sim, which needs no hardware.
     #[arg(long, value_delimiter = ',')]
     sources: Vec<SourceKind>,
     /// NVML's library, where the loader does not find it.
     #[arg(long, hide_short_help = true)]
     nvml_library: Option<PathBuf>,
+    /// AMD SMI's library, where the loader does not find it.
+    #[arg(long, hide_short_help = true)]
+    amd_smi_library: Option<PathBuf>,
+    /// ROCm SMI's library, where the loader does not find it.
+    #[arg(long, hide_short_help = true)]
+    rocm_smi_library: Option<PathBuf>,
     /// Level Zero's loader, where the system's loader does not find it.
     #[arg(long, hide_short_help = true)]
     level_zero_library: Option<PathBuf>,
@@ -42,6 +48,8 @@ impl SourceArguments {
         Ok(detect(&DetectOptions {
             kinds: self.sources.clone(),
             nvml_library: self.nvml_library.clone(),
+            amd_smi_library: self.amd_smi_library.clone(),
+            rocm_smi_library: self.rocm_smi_library.clone(),
             level_zero_library: self.level_zero_library.clone(),
             sysfs_root: self.sysfs_root.clone().unwrap_or(defaults.sysfs_root),
             replay: replay.transpose()?,

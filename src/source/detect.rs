@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::cray::CraySource;
 use super::rapl::RaplSource;
 use super::replay::{ReplaySource, Trace};
-use super::{CounterSource, Device, Scope, hwmon, level_zero, nvml, sim};
+use super::{CounterSource, Device, Scope, amd, hwmon, level_zero, nvml, sim};
 use crate::clock::{Clock, SystemClock};
 use crate::schema::EnergySource;
 
@@ -21,6 +21,8 @@ use crate::schema::EnergySource;
 pub enum SourceKind {
     /// NVIDIA GPUs.
     Nvml,
+    /// AMD GPUs.
+    Amd,
     /// Intel GPUs through Level Zero.
     Intel,
     /// CPU packages and their memory through powercap.
@@ -38,12 +40,13 @@ pub enum SourceKind {
 impl SourceKind {
     /// Every kind.
     pub const ALL: &'static [Self] =
-        &[Self::Nvml, Self::Intel, Self::Rapl, Self::Hwmon, Self::Cray, Self::Replay, Self::Sim];
+        &[Self::Nvml, Self::Amd, Self::Intel, Self::Rapl, Self::Hwmon, Self::Cray, Self::Replay, Self::Sim];
 
     /// The name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nvml => "nvml",
+            Self::Amd => "amd",
             Self::Intel => "intel",
             Self::Rapl => "rapl",
             Self::Hwmon => "hwmon",
@@ -72,6 +75,10 @@ pub struct DetectOptions {
     pub kinds: Vec<SourceKind>,
     /// NVML's library; `None` lets the loader find it.
     pub nvml_library: Option<PathBuf>,
+    /// AMD SMI; `None` lets the loader find it where there is an AMD card.
+    pub amd_smi_library: Option<PathBuf>,
+    /// ROCm SMI; `None` lets the loader find it where there is an AMD card.
+    pub rocm_smi_library: Option<PathBuf>,
     /// Level Zero's loader; `None` lets the system's loader find it.
     pub level_zero_library: Option<PathBuf>,
     /// What stands for `/sys`.
@@ -87,6 +94,8 @@ impl Default for DetectOptions {
         Self {
             kinds: Vec::new(),
             nvml_library: None,
+            amd_smi_library: None,
+            rocm_smi_library: None,
             level_zero_library: None,
             sysfs_root: PathBuf::from("/sys"),
             replay: None,
@@ -180,6 +189,7 @@ type Probe = fn(&DetectOptions, &mut Detection);
 /// (`hwmon` leaves out the cards that Level Zero reads).
 const PROBES: &[(SourceKind, Probe)] = &[
     (SourceKind::Nvml, nvml),
+    (SourceKind::Amd, amd),
     (SourceKind::Intel, intel),
     (SourceKind::Rapl, rapl),
     (SourceKind::Hwmon, hwmon),
@@ -202,12 +212,33 @@ pub fn detect(options: &DetectOptions) -> Detection {
 fn nvml(options: &DetectOptions, detection: &mut Detection) {
     match nvml::open(options.nvml_library.as_deref()) {
         Ok(opened) => {
-            detection.driver = opened.driver_version.map(|version| format!("NVIDIA {version}"));
+            if let Some(version) = opened.driver_version {
+                detection.add_driver(&format!("NVIDIA {version}"));
+            }
             let devices: Vec<_> = opened.sources.iter().flat_map(|source| source.devices().to_vec()).collect();
             detection.report.push(usable("NVIDIA GPUs (NVML)", &devices, &opened.notes));
-            detection.found.extend(opened.sources.into_iter().map(|source| Box::new(source) as Box<dyn CounterSource>));
+            detection.add(opened.sources);
         }
         Err(error) => detection.report.push(unusable("NVIDIA GPUs (NVML)", &error)),
+    }
+}
+
+fn amd(options: &DetectOptions, detection: &mut Detection) {
+    let places = amd::Places {
+        sysfs_root: &options.sysfs_root,
+        amd_smi_library: options.amd_smi_library.as_deref(),
+        rocm_smi_library: options.rocm_smi_library.as_deref(),
+    };
+    match amd::open(places) {
+        Ok(opened) => {
+            let devices: Vec<_> = opened.devices().cloned().collect();
+            if let Some(version) = opened.driver_version {
+                detection.add_driver(&format!("amdgpu {version}"));
+            }
+            detection.report.push(usable(opened.source, &devices, &opened.notes));
+            detection.found.extend(opened.sources);
+        }
+        Err(error) => detection.report.push(unusable("AMD GPUs", &error)),
     }
 }
 

@@ -7,6 +7,7 @@
 //! reloads, and wraps where the hardware register is narrow. So a [`Reading`] is stored raw, and only `dataset` draws
 //! conclusions from two of them.
 
+pub mod amd;
 pub mod cray;
 pub mod detect;
 pub mod hwmon;

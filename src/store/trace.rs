@@ -1,7 +1,7 @@
 //! A recording read back as what its devices showed and when, for `source::replay`.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::error::{Error, Result};
@@ -54,7 +54,7 @@ fn goes_back(pair: &[Shown]) -> bool {
 }
 
 fn read_segment(
-    file: &PathBuf,
+    file: &Path,
     metadata: FileMetadata,
     trace: &mut Trace,
     places: &mut HashMap<Arc<str>, usize>,
@@ -71,7 +71,7 @@ fn read_segment(
                     let Some(device) = described.get(row.device.as_ref()) else {
                         let found = format!("a reading of {}, which its device table lacks", row.device);
                         return Err(Error::Foreign {
-                            path: file.clone(),
+                            path: file.to_owned(),
                             expected: "readings of the devices in its metadata".to_owned(),
                             found,
                         });

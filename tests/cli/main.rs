@@ -9,5 +9,7 @@ mod campaigns;
 mod contracts;
 mod counters;
 mod foreign;
+mod keeping;
+
 mod mistakes;
 mod service;

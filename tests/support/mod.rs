@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod desk;
+pub(crate) mod drm;
 pub(crate) mod known_law;
 pub(crate) mod level_zero;
 pub(crate) mod nvml;

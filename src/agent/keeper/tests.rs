@@ -54,7 +54,7 @@ fn meta() -> FileMetadata {
 }
 
 pub(in crate::agent) fn options(keeping: Keeping) -> KeeperOptions {
-    KeeperOptions { keeping, segment_rows: 1 << 20, remarks: Remarks::default(), keeps_anchor: true }
+    KeeperOptions { keeping, segment_rows: 1 << 20, notices: Notices::default(), keeps_anchor: true }
 }
 
 pub(in crate::agent) fn keeper(dir: &Path, keeping: Keeping, clock: &SimClock) -> Keeper {
@@ -90,13 +90,13 @@ fn a_disk_that_is_full_for_a_while_costs_no_row_doubles_none_and_is_told_once() 
     clock.sleep_until(31 * S);
     keeper.flush(&summary).unwrap();
     assert!(!keeper.is_paused());
-    let remarks = keeper.options.remarks.clone();
+    let notices = keeper.options.notices.clone();
     let recording = keeper.finish(0, &summary).unwrap();
     assert_eq!((recording.rows, recording.write_errors, recording.sealed_files), (410, 30, 2));
     assert_eq!((recording.pauses.count, recording.pauses.total_s, recording.pauses.lost_rows), (1, 30.0, 0));
     let reason = &recording.pauses.latest[0].reason;
     assert!(reason.contains("the disk or the quota is full"), "{reason}");
-    let said = remarks.take();
+    let said = notices.take();
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[1].ends_with("after a pause of 30.0 s; no row was lost"), "{}", said[1]);
     assert_eq!(instants(&campaign), (0..410).collect::<Vec<_>>());
@@ -244,7 +244,7 @@ fn a_long_recording_keeps_nothing_that_grows() {
     }
     let (first, last) = (sizes[2], sizes[3]);
     assert!(last < first + first / 10, "the summary grows: {sizes:?}");
-    assert!(fs::read_dir(dir.path()).unwrap().count() <= 15, "an hour, and what is just being written");
+    assert!(fs::read_dir(dir.path()).unwrap().count() <= 25, "an hour, and what is just being written");
     let recording = keeper.finish(0, &summary).unwrap();
     assert!(recording.sealed_files >= 47 && recording.files.len() == MAX_LISTED_FILES);
     assert!(recording.removed.files >= 33, "{:?}", recording.removed);

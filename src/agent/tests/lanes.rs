@@ -180,7 +180,7 @@ fn a_hung_read_holds_up_nobody_and_the_recording_ends_without_it() {
     bench.everybody_else_goes_on(1, 300);
     assert_eq!(hung.reads(), reads);
     wait_until("a word about it", || {
-        bench.recorder.take_remarks().iter().any(|n| n.starts_with("fake:1 has not answered for"))
+        bench.recorder.take_notices().iter().any(|n| n.starts_with("fake:1 has not answered for"))
     });
     let drivers = bench.drivers.clone();
     let (recording, rows) = bench.finish();
@@ -235,7 +235,7 @@ fn a_reader_that_crashes_costs_its_own_source_only() {
     bench.everybody_else_goes_on(2, 100);
     // Of the crash itself the supervisor speaks within its next look.
     wait_until("a word about it", || {
-        bench.recorder.take_remarks().iter().any(|n| n.starts_with("a reader has crashed"))
+        bench.recorder.take_notices().iter().any(|n| n.starts_with("a reader has crashed"))
     });
     bench.everybody_else_goes_on(2, 100);
     let (recording, _) = bench.finish();

@@ -96,7 +96,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let idle = a.idle.map(|duration| idle_for(duration, &signals));
     let ran = run_all(a, &Told { program, arguments, environment: &environment }, &signals);
     std::thread::sleep(MARGIN);
-    agent::say_remarks(&recorder);
+    agent::say_notices(&recorder);
     let mut recording = recorder.finish()?;
     phases.map_or(Ok(()), Phases::finish)?;
     let (ran, last_code) = match ran {

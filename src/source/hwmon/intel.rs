@@ -34,17 +34,20 @@ pub(super) fn candidates(card: &str, entries: &[&Entry], notes: &mut Vec<String>
         let (id, name) = (format!("intel:{card}"), format!("Intel GPU {card} ({})", entry.name));
         return vec![candidate(entry, channel.number, id, name, Scope::Gpu)];
     }
-    let mut tiles: Vec<_> =
-        entries.iter().filter_map(|e| Some((tile(&e.name)?, *e, e.find("energy1_input").map(|_| 1)?))).collect();
-    tiles.sort_by_key(|(tile, ..)| *tile);
+    let mut tiles: Vec<_> = entries
+        .iter()
+        .filter(|e| e.find("energy1_input").is_some())
+        .filter_map(|e| Some((tile(&e.name)?, *e)))
+        .collect();
+    tiles.sort_by_key(|(tile, _)| *tile);
     if tiles.is_empty() {
         notes.push(format!("GPU {card} shows no energy counter: expected energy1_input or energy2_input"));
     } else {
         notes.push(format!("GPU {card} has no counter for the whole card: its {} tiles are read", tiles.len()));
     }
-    let of_tile = |(tile, entry, channel): (u32, &Entry, u32)| {
+    let of_tile = |(tile, entry): (u32, &Entry)| {
         let (id, name) = (format!("intel:{card}/tile{tile}"), format!("Intel GPU {card} tile {tile}"));
-        candidate(entry, channel, id, name, Scope::GpuTile)
+        candidate(entry, 1, id, name, Scope::GpuTile)
     };
     tiles.into_iter().map(of_tile).collect()
 }
@@ -76,9 +79,10 @@ fn widest(entry: &Entry) -> Option<Channel> {
 fn candidate(entry: &Entry, channel: u32, id: String, name: String, scope: Scope) -> Candidate {
     let limits = [format!("power{channel}_max"), format!("power{channel}_rated_max")];
     let power_limit_w = limits.iter().filter_map(|file| entry.number(file)).filter(|uw| *uw > 0).max().map(watts);
+    let file = format!("energy{channel}_input");
     Candidate {
         quantity: Quantity::EnergyUj,
-        path: entry.path.join(format!("energy{channel}_input")),
+        path: entry.find(&file).unwrap_or_else(|| entry.path.join(&file)),
         limit: entry.find(&format!("power{channel}_max")),
         device: Device {
             id,
