@@ -25,6 +25,8 @@ need_file() { # need_file FILE PACKAGES: the same where FILE is missing; without
 }
 
 need cc build-essential
+# Checks the service's unit; installing it starts nothing.
+need_file /usr/bin/systemd-analyze systemd
 # Intel's interface: the stub is held against the header, and the real loader is loaded.
 need_file /usr/include/level_zero/zes_api.h 'libze1 libze-dev'
 # AMD's older library: the stub is held against the header, and the real library is loaded.

@@ -3,17 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::Args;
 use energylens::agent::{
     JobPlaces, JobWatch, MarkSocket, MarkSocketOptions, MetricsServer, MetricsState, Recorder, ServiceNotifier,
 };
 use energylens::clock::SystemClock;
 use energylens::store::{Campaign, host_name};
-use signal_hook::consts::SIGHUP;
 
 /// How often the summary is passed on; it is renewed about once a second.
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
@@ -70,7 +67,6 @@ pub(crate) struct Service {
     _metrics: Option<MetricsServer>,
     notifier: ServiceNotifier,
     next: Instant,
-    reopen: Arc<AtomicBool>,
 }
 
 impl Service {
@@ -85,27 +81,25 @@ impl Service {
         if let Some(marks) = &marks {
             eprintln!("marks at {}", marks.path().display());
         }
-        let reopen = Arc::new(AtomicBool::new(false));
-        if marks.is_some() {
-            signal_hook::flag::register(SIGHUP, reopen.clone()).context("cannot listen for SIGHUP")?;
-        }
         let (notifier, next) = (ServiceNotifier::new(), Instant::now());
-        Ok(Self { marks, state, _metrics: metrics, notifier, next, reopen })
+        Ok(Self { marks, state, _metrics: metrics, notifier, next })
     }
 
     /// Passes on how the recording stands, if it is time.
     pub(crate) fn observe(&mut self, recorder: &Recorder) {
-        if self.reopen.swap(false, Ordering::AcqRel)
-            && let Some(marks) = &self.marks
-        {
-            marks.reopen();
-        }
         let now = Instant::now();
         if now >= self.next {
             self.next = now + OBSERVE_EVERY;
             let recording = recorder.snapshot();
             self.notifier.observe(&recording);
             self.state.publish(recording);
+        }
+    }
+
+    /// Seals the marks so far and begins a new file.
+    pub(crate) fn reopen(&self) {
+        if let Some(marks) = &self.marks {
+            marks.reopen();
         }
     }
 
