@@ -73,6 +73,9 @@ impl Default for RecorderOptions {
     }
 }
 
+/// How often telemetry is read, ns, and where it goes.
+type TelemetrySink = (i64, Arc<RingWriter<TelemetryRow>>);
+
 impl RecorderOptions {
     fn metadata(&self, devices: Vec<Device>, clock: &dyn Clock) -> FileMetadata {
         FileMetadata {
@@ -94,7 +97,7 @@ impl RecorderOptions {
     }
 
     /// How often telemetry is read and where it goes, if it is asked for; what comes out of it in any case.
-    fn telemetry(&self) -> (Option<(i64, Arc<RingWriter<TelemetryRow>>)>, RingReader<TelemetryRow>) {
+    fn telemetry(&self) -> (Option<TelemetrySink>, RingReader<TelemetryRow>) {
         let (sink, rows) = ring(TELEMETRY_RING_ROWS);
         let every_ns = self.telemetry_every.map(|every| i64::try_from(every.as_nanos()).unwrap_or(i64::MAX));
         (every_ns.map(|every_ns| (every_ns, Arc::new(sink))), rows)
