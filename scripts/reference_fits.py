@@ -62,13 +62,36 @@ def draw(count, noise, seed):
     return rows, energy, rng
 
 
+def polished(z, residuals, knee):
+    """Gauss-Newton steps on what is not at a bound, with exact derivatives (complex steps), until nothing moves: the
+    trust-region method stops when the cost does, half of the digits earlier."""
+    free = np.flatnonzero(z > 1e-9)
+    z = np.where(z > 1e-9, z, np.where(np.arange(len(z)) < 8, 0.0, z))
+    free = np.union1d(free, np.arange(8, 12))
+    for _ in range(200):
+        r = residuals(z).real
+        weight = np.ones_like(r)
+        if knee is not None:
+            weight = np.sqrt(np.minimum(1.0, knee / np.maximum(np.abs(r), 1e-300)))
+        jacobian = np.empty((len(r), len(free)))
+        for column, j in enumerate(free):
+            moved = z.astype(complex)
+            moved[j] += 1e-30j
+            jacobian[:, column] = residuals(moved).imag / 1e-30
+        step = np.linalg.lstsq(weight[:, None] * jacobian, -weight * r, rcond=None)[0]
+        z[free] += step
+        if np.abs(step).max() < 1e-14:
+            break
+    return z
+
+
 def solve(name, rows, energy, knee, sigma, card, rng):
     ln_y = np.log(energy)
     unit = np.concatenate([TRUTH[:8], np.ones(4)])
 
     def residuals(z):
         x = z * unit
-        misfit = np.log(np.maximum(predict(x, rows), 1e-300)) - ln_y
+        misfit = np.log(predict(x, rows) + 1e-300) - ln_y
         beliefs = [sigma * (x[8:] - EXPONENT_PRIOR) / EXPONENT_SD]
         if card:
             beliefs.append(sigma * (x[:8] / CARD - 1))
@@ -83,13 +106,18 @@ def solve(name, rows, energy, knee, sigma, card, rng):
                               ftol=1e-15, xtol=1e-15, gtol=1e-15, **loss)
         if best is None or found.cost < best.cost:
             best = found
-    x = best.x * unit
+    x = polished(best.x, residuals, knee) * unit
+
+    def objective(z):
+        r = np.abs(residuals(z))
+        return float(np.sum(r**2 if knee is None else np.where(r <= knee, r**2, knee * (2 * r - knee))))
+
+    print(name, "scipy", 2 * best.cost, "polished", objective(x / unit), "moved", np.abs(x / unit - best.x).max())
     return {
         "name": name, "knee": knee, "sigma": sigma, "card": card,
         "rows": [[*row, y] for row, y in zip(rows.tolist(), energy.tolist())],
         "starts": (np.array(starts) * unit).tolist(),
-        # SciPy's cost is half of ours.
-        "objective": 2 * best.cost, "parameters": x.tolist(),
+        "objective": objective(x / unit), "parameters": x.tolist(),
     }
 
 

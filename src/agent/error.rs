@@ -1,5 +1,6 @@
 //! What can go wrong with a recording as a whole. What goes wrong with single reads is counted, not raised.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::store;
@@ -72,6 +73,22 @@ pub enum Error {
         reason: String,
         /// The reason in words.
         message: String,
+    },
+    /// Metrics for everybody were asked for.
+    #[error(
+        "metrics cannot be served on {address}: expected an address of this node only, such as 127.0.0.1:9400; let a scraper on the node, or a proxy that checks who asks, read it there"
+    )]
+    NotLoopback {
+        /// The address asked for.
+        address: SocketAddr,
+    },
+    /// The metrics endpoint could not be opened.
+    #[error("cannot listen on {address} for metrics; choose another port, or stop who uses it")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
     },
     /// A thread could not be started.
     #[error("cannot start the {thread} thread")]

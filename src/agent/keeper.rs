@@ -131,7 +131,7 @@ impl Keeper {
         self.retain(now_ns);
         if let Err(e) = self.write() {
             self.errors += 1;
-            let reason = e.to_string();
+            let reason = in_one_line(&e);
             self.pauses.failed(now_ns, self.lost_rows(summary), &reason, &self.options.notices);
             self.last_error = Some(reason);
             if let Some(retention) = &mut self.retention {
@@ -221,7 +221,7 @@ impl Keeper {
         if let Err(e) = &sealed {
             self.next_sealing_ns = now_ns + SEAL_AGAIN_NS;
             self.errors += 1;
-            let reason = format!("a segment cannot be sealed yet, its spool is whole: {e}");
+            let reason = format!("a segment cannot be sealed yet, its spool is whole: {}", in_one_line(e));
             // Tried again and again; told once.
             if self.last_error.as_ref() != Some(&reason) {
                 self.options.notices.say(reason.clone());
@@ -292,6 +292,20 @@ impl Keeper {
     pub(super) fn limit_room(&mut self, bytes: u64) {
         self.samples.limit_room(bytes);
     }
+}
+
+/// An error with its causes, for a reader who sees nothing else of it.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(text.trim()) {
+            line.push_str(&format!(" ({text})"));
+        }
+        cause = error.source();
+    }
+    line
 }
 
 #[cfg(test)]

@@ -52,6 +52,9 @@ pub struct RecorderOptions {
     pub telemetry_every: Option<Duration>,
 }
 
+/// How often telemetry is read, ns, and where it goes.
+type TelemetrySink = (i64, Arc<RingWriter<TelemetryRow>>);
+
 /// Telemetry rows that may wait for the writer: two minutes of eight devices.
 const TELEMETRY_RING_ROWS: usize = 1_024;
 

@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use clap::Args;
 use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions, Standing};
 use energylens::clock::SystemClock;
 use energylens::store::{Campaign, Recovered, RecoveredAs};
 
+use super::keeping::KeepingArguments;
+use super::service::{self, Service, ServiceArguments};
 use super::sources::SourceArguments;
-use super::{Outcome, doctor, output};
+use super::{Outcome, doctor, output, signals};
 
 /// Record every energy counter of this node until stopped.
 #[derive(Debug, Args)]
@@ -25,7 +26,11 @@ pub(crate) struct Arguments {
     sources: SourceArguments,
     #[command(flatten)]
     cadence: CadenceArguments,
-    /// Stop after this long; until SIGTERM or SIGINT without it.
+    #[command(flatten)]
+    keeping: KeepingArguments,
+    #[command(flatten)]
+    service: ServiceArguments,
+    /// Stop after this long; until SIGTERM or SIGINT without it. SIGHUP seals the segment and begins the next.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
     /// Print the summary as JSON.
@@ -100,14 +105,6 @@ pub(crate) fn say_notices(recorder: &Recorder) {
     recorder.take_notices().iter().for_each(|notice| eprintln!("note: {notice}"));
 }
 
-/// A flag that SIGINT and SIGTERM set.
-pub(crate) fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Release)).context("cannot listen for SIGINT and SIGTERM")?;
-    Ok(stop)
-}
-
 /// What became of a recording that was interrupted, in a line.
 pub(crate) fn describe(recovered: &Recovered) -> String {
     let spool = recovered.spool.display();
@@ -124,30 +121,46 @@ pub(crate) fn describe(recovered: &Recovered) -> String {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    let keeping = a.keeping.keeping()?;
     let campaign = Campaign::create_or_open(&a.output)?;
     let _lock = campaign.lock()?;
     for recovered in campaign.recover()? {
         eprintln!("{}", describe(&recovered));
     }
     let detection = a.sources.require()?;
-    let options = RecorderOptions {
+    let mut options = RecorderOptions {
+        keeping,
+        telemetry_every: a.keeping.telemetry_every(),
         driver: detection.driver.clone().unwrap_or_default(),
         sampler: a.cadence.sampler(),
         standing: a.cadence.standing(),
+        jobs: service::job_watch(),
         ..RecorderOptions::default()
     };
+    // What retention may remove are the segments that say so.
+    options.extra.insert("recorder".to_owned(), "agent".to_owned());
     for finding in &detection.report {
         eprintln!("{finding}");
     }
-    let stop = stop_on_signal()?;
+    let mut service = Service::start(&a.service, &campaign)?;
+    let (stop, reopen) = signals::stop_and_reopen_on_signal()?;
     let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, stop.clone())?;
     // What the clock cannot reach is for ever.
     let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
         std::thread::sleep(Duration::from_millis(100));
+        if reopen.swap(false, Ordering::AcqRel) {
+            recorder.reopen();
+            service.reopen();
+        }
         say_notices(&recorder);
+        service.observe(&recorder);
     }
+    service.stopping();
     let recording = recorder.finish()?;
+    if let Some(line) = service.finish()? {
+        eprintln!("{line}");
+    }
     if a.json {
         output::print_json(&recording)?;
     } else {

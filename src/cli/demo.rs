@@ -12,7 +12,7 @@ use energylens::sweep::Plan;
 use serde_json::json;
 
 use super::run::{Conducted, conduct};
-use super::{Outcome, agent, fit, output, report};
+use super::{Outcome, fit, output, report, signals};
 
 /// The sweep that the law is fitted to, and the workloads that it is judged on.
 const FITTED: (&str, &str) = ("demo.lua", include_str!("../../scripts/sweeps/demo.lua"));
@@ -47,7 +47,7 @@ struct Findings {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let (dir, stop) = (&a.output, agent::stop_on_signal()?);
+    let (dir, stop) = (&a.output, signals::stop_on_signal()?);
     let say = |text: &str| if a.json { Ok(()) } else { output::print(text) };
     std::fs::create_dir_all(dir).map_err(|e| anyhow::anyhow!("cannot create {}: {e}", dir.display()))?;
     say(&real_counters())?;

@@ -6,11 +6,14 @@
 mod agent;
 mod cards;
 mod demo;
+mod discover;
 mod doctor;
 mod fit;
 mod hints;
 mod import;
+mod keeping;
 mod laws;
+mod mark;
 mod output;
 mod plan;
 mod predict;
@@ -18,6 +21,8 @@ mod recommend;
 mod record;
 mod report;
 mod run;
+mod service;
+mod signals;
 mod sources;
 mod tables;
 mod top;
@@ -66,11 +71,13 @@ enum Verb {
     Doctor(doctor::Arguments),
     Agent(agent::Arguments),
     Record(record::Arguments),
+    Mark(mark::Arguments),
     Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
+    Discover(discover::Arguments),
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
@@ -87,11 +94,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Doctor(a) => doctor::run(&a),
         Verb::Agent(a) => agent::run(&a),
         Verb::Record(a) => record::run(&a),
+        Verb::Mark(a) => mark::run(&a),
         Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
+        Verb::Discover(a) => discover::run(&a),
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),

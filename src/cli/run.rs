@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use energylens::agent::{MarkWriter, RecorderOptions, Recording, VirtualRecorder};
+use energylens::agent::{JobIds, JobPlaces, MarkWriter, RecorderOptions, Recording, VirtualRecorder};
 use energylens::clock::{ClockAnchor, SimClock, SystemClock};
 use energylens::dataset::{self, Dataset};
 use energylens::schema::{MARKS, MarkEvent, Phase, SAMPLES};
@@ -20,7 +20,7 @@ use energylens::units::NS_PER_MS;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{Outcome, agent, doctor, output};
+use super::{Outcome, agent, doctor, output, service};
 
 /// Where simulated time begins, and the pause before a resumed sweep goes on.
 const SIMULATED_PAUSE_NS: i64 = 1_000 * NS_PER_MS;
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
-    let stop = agent::stop_on_signal()?;
+    let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop)?;
     let (runs, data) = (&conducted.runs, &conducted.dataset);
     output::remark(data, &[]);
@@ -102,7 +102,9 @@ impl Conducted {
 /// Carries out `plan` in `dir` under a virtual clock: the node lays its time line, the recorder polls through it behind.
 pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &AtomicBool) -> anyhow::Result<Conducted> {
     let campaign = Campaign::create_or_open(dir)?;
-    let mut journal = Journal::open(&campaign, plan)?;
+    let job = JobIds::own(&JobPlaces::default(), service::variable);
+    let (job_id, step_id) = job.map_or((None, None), |job| (Some(job.job_id), job.step_id));
+    let mut journal = Journal::open(&campaign, plan)?.within_job(job_id.clone(), step_id.clone());
     for recovered in campaign.recover()? {
         eprintln!("{}", agent::describe(&recovered));
     }
@@ -130,7 +132,7 @@ pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &AtomicBool) -> anyhow::Res
                 Event::Mark { t_mono_ns, run_id, phase, event } => {
                     truth.mark(phase, event, t_mono_ns);
                     let (run_id, phase) = (run_id.to_owned(), phase.to_owned());
-                    let (job_id, step_id) = (None, None);
+                    let (job_id, step_id) = (job_id.clone(), step_id.clone());
                     marks.write(&MarkRow {
                         t_mono_ns,
                         run_id,

@@ -22,20 +22,20 @@
     },
     curve(width) {
       const rows = curve.points.flatMap((p) =>
-        Object.entries(p.figures).map(([predictor, f]) => ({ predictor, rows: p.training_rows, ...f })));
+        Object.entries(p.figures).map(([predictor, f]) => ({ ...f, predictor, learnt: p.training_rows })));
       const parts = [["regret", "regret, %"], ["top1", "Top-1, %"], ["mape", "MAPE, %"]];
       const box = document.createElement("div");
       for (const [key, label] of parts) {
         const known = rows.filter((d) => Number.isFinite(d[key]));
         if (known.length === 0) continue;
         box.append(Plot.plot({
-          width, height: 260, style, marginLeft: 52, marginRight: 120, grid: true,
+          width, height: 260, style, marginLeft: 52, grid: true,
+          color: { legend: true, domain: curve.predictors },
           x: { type: "log", label: "rows learnt from", ticks: curve.points.map((p) => p.training_rows), tickFormat: "d" },
           y: { label, transform: (v) => 100 * v, zero: true },
           marks: [
-            Plot.lineY(known, { x: "rows", y: key, stroke: "predictor", strokeWidth: (d) => (d.predictor === "energylens" ? 3 : 1.2) }),
-            Plot.dot(known, { x: "rows", y: key, stroke: "predictor", r: 2.5, tip: true }),
-            Plot.text(known, Plot.selectLast({ x: "rows", y: key, z: "predictor", text: "predictor", textAnchor: "start", dx: 6 })),
+            Plot.lineY(known, { x: "learnt", y: key, stroke: "predictor", strokeWidth: (d) => (d.predictor === "energylens" ? 3 : 1.2) }),
+            Plot.dot(known, { x: "learnt", y: key, stroke: "predictor", r: 2.5, tip: true }),
           ],
         }));
       }

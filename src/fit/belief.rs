@@ -24,6 +24,8 @@ pub(crate) struct Belief {
     variance: Vec<f64>,
     /// Where it comes from, in words: `the GPU's card`.
     pub(crate) origin: String,
+    /// Whether it is another platform's law.
+    pub(crate) is_carried: bool,
 }
 
 impl Belief {
@@ -44,7 +46,7 @@ impl Belief {
         let centre =
             DVector::from_iterator(skeleton.parameter_count(), ones.chain(skeleton.exponents.iter().map(|e| e.prior)));
         let scale = expected.into_iter().map(|e| e.unwrap_or(1.0)).collect();
-        Self { scale, centre, precision, variance, origin: "the GPU's card".to_owned() }
+        Self { scale, centre, precision, variance, origin: "the GPU's card".to_owned(), is_carried: false }
     }
 
     /// A belief with a full covariance: `scale` and `centre` of the coefficients, centres of the exponents, covariance of
@@ -55,7 +57,7 @@ impl Belief {
         let inverse = eigen.eigenvalues.map(|v| 1.0 / v.max(NARROWEST * largest));
         let precision = &eigen.eigenvectors * DMatrix::from_diagonal(&inverse) * eigen.eigenvectors.transpose();
         let variance = covariance.diagonal().iter().copied().collect();
-        Self { scale, centre: DVector::from_vec(centre), precision, variance, origin }
+        Self { scale, centre: DVector::from_vec(centre), precision, variance, origin, is_carried: true }
     }
 
     fn terms(&self) -> usize {

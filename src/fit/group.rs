@@ -98,17 +98,13 @@ fn usable(row: &Row, targets: &[Target]) -> Result<(), (&'static str, String)> {
     if row.input_tokens.is_none() {
         return Err(("input_tokens", "input_tokens is missing, and the law needs the prompt length".to_owned()));
     }
-    match targets {
-        targets if targets.contains(&Target::EnergyJ) => {
-            if target_value(row, Target::EnergyJ).is_none() {
-                return Err(("energy_j", "energy_j is missing; a fit needs joules".to_owned()));
-            }
-        }
-        targets if targets.iter().all(|t| target_value(row, *t).is_none()) => {
-            let column = targets.first().map_or("duration_s", |t| t.as_str());
-            return Err((column, format!("{column} is missing, and it is what is to be fitted")));
-        }
-        _ => {}
+    let needs_energy = targets.contains(&Target::EnergyJ);
+    if needs_energy && target_value(row, Target::EnergyJ).is_none() {
+        return Err(("energy_j", "energy_j is missing; a fit needs joules".to_owned()));
+    }
+    if !needs_energy && targets.iter().all(|t| target_value(row, *t).is_none()) {
+        let column = targets.first().map_or("duration_s", |t| t.as_str());
+        return Err((column, format!("{column} is missing, and it is what is to be fitted")));
     }
     if row.phase == Phase::Decode && row.output_tokens <= 1.0 {
         let reason = "a decode row needs at least 2 output tokens: the first one belongs to the prefill";

@@ -25,6 +25,8 @@ const FLAT: f64 = 1e-10;
 const AT_BOUND: f64 = 1e-6;
 /// Share of the prior's variance that is left when the rows have spoken, from which on they have said too little.
 const HELD_BY_PRIOR: f64 = 0.8;
+/// Rows that correct a law of another platform.
+const CORRECTING_ROWS: usize = 10;
 /// Repeats beyond the first of their configuration from which on it can be told what repeats share.
 const REPEATS_NEEDED: f64 = 3.0;
 /// Huber weight below which a row counts as an outlier.
@@ -101,7 +103,9 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         None => Verdict::Converged { agreeing_starts: found.agreeing_starts, starts: found.starts },
         Some(reason) => Verdict::NotConverged { reason: reason.clone() },
     });
-    if n < 2 * skeleton.parameter_count() {
+    // What is carried over from another platform needs correcting, not finding.
+    let needed = if problem.belief.is_carried { CORRECTING_ROWS } else { 2 * skeleton.parameter_count() };
+    if n < needed {
         verdicts.push(Verdict::TooFewRows { rows: n, parameters: skeleton.parameter_count() });
     }
 
@@ -161,7 +165,11 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
         let std_error = match moving {
             Some(c) => Some(relative_std(c)),
             None if !free.contains(&j) => {
-                let why = format!("the rows never vary {}; held at its prior {}", scaled_by(problem, j), value);
+                let why = format!(
+                    "the rows never vary {}; held at its prior {}",
+                    scaled_by(problem, j),
+                    (value * 1e4).round() / 1e4
+                );
                 verdicts.push(Verdict::Unidentified { parameters: vec![spec.name.clone()], why });
                 None
             }

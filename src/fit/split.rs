@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::Error;
+use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
 use crate::law::Pool;
 use crate::schema::{Phase, nearest};
@@ -155,8 +156,34 @@ fn draw(units: BTreeMap<usize, Vec<usize>>, rows: usize, rng: &mut impl Rng) -> 
     drawn
 }
 
+/// The card's name for a model that has one: rows under `llama-2-70b` and `meta-llama/Llama-2-70b-hf` are one model's, and
+/// so are those of its finetunes.
+fn model_of(row: &Row) -> String {
+    let name = row.model.trim();
+    ModelCard::builtin(name).map_or_else(|| name.to_lowercase(), |card| card.model)
+}
+
+/// The same for a GPU.
+fn gpu_of(row: &Row) -> String {
+    let name = row.gpu_model.trim();
+    GpuCard::builtin(name).map_or_else(|| name.to_lowercase(), |card| card.gpu_model)
+}
+
+/// The row under its cards' names, so that no spelling makes two workloads of one.
+fn canonical(row: &Row) -> Row {
+    let plain = |s: &Option<String>| s.as_ref().map(|s| s.trim().to_lowercase()).filter(|s| !s.is_empty());
+    Row {
+        model: model_of(row),
+        gpu_model: gpu_of(row),
+        engine: plain(&row.engine),
+        precision: plain(&row.precision),
+        ..row.clone()
+    }
+}
+
 /// The unit of each row. Prefill and decode rows belong to the workload of their run's whole batch.
 pub fn units(rows: &[Row]) -> Vec<usize> {
+    let rows: Vec<Row> = rows.iter().map(canonical).collect();
     let run = |row: &Row| {
         let input = row.input_tokens.map(f64::to_bits);
         (!row.run_id.is_empty()).then(|| (row.scenario_key(), row.run_id.clone(), row.batch_size.to_bits(), input))
@@ -186,8 +213,8 @@ fn numbered(labels: &[String]) -> Vec<usize> {
 /// The splits of `scheme`, in a fixed order. `units` as [`units`] gives them for `rows`.
 pub fn splits(rows: &[Row], units: &[usize], scheme: Scheme, pool: Pool, seed: u64) -> Result<Vec<Split>, Error> {
     let nothing = |found: String| Error::NothingToHoldOut { scheme: scheme.to_string(), found };
-    let by = |label: fn(&Row) -> &String| {
-        let parts = numbered(&rows.iter().map(|r| label(r).clone()).collect::<Vec<_>>());
+    let by = |label: fn(&Row) -> String| {
+        let parts = numbered(&rows.iter().map(label).collect::<Vec<_>>());
         hold_out_each(&parts, units)
     };
     let splits = match scheme {
@@ -212,8 +239,8 @@ pub fn splits(rows: &[Row], units: &[usize], scheme: Scheme, pool: Pool, seed: u
                 "laws per scenario, which say nothing of another model; pool the models (--pool models)".to_owned(),
             ));
         }
-        Scheme::Models => by(|r| &r.model)?,
-        Scheme::Hardware => by(|r| &r.gpu_model)?,
+        Scheme::Models => by(model_of)?,
+        Scheme::Hardware => by(gpu_of)?,
         Scheme::Batches { up_to } => {
             let limit = up_to.or_else(|| middle_batch(rows)).unwrap_or(f64::INFINITY);
             let small = |i: &usize| rows.get(*i).is_some_and(|r| r.batch_size <= limit);
@@ -302,6 +329,36 @@ mod tests {
         let units = units(&[total, prefill, other]);
         assert_eq!(units[0], units[1]);
         assert_ne!(units[0], units[2]);
+    }
+
+    #[test]
+    fn no_spelling_makes_two_workloads_of_one() {
+        let honest = row(2, 1, 4.0, 512.0, 128.0);
+        let with = |change: &dyn Fn(&mut Row)| {
+            let mut row = honest.clone();
+            change(&mut row);
+            row
+        };
+        let rows = [
+            honest.clone(),
+            with(&|r| r.model = "llama-2-70b".to_owned()),
+            with(&|r| r.model = " meta-llama/Llama-2-70b-chat-hf ".to_owned()),
+            with(&|r| r.gpu_model = "NVIDIA A100-SXM4-80GB ".to_owned()),
+            with(&|r| r.engine = Some(" ".to_owned())),
+            with(&|r| r.line = 77),
+            with(&|r| (r.tensor_parallel, r.num_gpus) = (8, 8)),
+            with(&|r| r.energy_j = Some(1.0)),
+        ];
+        assert_eq!(units(&rows), [0; 8]);
+        let backwards: Vec<Row> = rows.iter().rev().cloned().collect();
+        assert_eq!(units(&backwards), [0; 8]);
+        // A stranger's name is taken as it is, but for its spelling.
+        let strangers = ["my/model", "My/Model ", "my/other"];
+        let strangers: Vec<Row> = strangers.iter().map(|n| with(&|r| r.model = (*n).to_owned())).collect();
+        assert_eq!(units(&strangers), [0, 0, 1]);
+        // Two names of one model cannot be held out against each other.
+        assert!(splits(&rows[..2], &units(&rows[..2]), Scheme::Models, Pool::Models, 0).is_err());
+        assert!(splits(&rows[2..4], &units(&rows[2..4]), Scheme::Hardware, Pool::None, 0).is_err());
     }
 
     #[test]

@@ -118,6 +118,3 @@ fn covariance(law: &Law) -> DMatrix<f64> {
         old + shared + own
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -24,6 +24,19 @@ pub fn formula_text(skeleton: &Skeleton) -> String {
     text
 }
 
+/// The formula without the names of its coefficients, in one line.
+pub fn formula_line(skeleton: &Skeleton) -> String {
+    let term = |term: &Term| {
+        let known = term.product.iter().map(|f| match f.power {
+            1.0 => f.symbol.display().to_owned(),
+            power => format!("{}^{power}", f.symbol.display()),
+        });
+        let fitted = term.scaling.iter().map(|(symbol, exponent)| format!("{symbol}^{exponent}"));
+        known.chain(fitted).collect::<Vec<_>>().join("·")
+    };
+    skeleton.terms.iter().map(term).collect::<Vec<_>>().join(" + ")
+}
+
 /// The formula as a LaTeX expression.
 pub fn formula_latex(skeleton: &Skeleton) -> String {
     let term = |term: &Term| {

@@ -308,6 +308,11 @@ impl Skeleton {
 }
 
 impl Term {
+    /// The known factors as skeleton files write them: `L*h*B*S^2`.
+    pub fn product_text(&self) -> String {
+        product::print(&self.product)
+    }
+
     /// The product of the known factors.
     fn product_value(&self, case: &Case) -> f64 {
         self.product

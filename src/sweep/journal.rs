@@ -25,6 +25,7 @@ pub struct Journal {
     finished: HashSet<String>,
     failed: usize,
     last_end_mono_ns: Option<i64>,
+    job: (Option<String>, Option<String>),
     _lock: CampaignLock,
 }
 
@@ -49,7 +50,12 @@ impl Journal {
         })?;
         file.set_len(whole_bytes).map_err(io(&path, "cut to its whole lines"))?;
         file.seek(SeekFrom::Start(whole_bytes)).map_err(io(&path, "read"))?;
-        Ok(Self { dir, file, finished, failed, last_end_mono_ns, _lock: lock })
+        Ok(Self { dir, file, finished, failed, last_end_mono_ns, job: (None, None), _lock: lock })
+    }
+
+    /// The same, with runs that are part of a Slurm job and its step.
+    pub fn within_job(self, job_id: Option<String>, step_id: Option<String>) -> Self {
+        Self { job: (job_id, step_id), ..self }
     }
 
     /// Whether the run has been carried out, well or not.
@@ -75,6 +81,8 @@ impl Journal {
     /// Notes what came of a run; when this returns it is on the disk.
     pub fn note(&mut self, row: &RunRow) -> Result<(), Error> {
         let path = self.dir.join("runs.jsonl");
+        let (job_id, step_id) = self.job.clone();
+        let row = &RunRow { job_id, step_id, ..row.clone() };
         let mut line = serde_json::to_vec(row).map_err(|source| Error::Json { path: path.clone(), source })?;
         line.push(b'\n');
         self.file.write_all(&line).and_then(|()| self.file.sync_data()).map_err(io(&path, "written"))?;

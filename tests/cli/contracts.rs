@@ -299,6 +299,33 @@ fn reports_and_listings_are_written() {
 }
 
 #[test]
+fn validation_takes_curves_structures_and_writes_a_page() {
+    let desk = fitted();
+    let few = "--predictors energylens,log-linear";
+    let curve = desk.type_in(&format!("validate rows.csv {few} --learning-curve 12,24 --report v.html")).done();
+    let curve = curve.prints("learning curve").prints("regret from");
+    assert!(!curve.stdout.contains("random-forest"), "{}", curve.stdout);
+    let page = desk.text("v.html");
+    assert!(page.contains("data-chart=\"curve\"") && page.contains("predicted_j"), "no figures on the page");
+    assert!(!page.contains("src=\"http") && !page.contains("href=\"http"), "the page needs the network");
+    let json = desk.type_in(&format!("validate rows.csv {few} --learning-curve 12,24 --json")).done().json();
+    let points = json["learning_curve"]["points"].as_array().map(Vec::len);
+    assert_eq!((points, json["scores"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    desk.type_in(&format!("validate rows.csv {few} --train-batches-up-to 4")).done().prints("batches up to 4");
+    desk.put("mine.toml", desk.type_in("laws energylens").done().stdout);
+    desk.type_in("validate rows.csv --predictors energylens --skeleton mine.toml").done().prints("energylens");
+}
+
+#[test]
+fn a_fit_says_how_its_intervals_came_about() {
+    let desk = fitted();
+    let fit = |more: &str| desk.type_in(&format!("fit rows.csv --no-held-out --target energy_j {more}")).done();
+    fit("").prints("intervals of parameters: profile likelihood");
+    fit("--intervals none").prints("intervals of parameters: first order");
+    fit("--intervals bootstrap").prints("intervals of parameters: bootstrap of workloads");
+}
+
+#[test]
 fn help_and_version_go_to_stdout() {
     let desk = Desk::new();
     desk.type_in("--version").done().prints("energylens 0.");

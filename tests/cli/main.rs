@@ -9,5 +9,6 @@ mod campaigns;
 mod contracts;
 mod counters;
 mod foreign;
+mod keeping;
 
 mod mistakes;

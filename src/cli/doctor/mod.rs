@@ -251,13 +251,18 @@ fn as_text(d: &Diagnosis) -> String {
 
 /// One line on what a recording saw, for people.
 pub(crate) fn summary(recording: &Recording) -> String {
+    let paused = match recording.pauses.count {
+        0 => String::new(),
+        1 => format!(", 1 pause of {} s for want of a disk", short(recording.pauses.total_s)),
+        n => format!(", {n} pauses of {} s together for want of a disk", short(recording.pauses.total_s)),
+    };
     let lost = if recording.lost_rows == 0 { "none lost".to_owned() } else { format!("{} LOST", recording.lost_rows) };
     // Under virtual time a read costs nothing, and saying so would mean nothing.
     let cost = recording.sampler_cpu_s.map_or_else(String::new, |cpu_s| {
         format!(" of {} us, {} s of processor time", short(recording.read_cost.mean_read_ns / 1e3), short(cpu_s))
     });
     let line = format!(
-        "{} counter edges in {} rows, {lost}; {} polls{cost}",
+        "{} counter edges in {} rows, {lost}{paused}; {} polls{cost}",
         recording.edges, recording.rows, recording.polls
     );
     std::iter::once(line).chain(remarks(recording)).collect::<Vec<_>>().join("\n")

@@ -110,6 +110,31 @@ fn power_follows_utilisation_up_to_saturation() {
 }
 
 #[test]
+fn latency_stands_for_energy_where_the_power_is_constant() {
+    // 10 ms a step at 500 W, whatever else is asked: the latency law has a term for that.
+    let timed = |row: Row| Row {
+        duration_s: Some(0.01 * row.output_tokens),
+        kv_capacity_tokens: Some(1e9),
+        energy_j: Some(5.0 * row.output_tokens),
+        ..row
+    };
+    let rows: Vec<Row> = grid(|_| 1.0).into_iter().map(timed).collect();
+    let estimator = Predictor::LatencyProxy.fit(&rows, &context()).expect("durations are there");
+    let found = estimator(&timed(row(2, 1, 8.0, 1000.0, 100.0))).expect("an answer").value;
+    assert!((found / 500.0 - 1.0).abs() < 0.02, "{found}");
+}
+
+#[test]
+fn the_nearest_neighbour_of_a_measured_row_is_itself() {
+    let rows = grid(|r| r.batch_size * r.output_tokens + degrees(r).0);
+    let estimator = Predictor::NearestNeighbours.fit(&rows, &context()).expect("the grid is enough");
+    for row in rows.iter().step_by(20) {
+        let found = estimator(row).expect("an answer").value;
+        assert!((found / row.energy_j.expect("measured") - 1.0).abs() < 1e-6, "{found}");
+    }
+}
+
+#[test]
 fn learners_without_form_stay_within_what_they_saw() {
     let truth = |r: &Row| r.batch_size * r.output_tokens * degrees(r).0.sqrt();
     let rows = grid(truth);

@@ -6,6 +6,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::catalogue::{Quantity, catalogue};
+use super::genome::{Gene, Genome, PHASES};
 use crate::card::GpuCard;
 use crate::fit::group::Group;
 use crate::fit::problem::{Observation, SIGMA0};
@@ -83,6 +84,67 @@ impl Ground {
     pub(super) fn rows(&self) -> usize {
         self.scopes.iter().map(Scope::rows).sum()
     }
+
+    /// A given structure as a candidate: each term is the quantity that no row can tell from it. `None` if a term is
+    /// unlike every quantity, or if terms of one phase scale differently.
+    pub(super) fn genome(&self, skeleton: &Skeleton) -> Option<Genome> {
+        let mut genome = Genome::default();
+        for (place, term) in skeleton.terms.iter().enumerate() {
+            let own: Vec<Vec<f64>> = self
+                .scopes
+                .iter()
+                .map(|s| {
+                    s.observations.iter().map(|o| skeleton.products(&o.case).get(place).map_or(0.0, |v| v / o.value))
+                })
+                .map(Iterator::collect)
+                .collect();
+            if own.iter().flatten().all(|v| *v == 0.0) {
+                continue;
+            }
+            let phase = PHASES.iter().position(|g| *g == term.group);
+            let alike = |(q, quantity): (usize, &Quantity)| {
+                let same_class = PHASES.iter().position(|g| *g == quantity.group) == phase;
+                let columns = self.scopes.iter().map(|s| s.columns.get(q));
+                let same = || columns.zip(&own).all(|(a, b)| a.is_some_and(|a| proportional(a, b)));
+                (same_class && same()).then_some(q)
+            };
+            let quantity = self.quantities.iter().enumerate().find_map(alike)?;
+            let mut bases = Vec::new();
+            for (symbol, _) in skeleton.scalings(term) {
+                let base = Symbol::SCALABLE.iter().position(|s| *s == symbol)?;
+                // A base that never varies scales nothing; one that equals another is that other.
+                bases.extend(self.bases.iter().find(|b| self.same_base(**b, base)));
+            }
+            bases.sort_unstable();
+            let scaled = !bases.is_empty();
+            if scaled {
+                let slot = genome.powers.get_mut(phase?)?;
+                if !slot.is_empty() && *slot != bases {
+                    return None;
+                }
+                *slot = bases;
+            }
+            genome.genes.push(Gene { quantity, scaled });
+        }
+        Some(genome.canonical(self)).filter(|g| !g.genes.is_empty())
+    }
+
+    fn same_base(&self, a: usize, b: usize) -> bool {
+        self.scopes.iter().all(|s| match (s.ln_bases.get(a), s.ln_bases.get(b)) {
+            (Some(a), Some(b)) => a.iter().zip(b).all(|(x, y)| (x - y).abs() < SAME),
+            _ => false,
+        })
+    }
+}
+
+/// Whether two columns are multiples of each other.
+fn proportional(a: &[f64], b: &[f64]) -> bool {
+    let mut ratio = None;
+    a.iter().zip(b).all(|(a, b)| match (*a > 0.0, *b > 0.0) {
+        (false, false) => true,
+        (true, true) => (a / b / *ratio.get_or_insert(a / b) - 1.0).abs() < SAME,
+        _ => false,
+    })
 }
 
 fn scope(quantities: &[Quantity], observations: Vec<Observation>, units: Vec<usize>, group: &Group) -> Scope {
@@ -129,27 +191,18 @@ fn bare_term(q: &Quantity) -> Term {
 
 /// Quantities that are finite, positive somewhere, and not a multiple of an earlier one of the same phase.
 fn distinct(quantities: &[Quantity], scopes: &[Scope]) -> Vec<usize> {
-    let column = |q: usize, scope: &Scope| scope.columns.get(q).cloned().unwrap_or_default();
     let usable = |q: usize| {
         let mut values = scopes.iter().flat_map(|s| s.columns.get(q).into_iter().flatten());
         values.clone().all(|v| v.is_finite()) && values.any(|v| *v > 0.0)
     };
     // Only a quantity that fitted powers may stand on differs from its twin in another group.
     let class = |q: &Quantity| q.is_scalable().then_some(q.group);
-    let proportional = |a: usize, b: usize| {
-        scopes.iter().all(|scope| {
-            let (a, b) = (column(a, scope), column(b, scope));
-            let mut ratio = None;
-            a.iter().zip(&b).all(|(a, b)| match (*a > 0.0, *b > 0.0) {
-                (false, false) => true,
-                (true, true) => (a / b / *ratio.get_or_insert(a / b) - 1.0).abs() < SAME,
-                _ => false,
-            })
-        })
+    let alike = |a: usize, b: usize| {
+        scopes.iter().all(|s| s.columns.get(a).zip(s.columns.get(b)).is_some_and(|(a, b)| proportional(a, b)))
     };
     let mut kept: Vec<usize> = Vec::new();
     for (q, quantity) in quantities.iter().enumerate() {
-        let twin = |k: &usize| quantities.get(*k).map(class) == Some(class(quantity)) && proportional(*k, q);
+        let twin = |k: &usize| quantities.get(*k).map(class) == Some(class(quantity)) && alike(*k, q);
         if usable(q) && !kept.iter().any(twin) {
             kept.push(q);
         }

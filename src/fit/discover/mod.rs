@@ -13,12 +13,14 @@
 //! found by luck, or not at all.
 
 mod catalogue;
+mod free_form;
 mod front;
 mod genome;
 mod ground;
 mod island;
 mod kernel;
 mod score;
+mod stability;
 mod write;
 
 use std::collections::BTreeMap;
@@ -29,11 +31,14 @@ use serde::Serialize;
 use super::group::{self, Group};
 use super::{Error, MIN_ROWS, split};
 use crate::dataset::Dataset;
-use crate::law::{Pool, Skeleton};
+use crate::law::{Pool, Skeleton, Target};
 use front::Judged;
 use ground::Ground;
 use island::{Candidate, Island};
 use score::Dealing;
+
+pub use free_form::{FREE_FORM_CYCLES, FreeForm};
+pub use stability::{Part, PartKind, Stability, Survival, stability};
 
 /// Islands: more than most machines have cores for, few enough that each gets somewhere.
 const ISLANDS: u64 = 4;
@@ -62,7 +67,7 @@ pub struct DiscoverOptions<'a> {
     /// Threads; `None` for one per core. Results do not depend on it.
     pub threads: Option<usize>,
     /// Asked between generations whether to end here; what was found until then is kept.
-    pub stop: &'a dyn Fn() -> bool,
+    pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Told after each generation: generations done, and the best held-out error so far.
     pub progress: &'a dyn Fn(u64, f64),
 }
@@ -106,6 +111,8 @@ pub struct Discovery {
     pub front: Vec<FrontEntry>,
     /// The place in `front` of the one to believe.
     pub chosen: usize,
+    /// The energylens law on the same folds: what was found must beat it to be worth anything.
+    pub reference: Option<FrontEntry>,
     /// Seed.
     pub seed: u64,
     /// Generations carried out; asking for as many gives the same result.
@@ -129,36 +136,74 @@ impl Discovery {
 
 /// Searches for the structure behind the energies of `dataset`.
 pub fn discover(dataset: &Dataset, options: &DiscoverOptions<'_>) -> Result<Discovery, Error> {
+    Ok(search(&ground(dataset, options)?, options))
+}
+
+/// The free-form search on the largest law of `dataset`, over the folds that [`discover`] searches with; `None` if no
+/// finite expression was found.
+pub fn free_form(dataset: &Dataset, cycles: usize, options: &DiscoverOptions<'_>) -> Result<Option<FreeForm>, Error> {
+    let ground = ground(dataset, options)?;
+    let search =
+        |scope| free_form::free_form(scope, folds_seed(options), options.seed, cycles, threads(options), options.stop);
+    Ok(largest(&ground).and_then(search))
+}
+
+/// The free-form search on the largest law of `learnt`, judged on that of `unseen`.
+pub fn free_form_against(
+    learnt: &Dataset,
+    unseen: &Dataset,
+    cycles: usize,
+    options: &DiscoverOptions<'_>,
+) -> Result<Option<FreeForm>, Error> {
+    let (learnt, unseen) = (ground(learnt, options)?, ground(unseen, options)?);
+    let scopes = largest(&learnt).zip(largest(&unseen));
+    Ok(scopes.and_then(|(learnt, unseen)| free_form::against(learnt, unseen, options.seed, cycles)))
+}
+
+fn largest(ground: &Ground) -> Option<&ground::Scope> {
+    ground.scopes.iter().max_by_key(|s| s.rows())
+}
+
+fn ground(dataset: &Dataset, options: &DiscoverOptions<'_>) -> Result<Ground, Error> {
     let (groups, refused) = group::groups(dataset, options.pool)?;
     let groups: Vec<Group> = groups.into_iter().filter(|g| g.rows.len() >= MIN_ROWS).collect();
     if groups.is_empty() {
         let found = format!("found {} rows, {} refused", dataset.rows.len(), refused.len());
         return Err(Error::TooFewRows { found });
     }
-    Ok(search(&groups, options))
+    Ok(Ground::new(&groups, |group, lines| units(group, lines, options.hold_out_models)))
 }
 
-fn search(groups: &[Group], options: &DiscoverOptions<'_>) -> Discovery {
-    let ground = Ground::new(groups, |group, lines| units(group, lines, options.hold_out_models));
-    let dealing = Dealing::new(&ground, options.seed >> 1);
-    let threads = options.threads.or_else(|| thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+/// The dealing that a search uses.
+fn folds_seed(options: &DiscoverOptions<'_>) -> u64 {
+    options.seed >> 1
+}
+
+fn threads(options: &DiscoverOptions<'_>) -> usize {
+    options.threads.or_else(|| thread::available_parallelism().ok().map(usize::from)).unwrap_or(1)
+}
+
+fn search(ground: &Ground, options: &DiscoverOptions<'_>) -> Discovery {
+    let dealing = Dealing::new(ground, folds_seed(options));
+    let threads = threads(options);
     let mut islands: Vec<Island> = (0..ISLANDS).map(|i| Island::new(options.seed, i, options.max_terms)).collect();
-    spread(&mut islands, threads, |island| island.settle(&ground, &dealing));
+    spread(&mut islands, threads, |island| island.settle(ground, &dealing));
     let mut generations = 0;
     while generations < options.generations && !(options.stop)() {
-        spread(&mut islands, threads, |island| island.evolve(&ground, &dealing));
+        spread(&mut islands, threads, |island| island.evolve(ground, &dealing));
         generations += 1;
         if generations % MIGRATION == 0 {
-            migrate(&mut islands, &ground);
+            migrate(&mut islands, ground);
         }
         let scores = islands.iter().flat_map(Island::best).map(|c| c.score);
         (options.progress)(generations, scores.fold(f64::INFINITY, f64::min).sqrt());
     }
-    let judged = second_look(&ground, &islands, options.seed, threads);
-    let front = front::front(&ground, judged);
+    let judged = second_look(ground, &islands, options.seed, threads);
+    let front = front::front(ground, judged);
     Discovery {
         chosen: front::choose(&front),
-        front: front.iter().map(|j| entry(&ground, j)).collect(),
+        reference: judge_skeleton(ground, &Skeleton::default_for(Target::EnergyJ), options.seed),
+        front: front.iter().map(|j| entry(ground, j)).collect(),
         seed: options.seed,
         generations,
         evaluations: islands.iter().map(|i| i.evaluations).sum(),
@@ -211,6 +256,13 @@ fn second_look(ground: &Ground, islands: &[Island], seed: u64, threads: usize) -
     let mut pieces: Vec<(Candidate, Vec<Judged>)> = distinct.into_values().map(|c| (c.clone(), Vec::new())).collect();
     spread(&mut pieces, threads, |(candidate, judged)| *judged = front::judge(ground, vec![candidate.clone()], seed));
     pieces.into_iter().flat_map(|(_, judged)| judged).collect()
+}
+
+/// A given structure on the folds of the second look; `None` where the grammar cannot say it.
+fn judge_skeleton(ground: &Ground, skeleton: &Skeleton, seed: u64) -> Option<FrontEntry> {
+    let genome = ground.genome(skeleton)?;
+    let judged = front::judge(ground, vec![Candidate { genome, score: 0.0 }], seed);
+    judged.first().map(|j| FrontEntry { skeleton: skeleton.clone(), ..entry(ground, j) })
 }
 
 fn entry(ground: &Ground, judged: &Judged) -> FrontEntry {

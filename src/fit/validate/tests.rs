@@ -199,3 +199,30 @@ fn what_is_absent_or_looks_at_latencies_is_said_under_the_table() {
     assert!(text.contains("absent: latency-proxy: no training row has duration_s"), "{text}");
     assert_eq!(validation.optima_differ, None);
 }
+
+#[test]
+fn a_copy_of_every_row_under_another_name_teaches_nothing() {
+    // Each workload a second time, under the model's short name, in reverse order. Were the copies on the other side of a
+    // split, a nearest neighbour would find each answer among what it learnt.
+    let honest = rows(&MODELS[..1], 15, 13);
+    let mut doubled = honest.clone();
+    let copies = honest.rows.iter().rev().cloned().enumerate();
+    doubled.rows.extend(copies.map(|(i, r)| Row { model: "llama-2-70b ".to_owned(), line: 10_000 + i, ..r }));
+    let options = ValidateOptions { predictors: vec![Predictor::NearestNeighbours], pool: Pool::Models, ..options() };
+    let mape = |dataset: &Dataset| {
+        validate(dataset, &options).unwrap().figures(Predictor::NearestNeighbours).unwrap().mape.unwrap()
+    };
+    let (once, twice) = (mape(&honest), mape(&doubled));
+    assert!(twice > 0.5 * once, "{once} became {twice}");
+}
+
+#[test]
+fn more_rows_than_anyone_needs_are_drawn_from_and_it_is_said() {
+    let mut dataset = rows(&MODELS[..1], 10, 14);
+    let copies: Vec<Row> = (0..30).flat_map(|_| dataset.rows.clone()).collect();
+    dataset.rows = copies.into_iter().enumerate().map(|(i, r)| Row { line: i + 1, ..r }).collect();
+    let options = ValidateOptions { predictors: vec![Predictor::LogLinear], ..options() };
+    let validation = validate(&dataset, &options).unwrap();
+    assert_eq!(validation.training_rows_max, 1000);
+    assert!(validation.to_string().contains("at most 1000 rows"), "{validation}");
+}
