@@ -76,9 +76,6 @@ impl Default for RecorderOptions {
     }
 }
 
-/// How often telemetry is read, ns, and where it goes.
-type TelemetrySink = (i64, Arc<RingWriter<TelemetryRow>>);
-
 impl RecorderOptions {
     fn metadata(&self, devices: Vec<Device>, clock: &dyn Clock) -> FileMetadata {
         FileMetadata {
