@@ -49,7 +49,7 @@ fn eight_minutes_at_1_khz_take_no_more_memory_than_two() {
         };
         Box::new(Steady { device, clock: clock.clone(), refresh_ns: 20_000_000 })
     };
-    // 400 rows a second: a segment is sealed every 50 seconds, so that two minutes have seen everything twice.
+    // 400 rows a second: a segment is sealed every minute, so that two minutes have seen everything twice.
     let options = RecorderOptions {
         sampler: SamplerOptions { cadence: Cadence::FixedRate { poll_hz: 1_000.0 }, ..SamplerOptions::default() },
         segment_rows: 20_000,
@@ -63,7 +63,8 @@ fn eight_minutes_at_1_khz_take_no_more_memory_than_two() {
     let grown_mib = resident_mib() - after_two;
     let recording = recorder.finish().unwrap();
     assert_eq!(recording.polls, 8 * 480_000 + 8);
-    assert!(recording.sealed_files >= 9, "{} files", recording.sealed_files);
+    // Rows come in batches of 8192, so a segment is sealed at 24 576: 192 000 rows are 7.8 of them.
+    assert!(recording.sealed_files >= 8, "{} files", recording.sealed_files);
     // 144 000 more rows would be 13 MiB, kept.
     assert!(grown_mib < 6.0, "{grown_mib:.1} MiB more");
 }
