@@ -215,10 +215,10 @@ impl<'a> Problem<'a> {
                 exponents,
                 |i| {
                     let r = residuals[i];
-                    (
-                        (self.weights[i] * self.huber_weight(r)).sqrt() / fitted[i],
-                        fitted[i] * (1.0 - r.clamp(-1.0, 0.9)),
-                    )
+                    let bounded = r.clamp(-1.0, 0.9);
+                    // The pull of a bounded row stays what the objective's is, or the steps would end beside the minimum.
+                    let pull = if bounded == r { 1.0 } else { r / bounded };
+                    ((self.weights[i] * self.huber_weight(r) * pull).sqrt() / fitted[i], fitted[i] * (1.0 - bounded))
                 },
                 &positive,
             );
