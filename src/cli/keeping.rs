@@ -126,7 +126,7 @@ mod tests {
     fn nothing_means_never_only_where_never_makes_sense() {
         assert_eq!(parse_period("0"), Ok(Duration::ZERO));
         assert_eq!(parse_telemetry("0s"), Ok(Duration::ZERO));
-        assert!(parse_age("0").is_err_and(|e| e.contains("is no duration")));
+        assert!(parse_age("0").is_err_and(|e| e.contains("`0` is")));
         assert!(parse_age("5s").is_err_and(|e| e.contains("expected 1m or more")));
     }
 }
