@@ -49,6 +49,7 @@ pub use job::{JobIds, JobPlaces, JobWatch};
 pub use keeping::{Keeping, ROTATE_BYTES, ROTATE_EVERY};
 pub use marks::MarkWriter;
 pub use metrics::{MetricsServer, MetricsState};
+pub use notices::Notices;
 pub use notify::ServiceNotifier;
 pub use recorder::{Recorder, RecorderOptions, VirtualRecorder};
 pub use recording::{BackOff, DeviceRecording, Pause, Pauses, ReadCost, Recording, Removed};

@@ -8,7 +8,7 @@ const MOST: usize = 64;
 
 /// Sentences on their way from the recording's threads to whoever prints them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Notices(Arc<Mutex<VecDeque<String>>>);
+pub struct Notices(Arc<Mutex<VecDeque<String>>>);
 
 impl Notices {
     pub(super) fn say(&self, sentence: String) {
@@ -19,7 +19,8 @@ impl Notices {
         waiting.push_back(sentence);
     }
 
-    pub(super) fn take(&self) -> Vec<String> {
+    /// Takes what was said since the last time, in order.
+    pub fn take(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 }

@@ -249,6 +249,11 @@ impl Recorder {
         recording
     }
 
+    /// What the recording has to tell, to be asked even after [`finish`](Self::finish), which may add to it.
+    pub fn notices(&self) -> Notices {
+        self.notices.clone()
+    }
+
     /// What happened since this was last asked that somebody should know now: sentences, oldest first.
     pub fn take_notices(&self) -> Vec<String> {
         self.notices.take()

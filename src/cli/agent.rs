@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use energylens::agent::{Cadence, Recorder, RecorderOptions, SamplerOptions, Standing};
+use energylens::agent::{Cadence, Notices, Recorder, RecorderOptions, SamplerOptions, Standing};
 use energylens::clock::SystemClock;
 use energylens::store::{Campaign, Recovered, RecoveredAs};
 
@@ -101,8 +101,8 @@ impl CadenceArguments {
 }
 
 /// Says on stderr what a recording has to tell, which systemd hands to the journal.
-pub(crate) fn say_notices(recorder: &Recorder) {
-    recorder.take_notices().iter().for_each(|notice| eprintln!("note: {notice}"));
+pub(crate) fn say(notices: &Notices) {
+    notices.take().iter().for_each(|notice| eprintln!("note: {notice}"));
 }
 
 /// What became of a recording that was interrupted, in a line.
@@ -145,6 +145,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let mut service = Service::start(&a.service, &campaign)?;
     let (stop, reopen) = signals::stop_and_reopen_on_signal()?;
     let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, stop.clone())?;
+    let notices = recorder.notices();
     // What the clock cannot reach is for ever.
     let end = a.duration.and_then(|d| Instant::now().checked_add(d));
     while !stop.load(Ordering::Acquire) && !recorder.is_finished() && end.is_none_or(|e| Instant::now() < e) {
@@ -153,11 +154,14 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             recorder.reopen();
             service.reopen();
         }
-        say_notices(&recorder);
+        say(&notices);
         service.observe(&recorder);
     }
     service.stopping();
-    let recording = recorder.finish()?;
+    let recording = recorder.finish();
+    // The last writes may have something to tell, whether or not they went well.
+    say(&notices);
+    let recording = recording?;
     if let Some(line) = service.finish()? {
         eprintln!("{line}");
     }

@@ -96,8 +96,10 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let idle = a.idle.map(|duration| idle_for(duration, &signals));
     let ran = run_all(a, &Told { program, arguments, environment: &environment }, &signals);
     std::thread::sleep(MARGIN);
-    agent::say_notices(&recorder);
-    let mut recording = recorder.finish()?;
+    let notices = recorder.notices();
+    let recording = recorder.finish();
+    agent::say(&notices);
+    let mut recording = recording?;
     phases.map_or(Ok(()), Phases::finish)?;
     let (ran, last_code) = match ran {
         Ok(ran) => ran,
