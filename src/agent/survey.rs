@@ -1,6 +1,6 @@
 //! Watching every counter closely for a moment: what `doctor` tells of a node.
 //!
-//! [`survey`] polls all devices at a fixed rate from one thread and keeps what moved; [`examine`](super::examine) says
+//! [`survey`] polls all devices at a fixed rate from one thread and keeps what moved; [`examine`](fn@super::examine) says
 //! what that means. [`time_reads`] asks whether several sources can be read at the same time.
 
 use std::sync::Barrier;

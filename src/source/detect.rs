@@ -1,7 +1,7 @@
 //! What can this node measure?
 //!
 //! [`detect`] tries every source once and reports one line for each: what it can do, or why not and the fix. Each source
-//! has one function in [`PROBES`].
+//! has one function in `PROBES`.
 
 use std::collections::BTreeSet;
 use std::fmt;

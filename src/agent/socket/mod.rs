@@ -1,7 +1,7 @@
 //! The marks socket: any process on the node says when a phase of its work begins and ends.
 //!
 //! A Unix datagram socket. The kernel says who sent a datagram; everything else in it is checked by
-//! [`message`](self::message). A sender that has bound an abstract address gets an answer, all others fire and forget:
+//! [`message`]. A sender that has bound an abstract address gets an answer, all others fire and forget:
 //! nothing that a sender does makes the agent wait.
 //!
 //! Trust: whoever may write to the socket may mark, in anybody's name. Marks carry their sender's uid, and readers
