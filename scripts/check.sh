@@ -21,7 +21,8 @@ need_file() { # need_file FILE PACKAGES: the same where FILE is missing; without
     local sudo=''
     [ "$(id -u)" = 0 ] || sudo=sudo
     # shellcheck disable=SC2086
-    $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $2
+    { $sudo apt-get update -qq && $sudo apt-get install -y -qq --no-install-recommends $2; } ||
+        say "$2 could not be installed: the tests that need it skip, and say so"
 }
 
 need cc build-essential
