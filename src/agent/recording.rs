@@ -171,6 +171,11 @@ impl ReadCost {
     }
 }
 
+/// For durations in ns: 1 ns to 10 s, two digits; slower reads count as 10 s.
+pub(super) fn read_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("constant bounds in the right order")
+}
+
 /// What stations did, added up.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tally {

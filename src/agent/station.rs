@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use hdrhistogram::Histogram;
 
-use super::recording::DeviceRecording;
+use super::recording::{DeviceRecording, read_histogram};
 use super::ring::RingWriter;
 use super::sampler::SamplerOptions;
 use super::schedule::Schedule;
@@ -72,8 +72,6 @@ pub(super) struct Station {
 impl Station {
     pub(super) fn new(source: Box<dyn CounterSource>, schedule: &Schedule, now_ns: i64) -> Self {
         let devices = source.devices().iter().map(|d| Watched::new(d, schedule.clone(), now_ns)).collect();
-        // 1 ns to 10 s, two digits; slower reads count as 10 s.
-        let read_ns = Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("constant bounds in the right order");
         Self {
             source,
             devices,
@@ -81,7 +79,7 @@ impl Station {
             doublings: 0,
             late_polls: 0,
             missed_polls: 0,
-            read_ns,
+            read_ns: read_histogram(),
             mean_read_ns: 0.0,
             long_reads_ns: [i64::MIN; LONG_READS],
             in_flight: Arc::new(InFlight::idle()),

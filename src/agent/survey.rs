@@ -8,7 +8,7 @@ use std::sync::Barrier;
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::recording::ReadCost;
+use super::recording::{ReadCost, read_histogram};
 use crate::clock::Clock;
 use crate::source::{CounterSource, Device, ReadError, Reading};
 use crate::units::{NS_PER_S, ns_to_s};
@@ -69,11 +69,6 @@ struct Watching {
     gone: bool,
 }
 
-fn histogram() -> Histogram<u64> {
-    // 1 ns to 10 s, two digits; slower reads count as 10 s.
-    Histogram::new_with_bounds(1, 10_000_000_000, 2).expect("constant bounds in the right order")
-}
-
 /// Polls every device `poll_hz` times a second until `clock` shows `t_end_ns`. `progress` is called about ten times a
 /// second with the share that is done; when it says `false`, the survey ends early.
 pub fn survey(
@@ -91,7 +86,7 @@ pub fn survey(
         .flat_map(|(source, s)| s.devices().iter().cloned().enumerate().map(move |(i, d)| (source, i, d)))
         .map(|(source, index, device)| Watching::new(source, index, device))
         .collect();
-    let mut late = histogram();
+    let mut late = read_histogram();
     let cpu_before_s = thread_cpu_s();
     let (mut due_ns, mut next_progress_ns) = (begin_ns, begin_ns);
     while due_ns <= t_end_ns {
@@ -136,7 +131,7 @@ impl Watching {
             power_changes: 0,
         };
         let power_sum = (0.0, 0.0);
-        Self { watch, source, index, still_at_ns: 0, power: None, power_sum, read_ns: histogram(), gone: false }
+        Self { watch, source, index, still_at_ns: 0, power: None, power_sum, read_ns: read_histogram(), gone: false }
     }
 
     fn take(&mut self, reading: Result<Reading, ReadError>, before_ns: i64, after_ns: i64) {

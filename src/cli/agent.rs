@@ -139,6 +139,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     // What retention may remove are the segments that say so.
     options.extra.insert("recorder".to_owned(), "agent".to_owned());
+    let label = output::simulated(detection.devices());
     for finding in &detection.report {
         eprintln!("{finding}");
     }
@@ -168,7 +169,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if a.json {
         output::print_json(&recording)?;
     } else {
-        output::print(&doctor::summary(&recording))?;
+        output::print(&format!("{}{label}", doctor::summary(&recording)))?;
     }
     Ok(Outcome::Done)
 }

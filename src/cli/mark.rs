@@ -82,8 +82,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The session of this process: the same for all steps of one script or terminal.
+/// The session of this process: the same for all steps of one script or terminal. A session that was opened outside of
+/// a container has no number inside of it: the caller's own process stands for it there.
 fn session() -> String {
-    let id = rustix::process::getsid(None).map_or(0, |sid| sid.as_raw_nonzero().get());
-    format!("session-{id}")
+    match nix::unistd::getsid(None).map_or(0, nix::unistd::Pid::as_raw) {
+        0 => format!("caller-{}", nix::unistd::getppid()),
+        id => format!("session-{id}"),
+    }
 }

@@ -7,6 +7,8 @@ use anyhow::Context;
 use comfy_table::presets;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use energylens::dataset::{Dataset, RejectedRow, Row};
+use energylens::schema::EnergySource;
+use energylens::source::Device;
 use serde::Serialize;
 
 /// Rejected rows that are listed one by one; the rest is counted.
@@ -108,6 +110,11 @@ fn is_campaign_file(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str());
     matches!(extension, Some("parquet" | "jsonl" | "spool"))
         || matches!(path.file_name().and_then(|n| n.to_str()), Some("campaign.json" | "plan.json" | "lock"))
+}
+
+/// What stands beside figures of which any came from the simulated node.
+pub(crate) fn simulated<'a>(devices: impl IntoIterator<Item = &'a Device>) -> &'static str {
+    if devices.into_iter().any(|d| d.energy_source == EnergySource::Simulated) { "  [simulated]" } else { "" }
 }
 
 /// A remark for each of many rows on stderr, as far as anybody would read them.

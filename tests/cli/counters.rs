@@ -227,3 +227,12 @@ fn a_cpu_package_is_measured_through_powercap() {
     let (power_w, energy_j) = (package["mean_power_w"].as_f64().expect("W"), package["energy_j"].as_f64().expect("J"));
     assert!((power_w / 120.0 - 1.0).abs() < 0.05, "{power_w} W, {energy_j} J");
 }
+
+#[test]
+fn whatever_simulated_gpus_gave_is_labelled() {
+    let desk = Desk::new();
+    desk.type_in("record --sources sim -- sleep 0.2").done().remarks("[simulated]");
+    desk.type_in("agent --sources sim -o rec --duration 1s").done().prints("[simulated]");
+    desk.type_in("top --once --sources sim").done().prints("[simulated]");
+    desk.type_in("doctor --sources sim --duration 500ms").done().prints("nothing is measured");
+}

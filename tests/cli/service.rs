@@ -130,6 +130,29 @@ fn a_service_tells_when_it_is_ready_takes_marks_serves_metrics_and_ends_when_tol
 }
 
 #[test]
+fn a_container_whose_session_was_opened_outside_of_it_can_mark() {
+    let (desk, tree) = (Desk::new(), Powercap::drawing(120.0));
+    let socket = desk.path("marks.sock");
+    let socket = socket.to_str().expect("text");
+    let mut agent = Agent::start(&desk, &with_cpu(&tree, &["--marks", socket]), LONG);
+    agent.hear_of("READY=1");
+    let alone = ["--user", "--map-root-user", "--pid", "--fork"];
+    if !Command::new("unshare").args(alone).arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: no namespace of processes can be opened here (unshare)");
+        return;
+    }
+    let marked = Command::new("unshare")
+        .args(alone)
+        .arg(program())
+        .args(["mark", "begin", "prefill", "--socket", socket])
+        .output()
+        .expect("unshare");
+    assert!(marked.status.success(), "{}", String::from_utf8_lossy(&marked.stderr));
+    let rows = marks(&desk.path("rec"));
+    assert!(rows.len() == 1 && rows[0].run_id.starts_with("caller-"), "{rows:?}");
+}
+
+#[test]
 fn the_watchdog_starves_when_the_driver_hangs() {
     let (desk, stub) = (Desk::new(), Stub::new("devices 1, 0.ramp_mw 250000, 0.refresh_ms 20"));
     let library = stub.library();

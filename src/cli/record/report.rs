@@ -161,7 +161,8 @@ impl Measured<'_> {
         }
         if let Some(duration) = self.duration_s() {
             let runs = if is_repeated { format!(" (mean of {} runs)", self.counted().len()) } else { String::new() };
-            let _ = writeln!(text, "{} s{runs}; {}", short(duration.mean), doctor::summary(self.recording));
+            let label = output::simulated(self.devices);
+            let _ = writeln!(text, "{} s{runs}{label}; {}", short(duration.mean), doctor::summary(self.recording));
         }
         for note in self.notes() {
             let _ = writeln!(text, "note: {note}");

@@ -60,7 +60,8 @@ fn heading(state: &State, elapsed_s: f64) -> String {
     let gpus: Vec<&Meter> = state.meters.iter().filter(|m| m.device.scope == Scope::Gpu).collect();
     let watts: f64 = gpus.iter().filter_map(|m| m.power_w).sum();
     let gpus = if gpus.is_empty() { String::new() } else { format!("   {} GPUs {} W", gpus.len(), short(watts)) };
-    format!("energylens top   {}   {elapsed_s:.0} s{gpus}", state.host)
+    let label = output::simulated(state.meters.iter().map(|m| &m.device));
+    format!("energylens top   {}   {elapsed_s:.0} s{gpus}{label}", state.host)
 }
 
 fn footing(state: &State) -> String {

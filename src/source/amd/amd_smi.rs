@@ -15,8 +15,7 @@ use self::api::{Api, Handle, Status, verdict};
 use super::accumulator::{self, Candidate, is_absent, is_pair_card, join_dies, scaled_to_uj};
 use super::card::{Card, PciAddress};
 use super::{LinkError, sysfs};
-use crate::schema::EnergySource;
-use crate::source::{CounterSource, Device, ReadError, Reading, Scope, Telemetry};
+use crate::source::{CounterSource, Device, ReadError, Reading, Telemetry};
 
 fn read_error(id: &str, status: Status) -> ReadError {
     match status {
@@ -90,19 +89,14 @@ fn probe(
     let has_counter = counts.is_ok_and(|counts| !is_absent(counts));
     let mut device = match &card {
         Some(card) => sysfs::describe(card, has_counter),
-        None => Device {
-            id: match (api.uuid(handle), pci) {
+        None => {
+            let id = match (api.uuid(handle), pci) {
                 (Some(uuid), _) => format!("amd:{uuid}"),
                 (None, Some(pci)) => format!("amd:{pci}"),
                 (None, None) => format!("amd:index-{index}"),
-            },
-            name: String::new(),
-            scope: Scope::Gpu,
-            energy_source: if has_counter { EnergySource::Counter } else { EnergySource::Power },
-            counter_modulus_uj: None,
-            power_limit_w: None,
-            memory_bytes: None,
-        },
+            };
+            sysfs::unseen(id, has_counter)
+        }
     };
     // The marketing name, where the kernel shows a number only.
     if device.name.is_empty() || device.name.starts_with("AMD GPU") {

@@ -10,8 +10,7 @@ use rocm_smi_lib::{RocmErr, RocmSmi};
 use super::accumulator::{self, Candidate, is_absent, is_pair_card, join_dies, scaled_to_uj};
 use super::card::{Card, PciAddress};
 use super::{LinkError, sysfs};
-use crate::schema::EnergySource;
-use crate::source::{CounterSource, Device, ReadError, Reading, Scope, Telemetry};
+use crate::source::{CounterSource, Device, ReadError, Reading, Telemetry};
 
 /// `RSMI_TEMP_TYPE_JUNCTION` and `RSMI_TEMP_TYPE_EDGE`.
 const TEMPERATURES: [u32; 2] = [1, 0];
@@ -91,19 +90,14 @@ fn probe(
     let unique_id = smi.get_device_unique_id(index).ok().filter(|id| *id != 0);
     let mut device = match &card {
         Some(card) => sysfs::describe(card, has_counter),
-        None => Device {
-            id: match (unique_id, pci) {
+        None => {
+            let id = match (unique_id, pci) {
                 (Some(id), _) => format!("amd:GPU-{id:016x}"),
                 (None, Some(pci)) => format!("amd:{pci}"),
                 (None, None) => format!("amd:index-{index}"),
-            },
-            name: String::new(),
-            scope: Scope::Gpu,
-            energy_source: if has_counter { EnergySource::Counter } else { EnergySource::Power },
-            counter_modulus_uj: None,
-            power_limit_w: None,
-            memory_bytes: None,
-        },
+            };
+            sysfs::unseen(id, has_counter)
+        }
     };
     if device.name.is_empty() || device.name.starts_with("AMD GPU") {
         let name = smi.get_device_name(index).ok().filter(|name| !name.trim().is_empty());

@@ -63,6 +63,19 @@ fn probe(card: Card, notes: &mut Vec<String>) -> Option<Candidate<(Card, Via)>> 
     Some(Candidate { device, is_pair_card, counts, handle: (card, via) })
 }
 
+/// What the libraries alone know of a GPU that the kernel's files do not show; the name is still to come.
+pub(super) fn unseen(id: String, has_counter: bool) -> Device {
+    Device {
+        id,
+        name: String::new(),
+        scope: Scope::Gpu,
+        energy_source: if has_counter { EnergySource::Counter } else { EnergySource::Power },
+        counter_modulus_uj: None,
+        power_limit_w: None,
+        memory_bytes: None,
+    }
+}
+
 /// The device of a card, whoever reads its energy.
 pub(super) fn describe(card: &Card, has_counter: bool) -> Device {
     Device {
