@@ -1,6 +1,7 @@
 //! Axes: what values a quantity may take, as levels for a grid and as quantiles for a hypercube.
 
-use super::plan::{Measure, WorkloadSpec};
+use super::plan::Measure;
+use super::workload::WorkloadSpec;
 use crate::card::{GpuCard, ModelCard};
 
 /// Most levels that one axis may have.

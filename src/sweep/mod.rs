@@ -10,14 +10,16 @@ pub mod design;
 mod error;
 pub mod journal;
 pub mod plan;
+pub mod process;
 pub mod runner;
 pub mod script;
+pub mod template;
 pub mod workload;
 
 pub use axis::{Axes, Design, Levels, Sweep};
 pub use design::{Candidate, Deployment};
 pub use error::Error;
 pub use journal::Journal;
-pub use plan::{Measure, Plan, Point, Run, WorkloadSpec};
+pub use plan::{Measure, Plan, Point, Run};
 pub use runner::{Event, Observed, Outcome, run_plan};
-pub use workload::Workload;
+pub use workload::{CommandSpec, ScriptSpec, ServerSpec, Workload, WorkloadSpec};

@@ -13,6 +13,7 @@ use super::Error;
 use super::axis::Sweep;
 use super::design::{self, Candidate};
 use super::script::Script;
+use super::workload::WorkloadSpec;
 use crate::card::{GpuCard, ModelCard};
 
 /// One configuration to be measured. Field names are the Lua axes and the table columns.
@@ -94,35 +95,6 @@ pub struct Measure {
 impl Default for Measure {
     fn default() -> Self {
         Self { min_window_s: 5.0, idle_s: 1.0, warmup_batches: 1, max_batches: 10_000 }
-    }
-}
-
-/// What the runs run on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum WorkloadSpec {
-    /// The built-in simulated node, with so many GPUs of each model that the sweep names.
-    Simulated {
-        /// GPUs of each model.
-        gpus: u32,
-        /// Standard deviation of power and of time from one deployment to the next, relative.
-        run_noise: f64,
-    },
-}
-
-impl WorkloadSpec {
-    /// What the `engine` column says.
-    pub fn engine(&self) -> &'static str {
-        match self {
-            Self::Simulated { .. } => "simulated",
-        }
-    }
-
-    /// GPUs of one model that a point may occupy.
-    pub fn gpus(&self) -> u32 {
-        match self {
-            Self::Simulated { gpus, .. } => *gpus,
-        }
     }
 }
 

@@ -10,7 +10,8 @@ use super::place::Place;
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
 use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
-use crate::sweep::plan::{Measure, WorkloadSpec};
+use crate::sweep::plan::Measure;
+use crate::sweep::workload::WorkloadSpec;
 
 /// What `el.sweep` returns.
 pub(super) struct Returned {
