@@ -186,7 +186,7 @@ pub fn sweep(data: &[u8]) {
 }
 
 const PLAN: &str = "local el = require 'energylens'\nreturn el.sweep { name = 'f', axes = { model = 'llama-2-7b', \
-                    gpu_model = 'a100', input_tokens = 64, output_tokens = 16 }, design = el.factorial {}, \
+                    gpu_model = 'a100', batch_size = 2, input_tokens = 64, output_tokens = 16 }, design = el.factorial {}, \
                     workload = el.simulated {} }";
 
 /// `plan.json` and `runs.jsonl` of a campaign; the first byte says which of them the rest is.
