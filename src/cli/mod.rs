@@ -5,6 +5,7 @@
 
 mod agent;
 mod cards;
+mod completions;
 mod demo;
 mod discover;
 mod doctor;
@@ -13,6 +14,7 @@ mod hints;
 mod import;
 mod keeping;
 mod laws;
+mod man;
 mod mark;
 mod output;
 mod plan;
@@ -85,6 +87,8 @@ enum Verb {
     Laws(laws::Arguments),
     Cards(cards::Arguments),
     Tables(tables::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Carries out one verb.
@@ -108,21 +112,23 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
         Verb::Tables(a) => tables::run(&a),
+        Verb::Completions(a) => completions::run(&a),
+        Verb::Man(a) => man::run(&a),
     }
 }
 
 /// The error and its causes, one a line, then hints.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let mut said = error.to_string();
-    eprintln!("error: {said}");
+    output::say(&format!("error: {said}"));
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Some errors quote their cause.
         if !said.contains(cause.trim()) {
-            eprintln!("  caused by: {cause}");
+            output::say(&format!("  caused by: {cause}"));
             said = cause;
         }
     }
     if let Some(hint) = hints::hint(error) {
-        eprintln!("hint: {hint}");
+        output::say(&format!("hint: {hint}"));
     }
 }
