@@ -9,6 +9,7 @@ mod completions;
 mod demo;
 mod discover;
 mod doctor;
+mod export;
 mod fit;
 mod hints;
 mod import;
@@ -83,6 +84,7 @@ enum Verb {
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
+    Export(export::Arguments),
     Report(report::Arguments),
     Laws(laws::Arguments),
     Cards(cards::Arguments),
@@ -108,6 +110,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),
+        Verb::Export(a) => export::run(&a),
         Verb::Report(a) => report::run(&a),
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
