@@ -150,6 +150,18 @@ impl Plan {
         result
     }
 
+    /// The plan that the campaign in `dir` began with.
+    pub fn of_campaign(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("plan.json");
+        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), verb: "read", source })?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Foreign {
+            line: source.line(),
+            path,
+            expected: "plan",
+            source,
+        })
+    }
+
     /// Lays out a sweep; `accept` is its `where`.
     pub fn lay_out(
         sweep: &Sweep,
