@@ -27,7 +27,10 @@ mod run;
 mod service;
 mod signals;
 mod sources;
+mod status;
+mod submit;
 mod tables;
+mod task;
 mod top;
 mod validate;
 mod validation_page;
@@ -78,6 +81,10 @@ enum Verb {
     Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
+    Submit(submit::Arguments),
+    Status(status::Arguments),
+    #[command(hide = true)]
+    Task(task::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
     Discover(discover::Arguments),
@@ -104,6 +111,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
+        Verb::Submit(a) => submit::run(&a),
+        Verb::Status(a) => status::run(&a),
+        Verb::Task(a) => task::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Discover(a) => discover::run(&a),
