@@ -12,6 +12,7 @@ mod point;
 mod sandbox;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use std::path::Path;
 
