@@ -11,7 +11,7 @@ mod spec;
 
 pub(super) use self::command::COMMAND_NAMES;
 pub use self::command::CommandWorkload;
-pub(super) use self::own_phases::{OwnMark, OwnPhases, OwnWindow};
+pub(super) use self::own_phases::{Counts, OwnMark, OwnPhases, OwnWindow};
 pub use self::scripted::ScriptedWorkload;
 pub use self::simulated::SimulatedWorkload;
 pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};

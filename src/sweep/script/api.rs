@@ -19,7 +19,6 @@ pub(super) struct Returned {
     pub(super) sweep: Sweep,
     pub(super) accepts: Option<Function>,
     // Evaluated again, and called, when the plan is carried out.
-    #[allow(dead_code)]
     pub(super) run: Option<Function>,
 }
 

@@ -24,7 +24,7 @@ pub(super) fn command(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<W
         engine: engine(&fields)?,
         gpus: gpus(&fields)?,
         argv: argv(&fields, &COMMAND_NAMES)?,
-        env: environment(&fields, &COMMAND_NAMES)?,
+        env: environment(&fields, Some(&COMMAND_NAMES))?,
         timeout_s: fields.number("timeout_s", 1.0, LONGEST_RUN_S, Some(3_600.0))?,
     }))
 }
@@ -78,8 +78,8 @@ pub(super) fn words(place: &Place, line: usize, value: &Value) -> mlua::Result<V
     }
 }
 
-/// `env`: variables by name.
-fn environment(fields: &Fields<'_>, more: &[&str]) -> mlua::Result<BTreeMap<String, String>> {
+/// `env`: variables by name; templates with the point's names and those of `more`, or plain texts.
+pub(super) fn environment(fields: &Fields<'_>, more: Option<&[&str]>) -> mlua::Result<BTreeMap<String, String>> {
     let Value::Table(table) = fields.get("env")? else {
         return match fields.get("env")? {
             Value::Nil => Ok(BTreeMap::new()),
@@ -99,7 +99,9 @@ fn environment(fields: &Fields<'_>, more: &[&str]) -> mlua::Result<BTreeMap<Stri
             return Err(fail("another name: those beginning with ENERGYLENS_ are set for every run"));
         }
         let value = word(&value).ok_or_else(|| fail("a text or a whole number"))?;
-        template::check(&value, more).map_err(|e| fields.fail("env", e))?;
+        if let Some(more) = more {
+            template::check(&value, more).map_err(|e| fields.fail("env", e))?;
+        }
         if variables.insert(known, value).is_none() && variables.len() > MOST_WORDS {
             return Err(fail("fewer variables"));
         }
