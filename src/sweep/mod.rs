@@ -13,6 +13,7 @@ pub mod plan;
 pub mod process;
 pub mod runner;
 pub mod script;
+pub mod server;
 pub mod template;
 pub mod workload;
 
