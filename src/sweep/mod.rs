@@ -13,6 +13,7 @@ pub mod plan;
 pub mod process;
 pub mod runner;
 pub mod script;
+pub mod server;
 pub mod surroundings;
 pub mod template;
 pub mod visible;

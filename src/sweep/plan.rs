@@ -153,6 +153,7 @@ impl Plan {
         accept: &mut dyn FnMut(&Candidate<'_>) -> Result<bool, Error>,
     ) -> Result<Self, Error> {
         let points = design::points(sweep, accept)?;
+        sweep.workload.check(&points).map_err(Error::Workload)?;
         let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(points.len());
         for (second, point) in points.iter().enumerate() {
             if let Some(first) = by_id.insert(&point.point_id, second) {
