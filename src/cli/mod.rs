@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Mark(a) => mark::run(&a),
         Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
-        Verb::Run(a) => run::run(&a),
+        Verb::Run(a) => run::run(a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Discover(a) => discover::run(&a),

@@ -65,6 +65,9 @@ impl Tracker {
     fn describe(&mut self, device: &Device) {
         if !self.has_counter {
             self.unwrapper = Unwrapper::new(device.counter_modulus_uj, device.power_limit_w);
+            if let Some(step_uj) = device.counter_step_uj {
+                self.counter.counts_in(step_uj);
+            }
         }
     }
 

@@ -39,7 +39,7 @@ pub use inventory::{Inventory, OwnSegment};
 pub use lock::{CampaignLock, host_name};
 pub use metadata::{FileMetadata, read_metadata};
 pub use read::{read_file, read_table, table_files};
-pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, TelemetryRow};
+pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, Serving, TelemetryRow};
 pub use sealed::write_table;
 pub use segment::SegmentWriter;
 pub use trace::read_trace;

@@ -14,7 +14,9 @@ pub mod process;
 pub mod runner;
 pub mod script;
 pub mod server;
+pub mod surroundings;
 pub mod template;
+pub mod visible;
 pub mod workload;
 
 pub use axis::{Axes, Design, Levels, Sweep};
@@ -23,4 +25,6 @@ pub use error::Error;
 pub use journal::Journal;
 pub use plan::{Measure, Plan, Point, Run};
 pub use runner::{Event, Observed, Outcome, run_plan};
+pub use surroundings::{MarksTaken, Surroundings};
+pub use visible::VisibleDevices;
 pub use workload::{CommandSpec, ScriptSpec, ServerSpec, Workload, WorkloadSpec};

@@ -141,8 +141,7 @@ impl Plan {
         log: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
         let script = Script::evaluate(file_name, source, directory, log)?;
-        let hash = hex(&Sha256::digest(source.as_bytes()), 64);
-        let result = Self::lay_out(script.sweep(), hash, &mut |c| script.accepts(c));
+        let result = Self::lay_out(script.sweep(), script_hash(source), &mut |c| script.accepts(c));
         script.drain_log(log);
         result
     }
@@ -245,6 +244,11 @@ fn ordered_runs(points: &[Point], repeats: u32, seed: u64) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// What [`Plan::script_sha256`] is of a script's text.
+pub(super) fn script_hash(source: &str) -> String {
+    hex(&Sha256::digest(source.as_bytes()), 64)
 }
 
 /// The first `digits` hexadecimal digits of a hash.

@@ -13,13 +13,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A note of the running server, taken away when it is dropped.
 #[derive(Debug)]
-pub(super) struct Note {
+pub(in crate::sweep) struct Note {
     path: PathBuf,
 }
 
 impl Note {
     /// Notes that process `id` was started; a note that cannot be written is no reason not to measure.
-    pub(super) fn write(dir: &Path, id: u32) -> Self {
+    pub(in crate::sweep) fn write(dir: &Path, id: u32) -> Self {
         let path = place(dir);
         if let Some(identity) = identity(id) {
             let _ = fs::write(&path, identity);
@@ -48,7 +48,7 @@ fn identity(id: u32) -> Option<String> {
 }
 
 /// Ends what a killed runner left behind; its number, if there was something.
-pub(super) fn end(dir: &Path) -> Option<u32> {
+pub(in crate::sweep) fn end(dir: &Path) -> Option<u32> {
     let path = place(dir);
     let note = fs::read_to_string(&path).ok()?;
     let _ = fs::remove_file(&path);

@@ -1,10 +1,11 @@
 //! Templates, points that a server cannot tell apart, starts that fail.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::super::{ServerSpec, ServerWorkload, deployments};
-use crate::sweep::{Plan, Point};
+use crate::sweep::{Plan, Point, Surroundings, VisibleDevices};
 
 /// The plan of a sweep over these axes.
 fn plan(axes: &str) -> Plan {
@@ -13,15 +14,22 @@ fn plan(axes: &str) -> Plan {
          workload = el.simulated {{ gpus = 8 }}, axes = {{ model = 'llama-2-7b', gpu_model = 'a100-80gb',\n\
          batch_size = el.choice {{ 1, 16 }}, input_tokens = el.choice {{ 64, 512 }}, output_tokens = 128, {axes} }} }}"
     );
-    Plan::from_source("s.lua", &script, std::path::Path::new("."), &mut |_| {}).expect("a plan")
+    Plan::from_source("s.lua", &script, Path::new("."), &mut |_| {}).expect("a plan")
 }
 
 fn spec(argv: &[&str]) -> ServerSpec {
     ServerSpec { argv: Some(argv.iter().map(|w| (*w).to_owned()).collect()), ..ServerSpec::default() }
 }
 
-fn start(plan: &Plan, spec: &ServerSpec, dir: &std::path::Path) -> ServerWorkload {
-    ServerWorkload::start(plan, spec, 0, dir, Arc::new(AtomicBool::new(false))).expect("a workload")
+fn start(plan: &Plan, spec: &ServerSpec, dir: &Path) -> ServerWorkload {
+    start_under(plan, spec, dir, false)
+}
+
+fn start_under(plan: &Plan, spec: &ServerSpec, dir: &Path, is_stopped: bool) -> ServerWorkload {
+    let stop = Arc::new(AtomicBool::new(is_stopped));
+    let (dir, devices) = (dir.to_owned(), VisibleDevices::default());
+    let surroundings = Surroundings { dir, devices, marks: None, script: None, stop };
+    ServerWorkload::start(plan, spec, surroundings).expect("a workload")
 }
 
 #[test]
@@ -38,16 +46,16 @@ fn words_get_the_points_values_and_the_largest_sizes_of_the_deployment() {
         "{cache_tokens}",
         "{max_batch_size}",
     ]);
-    spec.model_paths.insert("meta-llama/Llama-2-7b-hf".to_owned(), "/models/7b".to_owned());
+    spec.model_paths.insert("meta-llama/Llama-2-7b-hf".to_owned(), "/models/7b-{precision}".to_owned());
     spec.precision_argv.insert("bf16".to_owned(), vec!["--dtype".to_owned(), "bfloat16".to_owned()]);
     spec.env.insert("PORT".to_owned(), "{port}".to_owned());
     assert_eq!(spec.check_words(), Ok(()));
     assert_eq!(spec.check_points(&plan.points), Ok(()));
     let point = plan.points.iter().find(|p| p.tensor_parallel == 2 && p.batch_size == 1).expect("a point");
-    let values = spec.values(point, &largest[1], Some(8001));
+    let values = spec.values(point, &largest[1], Some(8001)).expect("values");
     let (argv, env) = spec.command(point, &values).expect("a command");
     // 512 + 128 + 16 tokens for each of 16 sequences.
-    let expected = ["serve", "/models/7b", "--tp=2", "--len", "656", "10496", "16", "--dtype", "bfloat16"];
+    let expected = ["serve", "/models/7b-bf16", "--tp=2", "--len", "656", "10496", "16", "--dtype", "bfloat16"];
     assert_eq!(argv, expected);
     assert_eq!(env, [("PORT".to_owned(), "8001".to_owned())]);
 }
@@ -124,8 +132,6 @@ fn a_server_that_never_gets_ready_is_ended_after_its_time() {
     let mut server = start(&plan, &patient, dir.path());
     let why = server.deploy(&plan.points[0]).expect_err("no server");
     assert!(why.starts_with("the server is not ready after 0.3 s: http://127.0.0.1:"), "{why}");
-    let stopped = Arc::new(AtomicBool::new(true));
-    let mut server =
-        ServerWorkload::start(&plan, &spec(&["sleep", "1000"]), 0, dir.path(), stopped).expect("a workload");
+    let mut server = start_under(&plan, &spec(&["sleep", "1000"]), dir.path(), true);
     assert!(server.deploy(&plan.points[0]).is_err_and(|e| e.contains("asked to stop")));
 }
