@@ -238,7 +238,7 @@ impl Shared {
         let ended = process.wait(limit, &mut || stop.load(Ordering::Relaxed));
         let (program, log) = (process.program().to_owned(), process.log().to_owned());
         let _ = process.stop(PATIENCE);
-        self.going(lua)?;
+        drop(self.going(lua)?);
         self.budget.renew();
         let Some(ended) = ended else {
             let said = log_tail(&log, TAIL_LINES);
@@ -336,7 +336,7 @@ impl Shared {
             seconds.ok_or_else(|| self.place.fail(lua, format!("run:sleep takes seconds; found {}", show(&found))))?;
         let stop = self.going(lua)?.job.stop.clone();
         sleep(seconds, &stop);
-        self.going(lua)?;
+        drop(self.going(lua)?);
         if seconds > 0.0 {
             self.budget.renew();
         }

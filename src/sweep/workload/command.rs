@@ -9,6 +9,7 @@ use serde_json::json;
 use super::own_phases::{Counts, OwnMark, OwnPhases};
 use super::spec::CommandSpec;
 use crate::sweep::process::{PATIENCE, Process};
+use crate::sweep::server::orphan;
 use crate::sweep::surroundings::Surroundings;
 use crate::sweep::{Measure, Point, Run, template};
 
@@ -35,6 +36,8 @@ pub struct CommandWorkload {
 
 impl CommandWorkload {
     pub(super) fn new(spec: CommandSpec, measure: Measure, surroundings: Surroundings) -> Self {
+        // What a runner that was killed here has left would compute into our runs.
+        orphan::end(&surroundings.dir.join("logs"));
         Self { spec, measure, surroundings }
     }
 
@@ -51,6 +54,7 @@ impl CommandWorkload {
         let result = self.surroundings.dir.join("logs").join(format!("{}.result.json", run.run_id));
         remove(&result)?;
         let process = self.start(run, point, &log, &result)?;
+        let note = log.parent().map(|logs| orphan::Note::write(logs, process.id()));
         let limit = Duration::try_from_secs_f64(self.spec.timeout_s).unwrap_or(LONGEST).min(LONGEST);
         let ended = process.wait(limit, &mut || self.surroundings.is_stopped());
         let program = process.program().to_owned();
@@ -61,6 +65,7 @@ impl CommandWorkload {
         };
         // Also what it left behind in the background goes: it would compute into the next run.
         let _ = process.stop(PATIENCE);
+        drop(note);
         match ended {
             None if self.surroundings.is_stopped() => return Err("somebody asked to stop".to_owned()),
             None => return Err(tail(format!("has not ended within {} s", self.spec.timeout_s))),
