@@ -71,12 +71,20 @@ fn outcomes_of_held_out_rows_cannot_reach_a_predictor() {
         row.mean_ttft_s = Some(0.5);
         row.mean_tpot_s = Some(0.1);
     }
-    let context = Context { pool: Pool::None, across_hardware: false, seed: 0, skeleton: None, prior: None };
+    let context = Context {
+        pool: Pool::None,
+        across_hardware: false,
+        seed: 0,
+        skeleton: None,
+        prior: None,
+        target: Target::EnergyJ,
+    };
     let ask = |dataset: &Dataset| {
         let units = split::units(&dataset.rows);
         let scheme = Scheme::Batches { up_to: Some(4.0) };
         let splits = split::splits(&dataset.rows, &units, scheme, Pool::None, 0).unwrap();
-        work::answers(&dataset.rows, &splits, Predictor::ALL, &context, &options())
+        let scopes: Vec<String> = dataset.rows.iter().map(|r| context.scope(r)).collect();
+        work::answers(&dataset.rows, &scopes, &splits, Predictor::ALL, &context, &options()).answers
     };
     for ((predictor, honest), tampered) in Predictor::ALL.iter().zip(ask(&honest)).zip(ask(&tampered)) {
         assert!(honest.estimates.iter().any(Option::is_some), "{predictor}: {:?}", honest.trouble);
