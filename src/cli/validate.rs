@@ -18,7 +18,9 @@ use super::{Outcome, output, validation_page};
 
 /// Judge the law and every baseline on rows that they were not fitted to.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:  energylens validate rows.csv --scheme workloads=5 --training-rows 50")]
+#[command(
+    after_help = "Examples:\n  energylens validate rows.csv --scheme workloads=5 --training-rows 50\n  energylens validate rows.csv --learning-curve 10,25,50,100 --budget 5m\n  energylens validate rows.csv --target mean_tpot_s"
+)]
 pub(crate) struct Arguments {
     /// A campaign directory, a Parquet file or a CSV file.
     runs: PathBuf,
@@ -113,6 +115,13 @@ fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    if a.target != Target::EnergyJ {
+        let energy_alone =
+            [("--report", a.report.is_some()), ("--skeleton", a.skeleton.is_some()), ("--prior", a.prior.is_some())];
+        for (flag, _) in energy_alone.iter().filter(|(_, given)| *given) {
+            anyhow::bail!("{flag} is about energy; expected it without --target {}", a.target);
+        }
+    }
     if let Some(path) = &a.report {
         output::writable(path, &[&a.runs])?;
     }

@@ -129,6 +129,45 @@ fn progress_counts_every_piece_once() {
 }
 
 #[test]
+fn told_to_stop_it_has_judged_whole_laws_and_says_so() {
+    let dataset = rows(&MODELS, 10, 5);
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    // One thread: five pieces of the first law unasked, five of the second asked for, the sixth question says stop.
+    let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 5;
+    let predictors = vec![Predictor::LogLinear];
+    let whole = ValidateOptions { predictors: predictors.clone(), threads: Some(1), ..options() };
+    let cut = validate(&dataset, &ValidateOptions { stop: &stop, ..whole.clone() }).unwrap();
+    let all = validate(&dataset, &whole).unwrap();
+    assert_eq!((all.rows, all.scopes, all.notes.len()), (240, 4, 0));
+    // Two of four models: half of the rows, every one of them answered.
+    assert_eq!((cut.rows, cut.figures(Predictor::LogLinear).unwrap().rows), (120, 120));
+    assert!(cut.notes[0].contains("2 of 4 laws"), "{:?}", cut.notes);
+    // However short the time, one law is judged.
+    let none = validate(&dataset, &ValidateOptions { stop: &|| true, ..whole.clone() }).unwrap();
+    assert_eq!(none.rows, 60);
+    let curve = learning_curve(&dataset, &[6, 12], &ValidateOptions { stop: &|| true, ..whole }).unwrap();
+    assert_eq!((curve.points.len(), curve.notes.len()), (1, 1));
+}
+
+#[test]
+fn times_are_judged_in_seconds_beside_what_knows_no_joules() {
+    let dataset = rows(&MODELS[..1], 24, 8);
+    let options = ValidateOptions { target: Target::DurationS, predictors: Vec::new(), ..options() };
+    let found = validate(&dataset, &options).unwrap();
+    assert_eq!((found.target, found.rows, found.optima_differ), (Target::DurationS, 144, None));
+    let law = found.figures(Predictor::Law).unwrap();
+    // Durations are the law's energies over a power of t and p: no law of latency, yet near one.
+    assert!(law.mape.unwrap() < 0.15, "{law:?}");
+    let line = dataset.rows.iter().find(|r| r.line == found.predictions[0].line).unwrap();
+    assert_eq!(Some(found.predictions[0].measured_j), line.duration_s);
+    // Models of energy are not asked, and say why when they are.
+    assert!(found.figures(Predictor::LogLinear).is_some() && found.figures(Predictor::Roofline).is_none());
+    let asked = ValidateOptions { predictors: vec![Predictor::Roofline], ..options };
+    let note = validate(&dataset, &asked).unwrap().scores.remove(0).note.unwrap();
+    assert!(note.contains("says nothing of duration_s"), "{note}");
+}
+
+#[test]
 fn a_pooled_law_carries_to_a_model_it_never_saw() {
     let options = ValidateOptions { scheme: Scheme::Models, pool: Pool::Models, ..options() };
     let validation = validate(&rows(&MODELS, 10, 6), &options).unwrap();
