@@ -223,6 +223,33 @@ fn the_readme_knows_every_room_and_every_verb() {
     }
 }
 
+fn sources(dir: &Path, found: &mut String) {
+    for path in fs::read_dir(dir).expect("a directory of sources").flatten().map(|e| e.path()) {
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push_str(&read(&path));
+        }
+    }
+}
+
+/// `docs/security.md` names tests in backquotes behind the words `test` and `tests`: names in one style that no other
+/// word has, several words joined by underscores.
+#[test]
+fn each_claim_about_security_names_a_test_that_there_is() {
+    let page = read(&root().join("docs/security.md"));
+    let mut code = String::new();
+    for dir in ["src", "tests"] {
+        sources(&root().join(dir), &mut code);
+    }
+    let quoted = page.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|word| word.matches('_').count() > 1 && !word.contains(['/', '.'])).collect();
+    assert!(named.len() > 30, "only {} tests are named", named.len());
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "docs/security.md names the test {name}, which there is not");
+    }
+}
+
 #[test]
 fn the_changelog_speaks_of_this_version() {
     let changelog = read(&root().join("CHANGELOG.md"));

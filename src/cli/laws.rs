@@ -7,6 +7,7 @@ use super::{Outcome, output};
 
 /// List the built-in laws, or print one.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:  energylens laws energylens > my.toml")]
 pub(crate) struct Arguments {
     /// Print this one as a skeleton file, to copy and change.
     name: Option<String>,
