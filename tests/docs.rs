@@ -174,8 +174,18 @@ fn commands_of_the_discovery_page_run() {
 }
 
 #[test]
+fn commands_of_the_tutorial_run() {
+    carry_out("docs/tutorial.md");
+}
+
+#[test]
+fn commands_of_the_questions_run() {
+    carry_out("docs/faq.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
-    let carried = ["README.md", "agent.md", "discovery.md", "law.md", "measuring.md", "sources.md"];
+    let carried = ["README.md", "agent.md", "discovery.md", "faq.md", "law.md", "measuring.md", "sources.md", "tutorial.md"];
     for path in documents() {
         let text = read(&path);
         let shows = blocks(&text).iter().any(|b| !commands(b).is_empty());
