@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::{Error, Plan};
 use crate::clock::ClockAnchor;
 use crate::schema::{RUNS, RunStatus};
-use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, host_name, write_table};
+use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, columns, host_name, write_table};
 
 /// Rows of one batch of the `runs` table: so many are in memory at once.
 const ROWS_PER_BATCH: usize = 4096;
@@ -167,7 +167,12 @@ fn read_lines(path: &Path, file: &mut File, each: &mut dyn FnMut(RunRow) -> Resu
             break;
         }
         let foreign = |source| Error::Foreign { path: path.to_owned(), line: number, expected: "run", source };
-        each(serde_json::from_slice(&line).map_err(foreign)?)?;
+        let row: RunRow = serde_json::from_slice(&line).map_err(foreign)?;
+        if !columns::is_instant(row.t_begin_mono_ns) || !columns::is_instant(row.t_end_mono_ns) {
+            let problem = "t_begin_mono_ns and t_end_mono_ns must be instants of a monotonic clock";
+            return Err(foreign(serde::de::Error::custom(problem)));
+        }
+        each(row)?;
         whole_bytes += bytes as u64;
     }
     Ok(whole_bytes)
