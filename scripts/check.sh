@@ -32,6 +32,11 @@ need_file /usr/bin/systemd-analyze systemd
 need_file /usr/include/level_zero/zes_api.h 'libze1 libze-dev'
 # AMD's older library: the stub is held against the header, and the real library is loaded.
 need_file /usr/include/rocm_smi/rocm_smi.h 'librocm-smi64-1 librocm-smi-dev'
+# A real browser, and a font, look at the report.
+need_file /usr/bin/chromium 'chromium fonts-dejavu-core'
+# The analysts' readers.
+bash scripts/python_env.sh
+
 # Prebuilt, its content fixed by the hash: to build it takes longer than to build the program.
 need_deny() {
     cargo deny --version >/dev/null 2>&1 && return

@@ -9,6 +9,7 @@ mod completions;
 mod demo;
 mod discover;
 mod doctor;
+mod export;
 mod fit;
 mod hints;
 mod import;
@@ -26,7 +27,10 @@ mod run;
 mod service;
 mod signals;
 mod sources;
+mod status;
+mod submit;
 mod tables;
+mod task;
 mod top;
 mod validate;
 mod validation_page;
@@ -77,12 +81,17 @@ enum Verb {
     Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
+    Submit(submit::Arguments),
+    Status(status::Arguments),
+    #[command(hide = true)]
+    Task(task::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
     Discover(discover::Arguments),
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
+    Export(export::Arguments),
     Report(report::Arguments),
     Laws(laws::Arguments),
     Cards(cards::Arguments),
@@ -102,12 +111,16 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
         Verb::Run(a) => run::run(&a),
+        Verb::Submit(a) => submit::run(&a),
+        Verb::Status(a) => status::run(&a),
+        Verb::Task(a) => task::run(&a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Discover(a) => discover::run(&a),
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),
+        Verb::Export(a) => export::run(&a),
         Verb::Report(a) => report::run(&a),
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),

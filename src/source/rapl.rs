@@ -171,6 +171,7 @@ fn open_zone(root: &Path, name: &str, names: &[String]) -> Result<Option<(Zone, 
         scope,
         energy_source: EnergySource::Counter,
         counter_modulus_uj: modulus,
+        counter_step_uj: None,
         power_limit_w,
         memory_bytes: None,
     };

@@ -23,6 +23,7 @@ fn meta() -> FileMetadata {
             scope: Scope::Gpu,
             energy_source: EnergySource::Counter,
             counter_modulus_uj: None,
+            counter_step_uj: None,
             power_limit_w: Some(400.0),
             memory_bytes: None,
         }],

@@ -13,7 +13,9 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::axis::Sweep;
 use super::design::{self, Candidate};
+use super::sbatch::SlurmSpec;
 use super::script::Script;
+use super::workload::WorkloadSpec;
 use crate::card::{GpuCard, ModelCard};
 
 /// Far more than anybody writes; a device or a log given by mistake ends here.
@@ -101,35 +103,6 @@ impl Default for Measure {
     }
 }
 
-/// What the runs run on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum WorkloadSpec {
-    /// The built-in simulated node, with so many GPUs of each model that the sweep names.
-    Simulated {
-        /// GPUs of each model.
-        gpus: u32,
-        /// Standard deviation of power and of time from one deployment to the next, relative.
-        run_noise: f64,
-    },
-}
-
-impl WorkloadSpec {
-    /// What the `engine` column says.
-    pub fn engine(&self) -> &'static str {
-        match self {
-            Self::Simulated { .. } => "simulated",
-        }
-    }
-
-    /// GPUs of one model that a point may occupy.
-    pub fn gpus(&self) -> u32 {
-        match self {
-            Self::Simulated { gpus, .. } => *gpus,
-        }
-    }
-}
-
 /// Everything a sweep will do, before it does any of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -149,6 +122,8 @@ pub struct Plan {
     pub points: Vec<Point>,
     /// Runs, in the order in which they will be carried out.
     pub runs: Vec<Run>,
+    /// Where they run, if Slurm is asked. What they do does not depend on it.
+    pub slurm: Option<SlurmSpec>,
 }
 
 impl Plan {
@@ -182,6 +157,18 @@ impl Plan {
         result
     }
 
+    /// The plan that the campaign in `dir` began with.
+    pub fn of_campaign(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("plan.json");
+        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), verb: "read", source })?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Foreign {
+            line: source.line(),
+            path,
+            expected: "plan",
+            source,
+        })
+    }
+
     /// Lays out a sweep; `accept` is its `where`.
     pub fn lay_out(
         sweep: &Sweep,
@@ -205,7 +192,36 @@ impl Plan {
             workload: sweep.workload.clone(),
             points,
             runs,
+            slurm: sweep.slurm.clone(),
         })
+    }
+
+    /// The plan of some of the runs, given by their places in [`runs`](Self::runs), with the points that they need.
+    ///
+    /// `salt` keeps the simulated noise of parts that are carried out side by side apart.
+    pub fn part(&self, runs: &[usize], salt: u64) -> Self {
+        let mut places: HashMap<usize, usize> = HashMap::new();
+        let mut points = Vec::new();
+        let mut chosen = Vec::new();
+        for run in runs.iter().filter_map(|&run| self.runs.get(run)) {
+            let Some(point) = self.points.get(run.point) else { continue };
+            let place = *places.entry(run.point).or_insert_with(|| {
+                points.push(point.clone());
+                points.len() - 1
+            });
+            chosen.push(Run { point: place, ..run.clone() });
+        }
+        Self {
+            name: self.name.clone(),
+            script_sha256: self.script_sha256.clone(),
+            seed: self.seed.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            repeats: self.repeats,
+            measure: self.measure,
+            workload: self.workload.clone(),
+            points,
+            runs: chosen,
+            slurm: None,
+        }
     }
 
     /// What is different in `other`, in a few words; `None` if it does the same. The script's text may differ.

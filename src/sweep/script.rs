@@ -10,6 +10,7 @@ mod fields;
 mod place;
 mod point;
 mod sandbox;
+mod slurm;
 #[cfg(test)]
 mod tests;
 

@@ -1,6 +1,9 @@
 //! What a run runs on. Today: the simulated node; real servers come beside it.
 
-use super::{Error, Plan, Point, WorkloadSpec};
+mod spec;
+
+pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};
+use super::{Error, Plan, Point};
 use crate::card::GpuCard;
 use crate::schema::Origin;
 use crate::source::sim::{BatchRequest, SimNode, SimOptions};
@@ -62,6 +65,7 @@ impl Workload {
                 let options = SimOptions { seed, t_start_mono_ns, run_noise: *run_noise, ..SimOptions::default() };
                 Ok(Self::Simulated(SimulatedWorkload { node: SimNode::new(&node_gpus, options) }))
             }
+            other => Err(Error::Workload(format!("{} cannot be run yet", other.engine()))),
         }
     }
 

@@ -132,6 +132,7 @@ impl Node {
                 scope: Scope::Gpu,
                 energy_source: EnergySource::Counter,
                 counter_modulus_uj: self.modulus_uj,
+                counter_step_uj: None,
                 power_limit_w: Some(700.0),
                 memory_bytes: None,
             });

@@ -7,10 +7,12 @@ use mlua::{Function, Lua, Table, UserData, Value};
 use super::cards::{gpu_card, model_card};
 use super::fields::{Fields, as_whole, show};
 use super::place::Place;
+use super::slurm::slurm;
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
 use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
-use crate::sweep::plan::{Measure, WorkloadSpec};
+use crate::sweep::plan::Measure;
+use crate::sweep::workload::WorkloadSpec;
 
 /// What `el.sweep` returns.
 pub(super) struct Returned {
@@ -151,7 +153,7 @@ fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSp
 }
 
 fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
-    const KNOWN: [&str; 8] = ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload"];
+    const KNOWN: [&str; 9] = ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload", "slurm"];
     let fields = Fields::new(lua, place, value, "el.sweep", "field", &KNOWN, 0)?;
     let name = fields.text("name", "a text")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -187,6 +189,10 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
             value => measure(place, fields.line_of("measure"), &value)?,
         },
         workload,
+        slurm: match fields.get("slurm")? {
+            Value::Nil => None,
+            value => Some(slurm(place, fields.line_of("slurm"), &value)?),
+        },
     };
     Ok(Returned { sweep, accepts })
 }

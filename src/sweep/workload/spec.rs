@@ -1,0 +1,90 @@
+//! What a sweep runs on, as plain data: part of the plan.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What the runs run on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum WorkloadSpec {
+    /// The built-in simulated node, with so many GPUs of each model that the sweep names.
+    Simulated {
+        /// GPUs of each model.
+        gpus: u32,
+        /// Standard deviation of power and of time from one deployment to the next, relative.
+        run_noise: f64,
+    },
+    /// An OpenAI-compatible inference server, driven by the load generator.
+    Server(ServerSpec),
+    /// A command that marks its own phases.
+    Command(CommandSpec),
+    /// The script's own `run` function.
+    Script(ScriptSpec),
+}
+
+/// An OpenAI-compatible inference server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerSpec {
+    /// What the `engine` column says.
+    pub engine: String,
+    /// GPUs of the node.
+    pub gpus: u32,
+    /// How it is started, a [template](super::super::template) for each word; `None` for one that is running already.
+    pub argv: Option<Vec<String>>,
+    /// Environment of the started one, templates too.
+    pub env: BTreeMap<String, String>,
+    /// Where it answers: `http://127.0.0.1:{port}`.
+    pub url: String,
+    /// How long it may take to be ready, s.
+    pub ready_timeout_s: f64,
+}
+
+/// A command that is run once per run, marks its own phases and leaves its counts in a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandSpec {
+    /// What the `engine` column says.
+    pub engine: String,
+    /// GPUs of the node.
+    pub gpus: u32,
+    /// The command, a [template](super::super::template) for each word.
+    pub argv: Vec<String>,
+    /// Its environment beside the present one, templates too.
+    pub env: BTreeMap<String, String>,
+    /// How long one run may take, s.
+    pub timeout_s: f64,
+}
+
+/// The script's own `run` function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScriptSpec {
+    /// What the `engine` column says.
+    pub engine: String,
+    /// GPUs of the node.
+    pub gpus: u32,
+}
+
+impl WorkloadSpec {
+    /// What the `engine` column says.
+    pub fn engine(&self) -> &str {
+        match self {
+            Self::Simulated { .. } => "simulated",
+            Self::Server(ServerSpec { engine, .. })
+            | Self::Command(CommandSpec { engine, .. })
+            | Self::Script(ScriptSpec { engine, .. }) => engine,
+        }
+    }
+
+    /// GPUs of one model that a point may occupy.
+    pub fn gpus(&self) -> u32 {
+        match self {
+            Self::Simulated { gpus, .. }
+            | Self::Server(ServerSpec { gpus, .. })
+            | Self::Command(CommandSpec { gpus, .. })
+            | Self::Script(ScriptSpec { gpus, .. }) => *gpus,
+        }
+    }
+}
