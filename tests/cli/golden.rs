@@ -33,7 +33,6 @@ const MISTAKES: &[(&str, &str)] = &[
     ("run-into-my-notes", "run small.lua -o notes"),
     ("run-another-sweep-into-a-campaign", "run other.lua -o campaign"),
     ("submit-no-such-script", "submit no-such.lua -o never"),
-    ("submit-into-my-notes", "submit small.lua -o notes"),
     ("status-never-submitted", "status campaign"),
     ("status-of-my-notes", "status notes"),
     ("import-to-a-spreadsheet", "import rows.csv -o rows.xlsx"),
@@ -137,7 +136,9 @@ fn every_mistake_is_answered_as_it_was_agreed() {
     for (name, line) in MISTAKES {
         let ran = desk.type_in(line);
         let code = ran.code.map_or_else(|| "by a signal".to_owned(), |code| code.to_string());
-        let text = format!("$ energylens {line}\nends with {code}\n\n{}", ran.stderr);
+        // Some verbs name places in full, and the desk stands elsewhere each time.
+        let said = ran.stderr.replace(desk.path("").to_str().expect("a path of text"), "/desk/");
+        let text = format!("$ energylens {line}\nends with {code}\n\n{said}");
         let file = folder().join(format!("{name}.txt"));
         if update {
             fs::create_dir_all(folder()).and_then(|()| fs::write(&file, &text)).expect("a writable folder");
