@@ -130,11 +130,18 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         t_begin_mono_ns: 1,
         t_end_mono_ns: 2,
         prefill_batches: 3,
+        decode_batches: None,
         total_batches: 4,
         prefill_duration_s: Some(0.25),
         total_duration_s: None,
         mean_ttft_s: Some(0.125),
         mean_tpot_s: None,
+        serving: Serving {
+            engine_version: Some("0.11.0".to_owned()),
+            completed_requests: Some(640),
+            p99_itl_s: Some(0.031),
+            ..Serving::default()
+        },
         model: "m".to_owned(),
         architecture: Some("dense".to_owned()),
         engine: None,
