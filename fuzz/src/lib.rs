@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 use energylens::agent::{JobIds, MarkMessage};
 use energylens::card::ModelCard;
@@ -194,14 +194,16 @@ const PLAN: &str = "local el = require 'energylens'\nreturn el.sweep { name = 'f
 /// `plan.json` and `runs.jsonl` of a campaign; the first byte says which of them the rest is.
 pub fn campaign(data: &[u8]) {
     let Some((which, data)) = data.split_first() else { return };
+    static LAID_OUT: OnceLock<Plan> = OnceLock::new();
+    let lay_out = || Plan::from_source("f.lua", PLAN, Path::new("."), &mut |_| ()).expect("the plan of this file");
+    let plan = LAID_OUT.get_or_init(lay_out);
     in_scratch(|dir| {
-        let plan = Plan::from_source("f.lua", PLAN, dir, &mut |_| ()).expect("the plan of this file");
         let campaign = Campaign::create_or_open(dir).expect("an empty directory");
         put(dir, if *which == b'p' { "plan.json" } else { "runs.jsonl" }, data);
-        let Ok(journal) = Journal::open(&campaign, &plan) else { return };
+        let Ok(journal) = Journal::open(&campaign, plan) else { return };
         let runs = (journal.finished(), journal.failed());
         drop(journal);
-        let again = Journal::open(&campaign, &plan).expect("a journal that was opened can be opened again");
+        let again = Journal::open(&campaign, plan).expect("a journal that was opened can be opened again");
         assert_eq!((again.finished(), again.failed()), runs);
         let anchor = energylens::clock::ClockAnchor::now(&energylens::clock::SystemClock);
         let _ = again.write_table(anchor);
