@@ -23,6 +23,9 @@ const SHOWN_S: f64 = 300.0;
 
 /// Write a campaign or a table of rows as one HTML file.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:  energylens report demo --workload input_tokens=1024,output_tokens=256 -o report.html"
+)]
 pub(crate) struct Arguments {
     /// A campaign directory, a Parquet file or a CSV file.
     runs: PathBuf,

@@ -50,7 +50,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     let mut plan = Plan::of_campaign(&dir)?;
     if let Some(script) = &a.with {
-        let changed = Plan::from_script(script, &mut |line| eprintln!("{line}"))?;
+        let changed = Plan::from_script(script, &mut output::say)?;
         if let Some(difference) = plan.difference(&changed) {
             return Err(energylens::sweep::Error::PlanChanged { difference }.into());
         }
@@ -121,7 +121,7 @@ fn merge_ended(
     let empty = if merged.empty > 0 { format!(", {} ended without a run", merged.empty) } else { String::new() };
     eprintln!("merged {} tasks with {} runs{empty}{open}", merged.tasks, merged.runs);
     for (id, why) in &merged.problems {
-        eprintln!("task {id} cannot be merged, its results stay in tasks/{id}: {why}");
+        output::say(&format!("task {id} cannot be merged, its results stay in tasks/{id}: {why}"));
     }
     Ok(!merged.problems.is_empty())
 }

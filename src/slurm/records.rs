@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -153,7 +154,7 @@ impl Records {
             lines.extend(json);
             lines.push(b'\n');
         }
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let written = file.and_then(|mut file| file.write_all(&lines).and_then(|()| file.sync_all()));
         written.map_err(Error::io(&path, "written"))?;
         self.closed.extend(tasks);
