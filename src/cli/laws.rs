@@ -38,7 +38,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     match skeletons.as_slice() {
         all if a.json => output::print_json(&all)?,
-        [one] if a.name.is_some() && !a.latex => output::print(&one.to_toml()?)?,
+        [one] if a.name.is_some() && !a.latex => output::print_exactly(&one.to_toml()?)?,
         all => {
             for s in all {
                 let formula = if a.latex { formula_latex(s) } else { formula_text(s) };

@@ -76,6 +76,7 @@ impl Node {
             t_begin_mono_ns: prefill.0 * MS,
             t_end_mono_ns: total.1 * MS,
             prefill_batches: prefill.2,
+            decode_batches: None,
             total_batches: total.2,
             prefill_duration_s: None,
             total_duration_s: None,
@@ -132,6 +133,7 @@ impl Node {
                 scope: Scope::Gpu,
                 energy_source: EnergySource::Counter,
                 counter_modulus_uj: self.modulus_uj,
+                counter_step_uj: None,
                 power_limit_w: Some(700.0),
                 memory_bytes: None,
             });
