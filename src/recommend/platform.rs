@@ -52,7 +52,7 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
         let scenario = model.scenario_for(law, &row).map_err(|e| unknown_model(e, &energy_laws))?;
         let others = Target::ALL.iter().filter(|t| **t != Target::EnergyJ);
         // A single output token has no time per token after the first.
-        let others = others.filter(|t| !(**t == Target::MeanTpotS && !has_second_token(&lengths)));
+        let others = others.filter(|t| **t != Target::MeanTpotS || has_second_token(&lengths));
         let gpu_card = || GpuCard::builtin(&law.gpu_model).map(|card| card.memory_bytes);
         found.push(Platform {
             gpu_memory_bytes: request.card.gpu_memory_bytes.or(scenario.gpu_memory_bytes).or_else(gpu_card),

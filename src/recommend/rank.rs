@@ -13,6 +13,9 @@ use super::search::{CONTENDERS, Point, Search};
 use super::select::Tally;
 use crate::law::{Case, Law, Prediction, Target, Verdict};
 
+/// A law, and the cases that it is asked for with their shares.
+type Asked<'a> = (&'a Law, Vec<(f64, Case)>);
+
 /// Longest front that is reported.
 const FRONT: usize = 200;
 
@@ -85,7 +88,7 @@ impl Search<'_> {
     }
 
     /// The law of `target` on the platform of `point`, and the cases that it is asked for.
-    fn law_and_cases(&self, point: &Point, target: Target) -> Result<Option<(&Law, Vec<(f64, Case)>)>, Error> {
+    fn law_and_cases(&self, point: &Point, target: Target) -> Result<Option<Asked<'_>>, Error> {
         let Some(platform) = self.platforms.get(point.platform) else { return Ok(None) };
         let Some(law) = platform.law(target) else { return Ok(None) };
         let base = platform.case(point.tensor, point.pipeline, point.replicas, point.batch)?;

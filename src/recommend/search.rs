@@ -357,7 +357,7 @@ impl<'a> Search<'a> {
         let own_rate = rate / f64::from(replicas);
         let mut most = pair.batch_range.1;
         if self.request.allow_outside || !most.is_finite() {
-            most = most.min(1e6).max(1024.0);
+            most = most.clamp(1024.0, 1e6);
         }
         let most = self.request.batch_size.map_or(most, |asked| most.min(asked / f64::from(replicas)));
         match balance(|batch| duration.value(batch, 1.0), own_rate, most) {

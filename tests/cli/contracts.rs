@@ -342,6 +342,7 @@ fn help_and_version_go_to_stdout() {
         "predict",
         "validate",
         "recommend",
+        "export",
         "report",
         "laws",
         "cards",
