@@ -190,15 +190,27 @@ fn commands_of_the_questions_run() {
 }
 
 #[test]
+fn commands_of_the_recommendation_page_run() {
+    carry_out("docs/recommend.md");
+}
+
+#[test]
+fn commands_of_the_export_page_run() {
+    carry_out("docs/export.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
     let carried = [
         "README.md",
         "agent.md",
         "analysis.md",
         "discovery.md",
+        "export.md",
         "faq.md",
         "law.md",
         "measuring.md",
+        "recommend.md",
         "sources.md",
         "tutorial.md",
     ];

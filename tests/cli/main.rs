@@ -8,6 +8,7 @@ mod accuracy;
 mod campaigns;
 mod contracts;
 mod counters;
+mod decisions;
 mod foreign;
 mod golden;
 mod hostile;
