@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
+    let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
     let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop)?;
@@ -106,7 +106,7 @@ pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &AtomicBool) -> anyhow::Res
     let (job_id, step_id) = job.map_or((None, None), |job| (Some(job.job_id), job.step_id));
     let mut journal = Journal::open(&campaign, plan)?.within_job(job_id.clone(), step_id.clone());
     for recovered in campaign.recover()? {
-        eprintln!("{}", agent::describe(&recovered));
+        output::say(&agent::describe(&recovered));
     }
     let t_start_mono_ns = last_instant_ns(dir)?.max(journal.last_end_mono_ns().unwrap_or(0)) + SIMULATED_PAUSE_NS;
     let mut workload = Workload::start(plan, journal.finished(), t_start_mono_ns)?;

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use arrow::record_batch::RecordBatch;
@@ -39,7 +40,10 @@ impl Journal {
         let dir = campaign.dir().to_owned();
         keep_plan(&dir.join("plan.json"), plan)?;
         let path = dir.join("runs.jsonl");
-        let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);
+        // Not through a link, which in a directory of others could lead to any file of ours.
+        let flags = libc::O_NOFOLLOW;
+        let open =
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).custom_flags(flags).open(&path);
         let mut file = open.map_err(io(&path, "opened"))?;
         let mut finished = HashSet::new();
         let mut failed = 0;
@@ -216,7 +220,10 @@ fn keep_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let json = serde_json::to_vec(plan).map_err(|source| Error::Json { path: path.to_owned(), source })?;
             let dir = path.parent().unwrap_or(Path::new("."));
-            let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io(path, "written"))?;
+            // As any new file, minus the umask: whoever may read the rest of the campaign may read its plan.
+            let permissions = std::fs::Permissions::from_mode(0o666);
+            let new = tempfile::Builder::new().permissions(permissions).tempfile_in(dir);
+            let mut file = new.map_err(io(path, "written"))?;
             file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
             file.persist(path).map_err(|e| io(path, "written")(e.error))?;
             // The name too must survive a power failure.

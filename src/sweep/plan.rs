@@ -1,6 +1,7 @@
 //! The plan: points, runs and their identifiers.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -16,6 +17,9 @@ use super::sbatch::SlurmSpec;
 use super::script::Script;
 use super::workload::WorkloadSpec;
 use crate::card::{GpuCard, ModelCard};
+
+/// Far more than anybody writes; a device or a log given by mistake ends here.
+const LONGEST_SCRIPT_BYTES: u64 = 1 << 20;
 
 /// One configuration to be measured. Field names are the Lua axes and the table columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,11 +131,14 @@ impl Plan {
     ///
     /// Model configurations that the script names are looked for beside it; it can read nothing else and write nothing.
     pub fn from_script(path: &Path, log: &mut dyn FnMut(&str)) -> Result<Self, Error> {
-        let source = std::fs::read_to_string(path).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            verb: "read",
-            source,
-        })?;
+        let fail = |source| Error::Io { path: path.to_owned(), verb: "read", source };
+        let mut source = String::new();
+        let file = std::fs::File::open(path).map_err(fail)?;
+        file.take(LONGEST_SCRIPT_BYTES + 1).read_to_string(&mut source).map_err(fail)?;
+        if source.len() as u64 > LONGEST_SCRIPT_BYTES {
+            let reason = format!("it has more than {LONGEST_SCRIPT_BYTES} bytes; expected a Lua script");
+            return Err(fail(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)));
+        }
         let name = path.file_name().map_or_else(|| "sweep.lua".into(), |n| n.to_string_lossy());
         Self::from_source(&name, &source, path.parent().unwrap_or(Path::new(".")), log)
     }
