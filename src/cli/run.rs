@@ -42,6 +42,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
+    energylens::slurm::Records::refuse_open(&dir)?;
     let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop)?;
     let (runs, data) = (&conducted.runs, &conducted.dataset);

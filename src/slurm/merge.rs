@@ -238,6 +238,3 @@ fn write_tables(dir: &Path, sources: &[PathBuf], source_of: &HashMap<String, usi
     store::write_table_from::<store::Error>(&phases, &PHASES, batches, &FileMetadata::of_host("", anchor))?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -79,7 +79,12 @@ fn own(options: &mut Options, plan: &Plan, places: Places<'_>) -> Result<(), Err
     usual("job-name", &plan.name);
     usual("nodes", "1");
     usual("ntasks", "1");
-    options.insert("chdir".to_owned(), Some(path(places.campaign)?.to_owned()));
+    let campaign = path(places.campaign)?;
+    // A relative output is put behind the directory before its patterns are replaced.
+    if campaign.contains(['%', '\\']) {
+        return Err(Error::Pattern { found: campaign.to_owned() });
+    }
+    options.insert("chdir".to_owned(), Some(campaign.to_owned()));
     options.insert("open-mode".to_owned(), Some("append".to_owned()));
     Ok(())
 }

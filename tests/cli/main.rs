@@ -12,3 +12,4 @@ mod foreign;
 mod keeping;
 mod mistakes;
 mod service;
+mod slurm;
