@@ -238,6 +238,7 @@ pub const RUNS: Table = Table {
         col("t_begin_mono_ns", I64, "ns", "Monotonic instant at which the run began."),
         col("t_end_mono_ns", I64, "ns", "Monotonic instant at which the run ended."),
         col("prefill_batches", U32, "", "Batches with one output token inside the run's prefill window."),
+        opt("decode_batches", U32, "", "Decodes inside the run's decode window, where it marked one."),
         col("total_batches", U32, "", "Whole batches inside the run's total window."),
         opt("prefill_duration_s", F64, "s", "Mean duration of one prefill-only batch."),
         opt("total_duration_s", F64, "s", "Mean duration of one whole batch."),

@@ -45,6 +45,8 @@ fn campaign(dir: &Path, done: [usize; TASKS]) -> Plan {
         run_plan(&part, &mut journal, &mut workload, &mut |_| Ok(()), &AtomicBool::new(false)).unwrap();
         // What a recording leaves; its content is nobody's business here.
         fs::write(task_dir.join("samples-n1-000000.parquet"), [task as u8]).unwrap();
+        fs::create_dir(task_dir.join("logs")).unwrap();
+        fs::write(task_dir.join("logs/server.log"), "ready").unwrap();
     }
     plan
 }
@@ -101,6 +103,7 @@ fn results_come_together_and_a_second_merge_changes_nothing() {
     let parts = ["000-0", "000-1", "000-2", "000-4"].map(|part| format!("samples-n1-000000@{part}.parquet"));
     assert_eq!(samples, parts.into());
     assert!(!dir.path().join("tasks").exists());
+    assert!(dir.path().join("logs/000-2/server.log").exists());
     let again = merge_all(dir.path(), &plan);
     assert_eq!((again.tasks, again.runs, again.empty, again.open), (0, 0, 0, 0));
     assert_eq!(content(dir.path()), (runs, phases, samples));
@@ -184,6 +187,7 @@ fn states_after_kills(dir: &Path, plan: &Plan) -> Vec<(&'static str, PathBuf)> {
         for task in 0..TASKS as u32 {
             let task_dir = task_dir(at, TaskId { array: 0, task });
             fs::remove_file(task_dir.join("samples-n1-000000.parquet")).unwrap();
+            fs::remove_dir_all(task_dir.join("logs")).unwrap();
             energylens::sweep::journal::write_runs(
                 &task_dir,
                 energylens::clock::ClockAnchor { t_mono_ns: 0, t_unix_ns: 0 },

@@ -10,7 +10,7 @@ use energylens::slurm::{self, Records, TaskId, is_taken, note_end, task_dir};
 use energylens::sweep::{Plan, journal};
 
 use super::Outcome;
-use super::run::conduct;
+use super::run::{Equipment, Means, conduct};
 
 /// Carry out one task of a submitted campaign; the batch scripts call this.
 #[derive(Debug, Args)]
@@ -23,9 +23,11 @@ pub(crate) struct Arguments {
     /// Number of the task in the array.
     #[arg(long)]
     task: u32,
+    #[command(flatten)]
+    equipment: Equipment,
 }
 
-pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     // First of all: a signal that comes before anybody listens would end the task without a word.
     let stop = super::signals::stop_on_signal()?;
     let id = TaskId { array: a.array, task: a.task };
@@ -48,7 +50,10 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let part = plan.part(&chosen, 1 + (u64::from(a.array) << 32) + u64::from(a.task));
     let dir = task_dir(&a.campaign, id);
     eprintln!("task {id}: {} runs on {}", part.runs.len(), energylens::store::host_name());
-    let conducted = conduct(&part, &dir, &stop)?;
+    let mut equipment = a.equipment;
+    // As it was when it was submitted, whatever became of it since.
+    equipment.script = Some(a.campaign.join("slurm/sweep.lua"));
+    let conducted = conduct(&part, &dir, &stop, Means::Real(&equipment))?;
     let mut finished = 0;
     journal::read_runs(&dir, &mut |_| {
         finished += 1;

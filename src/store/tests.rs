@@ -130,6 +130,7 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         t_begin_mono_ns: 1,
         t_end_mono_ns: 2,
         prefill_batches: 3,
+        decode_batches: None,
         total_batches: 4,
         prefill_duration_s: Some(0.25),
         total_duration_s: None,

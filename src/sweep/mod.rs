@@ -14,7 +14,10 @@ pub mod process;
 pub mod runner;
 pub mod sbatch;
 pub mod script;
+pub mod server;
+pub mod surroundings;
 pub mod template;
+pub mod visible;
 pub mod workload;
 
 pub use axis::{Axes, Design, Levels, Sweep};
@@ -24,4 +27,6 @@ pub use journal::Journal;
 pub use plan::{Measure, Plan, Point, Run};
 pub use runner::{Event, Observed, Outcome, run_plan};
 pub use sbatch::{OptionValue, SlurmSpec};
+pub use surroundings::{MarksTaken, Surroundings};
+pub use visible::VisibleDevices;
 pub use workload::{CommandSpec, ScriptSpec, ServerSpec, Workload, WorkloadSpec};

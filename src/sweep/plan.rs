@@ -151,8 +151,7 @@ impl Plan {
         log: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
         let script = Script::evaluate(file_name, source, directory, log)?;
-        let hash = hex(&Sha256::digest(source.as_bytes()), 64);
-        let result = Self::lay_out(script.sweep(), hash, &mut |c| script.accepts(c));
+        let result = Self::lay_out(script.sweep(), script_hash(source), &mut |c| script.accepts(c));
         script.drain_log(log);
         result
     }
@@ -176,6 +175,7 @@ impl Plan {
         accept: &mut dyn FnMut(&Candidate<'_>) -> Result<bool, Error>,
     ) -> Result<Self, Error> {
         let points = design::points(sweep, accept)?;
+        sweep.workload.check(&points).map_err(Error::Workload)?;
         let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(points.len());
         for (second, point) in points.iter().enumerate() {
             if let Some(first) = by_id.insert(&point.point_id, second) {
@@ -295,6 +295,11 @@ fn ordered_runs(points: &[Point], repeats: u32, seed: u64) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// What [`Plan::script_sha256`] is of a script's text.
+pub(super) fn script_hash(source: &str) -> String {
+    hex(&Sha256::digest(source.as_bytes()), 64)
 }
 
 /// The first `digits` hexadecimal digits of a hash.

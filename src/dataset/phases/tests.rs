@@ -76,6 +76,7 @@ impl Node {
             t_begin_mono_ns: prefill.0 * MS,
             t_end_mono_ns: total.1 * MS,
             prefill_batches: prefill.2,
+            decode_batches: None,
             total_batches: total.2,
             prefill_duration_s: None,
             total_duration_s: None,

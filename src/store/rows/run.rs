@@ -34,6 +34,9 @@ pub struct RunRow {
     pub t_end_mono_ns: i64,
     /// Batches with one output token inside the prefill window.
     pub prefill_batches: u32,
+    /// Decodes inside the decode window; `None` where decode was not marked on its own.
+    #[serde(default)]
+    pub decode_batches: Option<u32>,
     /// Whole batches inside the total window.
     pub total_batches: u32,
     /// Mean duration of one prefill-only batch.
@@ -113,6 +116,7 @@ impl RunRow {
             .i64s("t_begin_mono_ns", rows.iter().map(|r| Some(r.t_begin_mono_ns)))
             .i64s("t_end_mono_ns", rows.iter().map(|r| Some(r.t_end_mono_ns)))
             .u32s("prefill_batches", rows.iter().map(|r| Some(r.prefill_batches)))
+            .u32s("decode_batches", rows.iter().map(|r| r.decode_batches))
             .u32s("total_batches", rows.iter().map(|r| Some(r.total_batches)))
             .f64s("prefill_duration_s", rows.iter().map(|r| r.prefill_duration_s))
             .f64s("total_duration_s", rows.iter().map(|r| r.total_duration_s))
@@ -172,6 +176,7 @@ impl RowOf {
             t_begin_mono_ns: self.i64("t_begin_mono_ns")?,
             t_end_mono_ns: self.i64("t_end_mono_ns")?,
             prefill_batches: self.u32("prefill_batches")?,
+            decode_batches: self.u32_opt("decode_batches")?,
             total_batches: self.u32("total_batches")?,
             prefill_duration_s: self.f64_opt("prefill_duration_s")?,
             total_duration_s: self.f64_opt("total_duration_s")?,
@@ -231,6 +236,13 @@ impl RowOf {
 
     fn u32(&self, name: &str) -> Result<u32> {
         self.needed(name, columns::value(&columns::u32s(&self.batch, name)?, 0))
+    }
+
+    fn u32_opt(&self, name: &str) -> Result<Option<u32>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        Ok(columns::value(&columns::u32s(&self.batch, name)?, 0))
     }
 
     fn i64(&self, name: &str) -> Result<i64> {
