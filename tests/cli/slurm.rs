@@ -180,6 +180,7 @@ fn what_a_full_queue_refuses_is_submitted_later() {
     cluster.desk.put("squeue.txt", &waiting).put("limit", "999");
     let status = cluster.status();
     assert_eq!((status["under_way"].as_u64(), status["missing"].as_u64()), (Some(6), Some(6)), "{status}");
+    cluster.type_in("status c").done().prints("tasks wait because of: Priority (6)");
     cluster.type_in("status c --resubmit").done().prints("array 002");
     let runs: Vec<String> = cluster
         .arrays()
