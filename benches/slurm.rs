@@ -47,6 +47,14 @@ fn peak_mib() -> f64 {
     line.split_whitespace().next().and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
 }
 
+/// Processor time that this process had so far, s.
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|t| t.parse::<f64>().ok());
+    ticks.sum::<f64>() / 100.0
+}
+
 fn plan_of(points: usize) -> Plan {
     let source = format!(
         "local el = require 'energylens'\nreturn el.sweep {{ name = 'many', axes = {{ model = 'llama-2-7b',\n\
@@ -61,7 +69,13 @@ fn plan_of(points: usize) -> Plan {
 fn plan_many() {
     let begin = Instant::now();
     let plan = plan_of(100_000);
-    println!("{} points planned in {:.2} s, {:.0} MiB", plan.points.len(), begin.elapsed().as_secs_f64(), peak_mib());
+    println!(
+        "{} points planned in {:.2} s, {:.2} s of processor time, {:.0} MiB",
+        plan.points.len(),
+        begin.elapsed().as_secs_f64(),
+        cpu_s(),
+        peak_mib()
+    );
 }
 
 /// What 10,000 tasks leave: a journal, phases, a recording.
@@ -115,8 +129,8 @@ fn lay_tasks(dir: &Path) {
 /// Three phases of a run, with an energy of no matter what.
 fn template_rows(run_id: &str) -> Vec<dataset::Row> {
     use energylens::schema::Phase;
-    let csv = "model,gpu_model,num_gpus,batch_size,input_tokens,output_tokens,energy_j,duration_s,phase\n\
-               llama-2-7b,H100-SXM5-80GB,1,4,64,16,100,1,total\n";
+    let csv = "model,gpu_model,num_gpus,tensor_parallel,pipeline_parallel,batch_size,input_tokens,output_tokens,energy_j,duration_s,phase\n\
+               llama-2-7b,H100-SXM5-80GB,1,1,1,4,64,16,100,1,total\n";
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("one.csv");
     std::fs::write(&path, csv).expect("a file");
@@ -140,10 +154,11 @@ fn merge_many(dir: &Path) {
     assert!(merged.problems.is_empty(), "{:?}", merged.problems.first());
     let rows: usize = read_table(dir, &PHASES).expect("phases").map(|b| b.expect("a batch").num_rows()).sum();
     println!(
-        "{} tasks, {} runs, {rows} phases merged in {:.1} s; {:.0} MiB at most, {before_mib:.0} before",
+        "{} tasks, {} runs, {rows} phases merged in {:.1} s, {:.1} s of processor time; {:.0} MiB at most, {before_mib:.0} before",
         merged.tasks,
         merged.runs,
         begin.elapsed().as_secs_f64(),
+        cpu_s(),
         peak_mib()
     );
 }

@@ -157,8 +157,8 @@ impl Cluster {
     }
 
     fn start_now(&self, job: u64) {
-        // A requeued job waits two minutes otherwise.
-        self.slurm("scontrol", &["update", &format!("jobid={job}"), "StartTime=now"]);
+        // A requeued job waits two minutes otherwise. One that does not wait any more cannot be told.
+        let _ = self.command("scontrol").args(["update", &format!("jobid={job}"), "StartTime=now"]).output();
     }
 }
 
@@ -253,7 +253,15 @@ fn survives_the_death_of_a_node(cluster: &Cluster) {
     });
     // A node that still has the old attempt when it is given the next is drained by Slurm.
     cluster.wait("the first attempt is gone", || !has_process(&format!("slurmstepd: [{job}.")));
-    cluster.slurm("scontrol", &["update", "nodename=n2", "state=resume"]);
+    cluster.wait("the node is back", || {
+        let state = cluster.slurm("sinfo", &["--noheader", "--nodes=n2", "--format=%t"]);
+        let is_out = ["down", "drain", "drng"].iter().any(|word| state.trim().starts_with(word));
+        if is_out {
+            // It may come back by itself in between, and then cannot be resumed.
+            let _ = cluster.command("scontrol").args(["update", "nodename=n2", "state=resume"]).output();
+        }
+        !is_out
+    });
     cluster.start_now(job);
     cluster.wait_merged("orphaned");
     assert_eq!(cluster.journal("orphaned").len(), 600);
