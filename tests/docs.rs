@@ -200,6 +200,11 @@ fn commands_of_the_export_page_run() {
 }
 
 #[test]
+fn commands_of_the_slurm_page_run() {
+    carry_out("docs/slurm.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
     let carried = [
         "README.md",
@@ -211,6 +216,7 @@ fn every_document_with_commands_is_carried_out() {
         "law.md",
         "measuring.md",
         "recommend.md",
+        "slurm.md",
         "sources.md",
         "tutorial.md",
     ];

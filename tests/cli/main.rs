@@ -16,3 +16,4 @@ mod keeping;
 mod manual;
 mod mistakes;
 mod service;
+mod slurm;
