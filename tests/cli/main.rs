@@ -11,4 +11,5 @@ mod counters;
 mod foreign;
 mod keeping;
 mod mistakes;
+mod real;
 mod service;

@@ -180,16 +180,14 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
     };
     let axes = fields.need("axes", "a table of axes")?;
     let axes = Fields::at(place, fields.line_of("axes"), &axes, "axes", "axis", &Axes::NAMES, 0)?;
+    let repeats = fields.whole("repeats", 1, 1000, Some(1))? as u32;
     let sweep = Sweep {
         name,
         seed: fields.whole("seed", 0, 1 << 53, Some(0))?,
-        repeats: fields.whole("repeats", 1, 1000, Some(1))? as u32,
+        repeats,
         axes: read_axes(&axes, design)?,
         design,
-        measure: match fields.get("measure")? {
-            Value::Nil => Measure::default(),
-            value => measure(place, fields.line_of("measure"), &value)?,
-        },
+        measure: measure(&fields, &workload, repeats)?,
         workload,
     };
     Ok(Returned { sweep, accepts, run })
@@ -228,15 +226,45 @@ pub(super) fn borrowed<T: UserData + 'static, R>(value: &Value, read: impl Fn(&T
     }
 }
 
-fn measure(place: &Place, line: usize, value: &Value) -> mlua::Result<Measure> {
-    const KNOWN: [&str; 4] = ["min_window_s", "idle_s", "warmup_batches", "max_batches"];
-    let fields = Fields::at(place, line, value, "measure", "option", &KNOWN, 0)?;
-    let usual = Measure::default();
+/// Seconds that a real engine gets to settle after it was started; the simulated node needs none.
+const SETTLE_S: f64 = 2.0;
+/// Repeats that a script which asks for a precision gets at most, if it says nothing else.
+const MAX_REPEATS: u64 = 10;
+
+fn measure(fields: &Fields<'_>, workload: &WorkloadSpec, repeats: u32) -> mlua::Result<Measure> {
+    const KNOWN: [&str; 7] =
+        ["min_window_s", "idle_s", "warmup_batches", "max_batches", "settle_s", "relative_std", "max_repeats"];
+    let is_simulated = matches!(workload, WorkloadSpec::Simulated { .. });
+    let usual = Measure { settle_s: if is_simulated { 0.0 } else { SETTLE_S }, ..Measure::default() };
+    let value = fields.get("measure")?;
+    if value.is_nil() {
+        return Ok(usual);
+    }
+    let fields = Fields::at(fields.place, fields.line_of("measure"), &value, "measure", "option", &KNOWN, 0)?;
+    let relative_std = match fields.get("relative_std")? {
+        Value::Nil => None,
+        _ => Some(fields.number("relative_std", 0.001, 1.0, None)?),
+    };
+    let max_repeats = match (relative_std, fields.get("max_repeats")?) {
+        (None, Value::Nil) => 0,
+        (None, _) => {
+            let message = "`max_repeats` bounds the repeats that `relative_std` asks for; give that too";
+            return Err(fields.fail("max_repeats", message));
+        }
+        (Some(_), _) => fields.whole("max_repeats", 2, 1000, Some(MAX_REPEATS.max(repeats.into())))? as u32,
+    };
+    if relative_std.is_some() && max_repeats < repeats {
+        let message = format!("`max_repeats` is {max_repeats}, and the sweep asks for {repeats} repeats at least");
+        return Err(fields.fail("max_repeats", message));
+    }
     Ok(Measure {
         min_window_s: fields.number("min_window_s", 0.01, 3600.0, Some(usual.min_window_s))?,
         idle_s: fields.number("idle_s", 0.0, 3600.0, Some(usual.idle_s))?,
         warmup_batches: fields.whole("warmup_batches", 0, 1000, Some(usual.warmup_batches.into()))? as u32,
         max_batches: fields.whole("max_batches", 1, 1_000_000, Some(usual.max_batches.into()))? as u32,
+        settle_s: fields.number("settle_s", 0.0, 3600.0, Some(usual.settle_s))?,
+        relative_std,
+        max_repeats,
     })
 }
 

@@ -332,8 +332,8 @@ impl Shared {
     fn sleep(&self, lua: &Lua, mut arguments: MultiValue) -> mlua::Result<Value> {
         let found = arguments.pop_front().unwrap_or(Value::Nil);
         let seconds = super::fields::as_number(&found).filter(|s| (0.0..=LONGEST_WAIT_S).contains(s));
-        let seconds = seconds
-            .ok_or_else(|| self.place.fail(lua, format!("run:sleep takes seconds; found {}", show(&found))))?;
+        let seconds =
+            seconds.ok_or_else(|| self.place.fail(lua, format!("run:sleep takes seconds; found {}", show(&found))))?;
         let stop = self.going(lua)?.job.stop.clone();
         sleep(seconds, &stop);
         drop(self.going(lua)?);

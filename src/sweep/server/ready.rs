@@ -9,7 +9,8 @@ const ASK: Duration = Duration::from_secs(10);
 
 /// Whether `url` answers 200 now; an error where it never can.
 pub(in crate::sweep) fn answers(url: &str) -> Result<bool, String> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| format!("`{url}` is no address; expected http://HOST:PORT/..."))?;
+    let rest =
+        url.strip_prefix("http://").ok_or_else(|| format!("`{url}` is no address; expected http://HOST:PORT/..."))?;
     let host = rest.split('/').next().unwrap_or_default();
     http::check_url(&format!("http://{host}"))?;
     Ok(http::text(&http::agent(ASK), url).is_some())
