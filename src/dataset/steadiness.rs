@@ -4,7 +4,7 @@
 //! another run may not meet. A power cap is no reason. It is how a busy GPU works.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::interval::Window;
 use super::quality::Reason;
@@ -34,23 +34,23 @@ struct Told {
     utilization: (f64, u32),
 }
 
-/// The telemetry of a campaign, window by window.
+/// The telemetry of a recording, window by window.
 #[derive(Debug, Default)]
 pub(super) struct Steadiness {
     by_device: HashMap<(String, String), Vec<(Window, Told)>>,
 }
 
 impl Steadiness {
-    pub(super) fn read(dir: &Path, asked: &Asked) -> Result<Self, store::Error> {
+    pub(super) fn read(telemetry: &[PathBuf], asked: &Asked) -> Result<Self, store::Error> {
         let mut by_device: HashMap<(String, String), Vec<(Window, Told)>> = HashMap::new();
         for (key, windows) in asked {
             let mut windows: Vec<_> = windows.iter().map(|w| (*w, Told::default())).collect();
             windows.sort_by_key(|(w, _)| w.t_begin_ns);
             by_device.insert(key.clone(), windows);
         }
-        for path in store::table_files(dir, &TELEMETRY)? {
-            let host = store::read_metadata(&path)?.host;
-            for batch in store::read_file(&path, &TELEMETRY)? {
+        for path in telemetry {
+            let host = store::read_metadata(path)?.host;
+            for batch in store::read_file(path, &TELEMETRY)? {
                 for row in TelemetryRow::from_batch(&batch?)? {
                     if let Some(windows) = by_device.get_mut(&(host.clone(), row.device.to_string())) {
                         push(windows, &row);

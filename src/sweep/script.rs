@@ -11,6 +11,7 @@ mod place;
 mod point;
 mod run;
 mod sandbox;
+mod slurm;
 #[cfg(test)]
 mod tests;
 mod workloads;

@@ -23,6 +23,7 @@ fn row(run_id: &str) -> RunRow {
         t_begin_mono_ns: 1,
         t_end_mono_ns: 9,
         prefill_batches: 2,
+        decode_batches: None,
         total_batches: 3,
         prefill_duration_s: Some(0.1),
         total_duration_s: None,
