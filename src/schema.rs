@@ -244,6 +244,28 @@ pub const RUNS: Table = Table {
         opt("total_duration_s", F64, "s", "Mean duration of one whole batch."),
         opt("mean_ttft_s", F64, "s", "Mean time from request to first output token."),
         opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
+        opt("engine_version", Label, "", "Version of the inference engine, as it says itself."),
+        opt("completed_requests", U32, "", "Requests that were timed; all figures below are over them."),
+        opt("output_tokens_per_s", F64, "1/s", "Output tokens of all requests per second of their batches."),
+        opt("p50_ttft_s", F64, "s", "Median time from request to first output token."),
+        opt("p90_ttft_s", F64, "s", "90th percentile of the time from request to first output token."),
+        opt("p99_ttft_s", F64, "s", "99th percentile of the time from request to first output token."),
+        opt("p50_tpot_s", F64, "s", "Median time per output token after the first, of each request its mean."),
+        opt(
+            "p90_tpot_s",
+            F64,
+            "s",
+            "90th percentile of the time per output token after the first, of each request its mean."
+        ),
+        opt(
+            "p99_tpot_s",
+            F64,
+            "s",
+            "99th percentile of the time per output token after the first, of each request its mean."
+        ),
+        opt("p50_itl_s", F64, "s", "Median time between two arrivals of tokens."),
+        opt("p90_itl_s", F64, "s", "90th percentile of the time between two arrivals of tokens."),
+        opt("p99_itl_s", F64, "s", "99th percentile of the time between two arrivals of tokens."),
         opt("job_id", Label, "", "Slurm job that the run was part of."),
         opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
     ],

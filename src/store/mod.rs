@@ -41,7 +41,7 @@ pub use lock::{CampaignLock, host_name};
 pub use metadata::{FileMetadata, read_metadata};
 pub use part::{move_segments, part_of};
 pub use read::{read_file, read_table, table_files};
-pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, TelemetryRow};
+pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, Serving, TelemetryRow};
 pub use sealed::{write_table, write_table_from};
 pub use segment::SegmentWriter;
 pub use trace::read_trace;

@@ -136,6 +136,12 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         total_duration_s: None,
         mean_ttft_s: Some(0.125),
         mean_tpot_s: None,
+        serving: Serving {
+            engine_version: Some("0.11.0".to_owned()),
+            completed_requests: Some(640),
+            p99_itl_s: Some(0.031),
+            ..Serving::default()
+        },
         model: "m".to_owned(),
         architecture: Some("dense".to_owned()),
         engine: None,

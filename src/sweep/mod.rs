@@ -26,7 +26,7 @@ pub use error::Error;
 pub use journal::Journal;
 pub use plan::{Measure, Plan, Point, Run};
 pub use runner::{Event, Observed, Outcome, run_plan};
+pub use sbatch::{OptionValue, SlurmSpec};
 pub use surroundings::{MarksTaken, Surroundings};
 pub use visible::VisibleDevices;
-pub use sbatch::{OptionValue, SlurmSpec};
 pub use workload::{CommandSpec, ScriptSpec, ServerSpec, Workload, WorkloadSpec};

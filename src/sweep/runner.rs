@@ -15,11 +15,12 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::server::Latency;
 use super::workload::{Batch, Deployed, OwnMark, OwnPhases, OwnWindow, Workload};
 use super::{Error, Journal, Plan, Point, Run};
 use crate::clock::{ClockAnchor, SystemClock};
 use crate::schema::{MarkEvent, RunStatus};
-use crate::store::{RunRow, host_name};
+use crate::store::{RunRow, Serving, host_name};
 use crate::units::ns_to_s;
 
 /// What an observer hears, in the order of time.
@@ -182,6 +183,8 @@ struct Measured {
     prefill: Window,
     decode: Window,
     total: Window,
+    /// What the requests of the last window had to wait.
+    latency: Option<Latency>,
     /// What a workload with its own phases says of its times.
     told: Option<(Option<f64>, Option<f64>)>,
 }
@@ -263,8 +266,10 @@ impl Session<'_, '_> {
             })?;
         }
         measured.prefill = self.window("prefill", 1)?;
+        measured.latency = self.workload.take_latency();
         if !self.point.is_prefill_only() {
             measured.total = self.window("total", self.point.output_tokens)?;
+            measured.latency = self.workload.take_latency();
         }
         self.close()?;
         Ok(measured)
@@ -304,6 +309,8 @@ impl Session<'_, '_> {
         let measure = self.plan.measure;
         let min_window_s = self.workload.window_s(measure.min_window_s);
         let mut window = Window::default();
+        // What the warm-up had to wait is nobody's business.
+        self.workload.take_latency();
         let begin = self.workload.now();
         self.phase(phase, |session| {
             while window.batches < measure.max_batches.max(1) {
@@ -344,7 +351,7 @@ impl Session<'_, '_> {
 }
 
 fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Measured) -> RunRow {
-    let Measured { deployed, prefill, decode, total, told } = measured;
+    let Measured { deployed, prefill, decode, total, latency, told } = measured;
     let (devices, kv_capacity_tokens) = deployed.map_or((Vec::new(), None), |d| (d.devices, d.kv_capacity_tokens));
     // Without a total window the first token is all there is to time.
     let ttft = if total.batches > 0 { total.mean(total.ttft_s) } else { prefill.mean(prefill.ttft_s) };
@@ -368,6 +375,7 @@ fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Meas
         total_duration_s: total.mean(total.duration_s),
         mean_ttft_s,
         mean_tpot_s,
+        serving: serving(workload, latency.as_ref()),
         model: model.model.clone(),
         architecture: Some(model.architecture.as_str().to_owned()),
         engine: Some(point.engine.clone()),
@@ -394,5 +402,25 @@ fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Meas
         // The journal knows them.
         job_id: None,
         step_id: None,
+    }
+}
+
+fn serving(workload: &Workload, latency: Option<&Latency>) -> Serving {
+    let ttft = latency.and_then(|l| l.ttft);
+    let tpot = latency.and_then(|l| l.tpot);
+    let itl = latency.and_then(|l| l.itl);
+    Serving {
+        engine_version: workload.facts().and_then(|f| f.engine_version.clone()),
+        completed_requests: latency.map(|l| l.requests),
+        output_tokens_per_s: latency.and_then(|l| l.output_tokens_per_s),
+        p50_ttft_s: ttft.map(|p| p.p50_s),
+        p90_ttft_s: ttft.map(|p| p.p90_s),
+        p99_ttft_s: ttft.map(|p| p.p99_s),
+        p50_tpot_s: tpot.map(|p| p.p50_s),
+        p90_tpot_s: tpot.map(|p| p.p90_s),
+        p99_tpot_s: tpot.map(|p| p.p99_s),
+        p50_itl_s: itl.map(|p| p.p50_s),
+        p90_itl_s: itl.map(|p| p.p90_s),
+        p99_itl_s: itl.map(|p| p.p99_s),
     }
 }

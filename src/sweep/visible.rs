@@ -165,6 +165,7 @@ mod tests {
             scope,
             energy_source: EnergySource::Counter,
             counter_modulus_uj: None,
+            counter_step_uj: None,
             power_limit_w: None,
             memory_bytes: None,
         }

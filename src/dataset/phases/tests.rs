@@ -8,7 +8,7 @@ use super::*;
 use crate::dataset::load;
 use crate::schema::{MARKS, RUNS, SAMPLES};
 use crate::source::{Device, Scope};
-use crate::store::{SampleRow, SegmentWriter, write_table};
+use crate::store::{SampleRow, SegmentWriter, Serving, write_table};
 
 const MS: i64 = 1_000_000;
 
@@ -82,6 +82,7 @@ impl Node {
             total_duration_s: None,
             mean_ttft_s: Some(0.1),
             mean_tpot_s: Some(0.02),
+            serving: Serving::default(),
             model: "m-7b".to_owned(),
             architecture: Some("dense".to_owned()),
             engine: None,

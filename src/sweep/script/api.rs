@@ -8,7 +8,7 @@ use super::cards::{gpu_card, model_card};
 use super::fields::{Fields, as_whole, show};
 use super::place::Place;
 use super::slurm::slurm;
-use super::workloads;
+use super::{servers, workloads};
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
 use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
@@ -31,7 +31,7 @@ struct Range(Levels);
 pub(super) struct Card(pub(super) ModelCard);
 /// `el.latin_hypercube`, `el.factorial`.
 struct Chosen(Design);
-/// `el.simulated`, `el.command`.
+/// `el.simulated`, `el.command`, `el.server` and the like.
 struct Workload(WorkloadSpec);
 
 impl UserData for Returned {}
@@ -66,6 +66,14 @@ pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result
     add("simulated", lua.create_function(move |lua, v: Value| simulated(lua, &p, &v).map(Workload))?)?;
     let p = at();
     add("command", lua.create_function(move |lua, v: Value| workloads::command(lua, &p, &v).map(Workload))?)?;
+    let p = at();
+    add("server", lua.create_function(move |lua, v: Value| servers::server(lua, &p, &v).map(Workload))?)?;
+    for (name, made) in [("vllm", servers::VLLM), ("sglang", servers::SGLANG), ("llama_server", servers::LLAMA_SERVER)]
+    {
+        let p = at();
+        let make = move |lua: &Lua, v: Value| servers::ready_made(lua, &p, &v, &made).map(Workload);
+        add(name, lua.create_function(make)?)?;
+    }
     let p = at();
     add("sweep", lua.create_function(move |lua, v: Value| sweep(lua, &p, &v))?)?;
     Ok(el)
