@@ -200,7 +200,7 @@ fn a_run_broken_off_leaves_no_row_and_closed_phases() {
         &mut |event| {
             if let Event::Mark { phase, event, .. } = event {
                 stop.store(phase == "prefill", Ordering::Relaxed);
-                if event == MarkEvent::Begin { &mut begun } else { &mut ended }.push(phase);
+                if event == MarkEvent::Begin { &mut begun } else { &mut ended }.push(phase.to_owned());
             }
             Ok(())
         },

@@ -236,9 +236,15 @@ def torch_engine(asked):
             end = position + tokens
             self.keys[:, :, position:end], self.values[:, :, position:end] = k, v
             shared = self.heads // self.kv_heads
-            k, v = (c[:, :, :end].repeat_interleave(shared, dim=1) for c in (self.keys, self.values))
-            y = scaled_dot_product_attention(q, k, v, is_causal=tokens > 1)
-            return x + everywhere(y.transpose(1, 2).reshape(batch, tokens, -1) @ self.out.T)
+            k, v = self.keys[:, :, :end], self.values[:, :, :end]
+            if tokens == 1:
+                # Heads that share a part of the cache ask it together, so that it is read once.
+                y = scaled_dot_product_attention(q.reshape(batch, self.kv_heads, shared, s.head), k, v)
+                y = y.reshape(batch, 1, -1)
+            else:
+                k, v = (c.repeat_interleave(shared, dim=1) if shared > 1 else c for c in (k, v))
+                y = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, tokens, -1)
+            return x + everywhere(y @ self.out.T)
 
     class FeedForward:
         def __init__(self):

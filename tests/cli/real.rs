@@ -95,6 +95,40 @@ fn a_command_that_marks_itself_is_measured_phase_by_phase() {
 }
 
 #[test]
+fn the_decoder_of_the_examples_measures_all_its_phases() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: there is no python3");
+        return;
+    }
+    let desk = Desk::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/workloads/torch_llm.py");
+    // Without PyTorch: what is tried out is everything around the arithmetic.
+    let workload = format!(
+        r#"workload = el.command {{ engine = "torch", gpus = 2,
+    argv = {{ "python3", "{script}", "--backend", "python" }} }},"#
+    );
+    desk.put("sweep.lua", sweep("2", "1, 4", &workload));
+    run(&desk, SIMULATED).done();
+    let runs = runs(&desk);
+    let decoding = runs.iter().find(|r| r.output_tokens > 1.0).expect("a run that decodes");
+    assert!(decoding.prefill_batches > 1 && decoding.decode_batches > Some(1) && decoding.total_batches > 1);
+    assert!(decoding.mean_tpot_s.is_some_and(|s| s > 0.0) && decoding.mean_ttft_s.is_some_and(|s| s > 0.0));
+    // 20 refreshes of the slowest counter, which takes 100 ms, are longer than what the sweep asks for.
+    let window_s = decoding.prefill_duration_s.expect("a duration") * f64::from(decoding.prefill_batches);
+    assert!(window_s > 1.5, "{window_s}");
+    let mistaken = |words: &[&str]| {
+        let ran = Command::new("python3").arg(script).args(words).env_clear().output().expect("python3");
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let (code, told) = mistaken(&["--batch-size", "1", "--input-tokens", "1", "--output-tokens", "0"]);
+    assert!(code == Some(2) && told.contains("--output-tokens is 0"), "{told}");
+    let sizes =
+        ["--batch-size", "1", "--input-tokens", "1", "--output-tokens", "2", "--model-card", "{\"n_layers\": 2}"];
+    let (code, told) = mistaken(&sizes);
+    assert!(code == Some(2) && told.contains("hidden_size"), "{told}");
+}
+
+#[test]
 fn a_run_that_fails_is_an_outcome_with_the_end_of_its_log() {
     let desk = Desk::new();
     let work = format!(
@@ -127,8 +161,9 @@ fn without_any_counter_runs_are_timed_and_nothing_is_fitted() {
     desk.put("work.sh", WORK).put("sweep.lua", sweep("4", "1", &command(60)));
     let ran = run(&desk, "--sources rapl --sysfs-root sys").ends_with(3).remarks("no energy counter can be read here");
     assert_eq!(ran.json()["failed"].as_u64(), Some(0));
-    let dataset = phases(&desk);
-    assert!(dataset.rows.is_empty() && dataset.rejected[0].reason.contains("no_energy_source"), "{dataset:?}");
+    let refused = dataset::load(&desk.path("c")).expect_err("no joules").to_string();
+    assert!(refused.contains("no_energy_source") && refused.contains("energylens doctor"), "{refused}");
+    assert!(runs(&desk)[0].prefill_duration_s.is_some_and(|d| d >= 1.0), "it was timed");
     desk.type_in("fit c -o model.json").ends_with(1).remarks("no_energy_source");
 }
 

@@ -30,8 +30,8 @@ use super::{Begun, Conducted, Equipment, OwnMarks, agent, progress, service};
 
 /// How often temperature, clocks and throttling are read.
 const TELEMETRY_EVERY: Duration = Duration::from_secs(1);
-/// Before the first run each counter shall have been seen to move some times.
-const LEARNING: Duration = Duration::from_secs(1);
+/// Before the first run each counter shall have been seen to move some times; power sensors never are.
+const LEARNING: Duration = Duration::from_secs(3);
 /// How long the writer may take to have a run's recording on disk.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 /// Only our own user marks here.
@@ -77,6 +77,7 @@ pub(super) fn conduct(
                 }
                 Event::Advanced { .. } => {}
                 Event::Mark { t_mono_ns, run_id, phase, event } => {
+                    counters.note_refresh();
                     marks.write(&own.row(t_mono_ns, run_id, phase, event))?;
                 }
                 Event::Undecided { point, is_news, wanted, .. } => {
@@ -151,8 +152,12 @@ impl Counters {
     /// Waits until the refresh periods are known, or for as long as that usually takes.
     fn learn(&self, stop: &AtomicBool) {
         let deadline = Instant::now() + LEARNING;
-        while self.recorder.is_some() && Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
+        let is_known = |r: &Recorder| r.snapshot().devices.iter().all(|d| d.refresh_period_s.is_some());
+        while self.recorder.as_ref().is_some_and(|r| !is_known(r)) {
+            if Instant::now() >= deadline || stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 
