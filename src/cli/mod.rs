@@ -113,7 +113,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Run(a) => run::run(a),
         Verb::Submit(a) => submit::run(&a),
         Verb::Status(a) => status::run(&a),
-        Verb::Task(a) => task::run(&a),
+        Verb::Task(a) => task::run(a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Discover(a) => discover::run(&a),

@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     equipment: Equipment,
 }
 
-pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     // First of all: a signal that comes before anybody listens would end the task without a word.
     let stop = super::signals::stop_on_signal()?;
     let id = TaskId { array: a.array, task: a.task };

@@ -40,6 +40,7 @@ pub(super) struct Page {
     tradeoff: Option<String>,
     parity: Option<String>,
     accuracy: Vec<Accuracy>,
+    survival: Vec<Table>,
     laws: Vec<LawText>,
     laws_more: usize,
     phases: Table,
@@ -135,6 +136,7 @@ impl Page {
                 .filter_map(|law| Some(Accuracy::of(law, law.held_out.as_ref()?)))
                 .take(LAWS)
                 .collect(),
+            survival: input.model.survival.iter().flat_map(super::laws::survival).collect(),
             laws: input.model.laws.iter().take(LAWS).map(LawText::of).collect(),
             laws_more: input.model.laws.len().saturating_sub(LAWS),
             phases: phase_table(input, fitted),

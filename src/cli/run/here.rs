@@ -25,6 +25,7 @@ use energylens::sweep::{MarksTaken, Plan, Surroundings, VisibleDevices, Workload
 use energylens::units::NS_PER_S;
 use tempfile::TempDir;
 
+use super::super::output;
 use super::precision::Precision;
 use super::{Begun, Conducted, Equipment, OwnMarks, agent, progress, service};
 
@@ -94,7 +95,7 @@ pub(super) fn conduct(
                 Event::RunEnded { row, .. } => {
                     counters.flush()?;
                     if let Some(error) = &row.error {
-                        bar.suspend(|| eprintln!("run {} failed: {error}", row.run_id));
+                        bar.suspend(|| output::say(&format!("run {} failed: {error}", row.run_id)));
                     }
                     bar.inc(1);
                 }
@@ -170,7 +171,7 @@ impl Counters {
 
     fn say(&self, bar: &indicatif::ProgressBar) {
         for notice in self.recorder.iter().flat_map(Recorder::take_notices) {
-            bar.suspend(|| eprintln!("note: {notice}"));
+            bar.suspend(|| output::say(&format!("note: {notice}")));
         }
     }
 

@@ -71,7 +71,8 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     output::remark(data, &[]);
     if a.json {
         output::print_json(&json!({
-            "campaign": dir, "simulated": conducted.origin == Origin::Simulated, "runs": plan.runs.len(), "carried_out": runs.carried_out,
+            "campaign": dir, "simulated": conducted.origin == Origin::Simulated,
+            "runs": plan.runs.len(), "carried_out": runs.carried_out,
             "resumed": runs.resumed, "failed": runs.failed, "left": runs.left,
             "spared": runs.spared,
             "phases": data.rows.len(), "rejected": data.rejected, "recording": conducted.recording,
