@@ -11,7 +11,7 @@ use super::slurm::slurm;
 use super::{servers, workloads};
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
-use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
+use crate::sweep::design::{MOST_OPTIMAL_POINTS, MOST_POINTS, PRECISIONS, precision_bytes};
 use crate::sweep::plan::Measure;
 use crate::sweep::workload::{ScriptSpec, WorkloadSpec};
 
@@ -29,7 +29,7 @@ struct Choice(Vec<Value>);
 struct Range(Levels);
 /// `el.card_from`.
 pub(super) struct Card(pub(super) ModelCard);
-/// `el.latin_hypercube`, `el.factorial`.
+/// `el.latin_hypercube`, `el.factorial`, `el.d_optimal`.
 struct Chosen(Design);
 /// `el.simulated`, `el.command`, `el.server` and the like.
 struct Workload(WorkloadSpec);
@@ -62,6 +62,8 @@ pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result
     add("factorial", lua.create_function(move |lua, v: Value| factorial(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("latin_hypercube", lua.create_function(move |lua, v: Value| latin_hypercube(lua, &p, &v).map(Chosen))?)?;
+    let p = at();
+    add("d_optimal", lua.create_function(move |lua, v: Value| d_optimal(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("simulated", lua.create_function(move |lua, v: Value| simulated(lua, &p, &v).map(Workload))?)?;
     let p = at();
@@ -157,6 +159,11 @@ fn latin_hypercube(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Desi
     })
 }
 
+fn d_optimal(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
+    let fields = Fields::new(lua, place, value, "el.d_optimal", "option", &["points"], 0)?;
+    Ok(Design::DOptimal { points: fields.whole("points", 1, MOST_OPTIMAL_POINTS as u64, None)? as usize })
+}
+
 fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSpec> {
     let fields = Fields::new(lua, place, value, "el.simulated", "option", &["gpus", "run_noise"], 0)?;
     Ok(WorkloadSpec::Simulated {
@@ -164,6 +171,9 @@ fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSp
         run_noise: fields.number("run_noise", 0.0, 0.5, Some(0.02))?,
     })
 }
+
+/// What a design may be.
+const DESIGNS: &str = "el.latin_hypercube { ... }, el.d_optimal { ... } or el.factorial {}";
 
 fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
     const KNOWN: [&str; 12] =
@@ -177,9 +187,9 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
         return Err(fields.fail("name", format!("`name` is {found}; expected {expected}")));
     }
     let design =
-        match borrowed(&fields.need("design", "el.latin_hypercube { ... } or el.factorial {}")?, |d: &Chosen| d.0) {
+        match borrowed(&fields.need("design", DESIGNS)?, |d: &Chosen| d.0) {
             Some(design) => design,
-            None => return Err(fields.fail("design", "`design` must be el.latin_hypercube { ... } or el.factorial {}")),
+            None => return Err(fields.fail("design", format!("`design` must be {DESIGNS}"))),
         };
     let (workload, run) = what_runs(&fields)?;
     let accepts = match fields.get("where")? {
