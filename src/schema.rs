@@ -346,6 +346,13 @@ pub const PHASES: Table = Table {
         opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
         col("quality", Labels, "", "Reasons to doubt the row; empty is good."),
         col("source", Label, "", "counter, power, simulated or imported."),
+        opt(
+            "method",
+            Label,
+            "",
+            "How a decode energy was found: difference (total - prefill) or marks (a window of its own)."
+        ),
+        opt("idle_power_w", F64, "W", "Mean power of all GPUs of the run in its idle phase, before anything ran."),
     ],
 };
 
@@ -405,6 +412,16 @@ labels! {
         Decode = "decode",
         /// The whole batch.
         Total = "total",
+    }
+}
+
+labels! {
+    /// How the energy of a decode was found.
+    Method, "method" {
+        /// Total less prefill.
+        Difference = "difference",
+        /// A window of its own, which the workload marked.
+        Marks = "marks",
     }
 }
 

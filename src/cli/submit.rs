@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use energylens::slurm::{Places, Prepared, Records, Request, SlurmClient, Submitted, prepare, submit};
 use energylens::store::Campaign;
-use energylens::sweep::{Journal, Plan, SlurmSpec};
+use energylens::sweep::{Journal, Plan, SlurmSpec, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::{Outcome, output};
@@ -33,6 +33,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = std::path::absolute(a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name)))
         .context("the campaign directory has no absolute path")?;
+    anyhow::ensure!(
+        !matches!(plan.workload, WorkloadSpec::Script(_)) && plan.measure.relative_std.is_none(),
+        "a job array has its runs laid out beforehand: leave out `relative_std`, and put what the script's own `run` does \
+         into an el.command {{ ... }}"
+    );
     let spec = plan.slurm.clone().unwrap_or_else(default_spec);
     let client = client();
     if a.dry_run {

@@ -15,5 +15,6 @@ mod hostile;
 mod keeping;
 mod manual;
 mod mistakes;
+mod real;
 mod service;
 mod slurm;
