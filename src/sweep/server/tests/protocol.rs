@@ -1,7 +1,8 @@
 //! What the load sends, what it accepts and what it refuses.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
@@ -92,6 +93,24 @@ fn a_failed_request_waits_for_the_others_and_counts_as_one() {
     let talker = Talker::new(3, Box::new(|_| Ok(stream(1, 1, "null"))));
     let all = load(&talker, &Value::Null).batch((3, 2, 1), &mut never()).expect_err("wrong counts");
     assert!(all.starts_with("3 of 3 requests failed: the server counts 1 input tokens"), "{all}");
+}
+
+#[test]
+fn a_connection_that_ended_as_the_request_went_out_is_made_anew_once() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let answer = move |body: &Value| match counted.fetch_add(1, Ordering::Relaxed) {
+        1 => Err((0, String::new())),
+        _ => Ok(proper(body)),
+    };
+    let talker = Talker::new(1, Box::new(answer));
+    let mut load = load(&talker, &Value::Null);
+    for _ in 0..2 {
+        load.batch((1, 8, 2), &mut never()).expect("a batch");
+    }
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+    let mute = refusal(Box::new(|_| Err((0, String::new()))));
+    assert!(mute.contains("does not answer"), "{mute}");
 }
 
 #[test]
