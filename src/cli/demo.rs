@@ -53,7 +53,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     say(&real_counters())?;
 
     let campaign = |(name, source): (&str, &str)| -> anyhow::Result<(Plan, Conducted)> {
-        let plan = Plan::from_source(name, source, Path::new("."), &mut |line| eprintln!("{line}"))?;
+        let plan = Plan::from_source(name, source, Path::new("."), &mut output::say)?;
         let conducted = conduct(&plan, &dir.join(&plan.name), &stop, Means::Simulated)?;
         anyhow::ensure!(conducted.runs.left == 0, "stopped; the same command goes on with what is left");
         Ok((plan, conducted))

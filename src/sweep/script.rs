@@ -12,6 +12,7 @@ mod point;
 mod run;
 mod sandbox;
 mod servers;
+mod slurm;
 #[cfg(test)]
 mod tests;
 mod workloads;

@@ -35,7 +35,7 @@ impl Phases {
             let socket = service::take_marks(campaign, directory.path().join("marks.sock"), OWN_USER, None)?;
             Ok(Self { socket, _directory: directory })
         });
-        opened.inspect_err(|e| eprintln!("note: the command cannot mark phases: {e:#}")).ok()
+        opened.inspect_err(|e| output::say(&format!("note: the command cannot mark phases: {e:#}"))).ok()
     }
 
     /// What the command's environment gets beside ours.

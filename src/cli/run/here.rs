@@ -24,6 +24,7 @@ use energylens::sweep::runner::{Event, run_plan};
 use energylens::sweep::{MarksTaken, Plan, Surroundings, VisibleDevices, Workload};
 use tempfile::TempDir;
 
+use super::super::output;
 use super::{Begun, Conducted, Equipment, OwnMarks, agent, progress, service};
 
 /// How often temperature, clocks and throttling are read.
@@ -74,7 +75,7 @@ pub(super) fn conduct(
                 Event::RunEnded { row, .. } => {
                     counters.flush()?;
                     if let Some(error) = &row.error {
-                        bar.suspend(|| eprintln!("run {} failed: {error}", row.run_id));
+                        bar.suspend(|| output::say(&format!("run {} failed: {error}", row.run_id)));
                     }
                     bar.inc(1);
                 }
@@ -138,7 +139,7 @@ impl Counters {
 
     fn say(&self, bar: &indicatif::ProgressBar) {
         for notice in self.recorder.iter().flat_map(Recorder::take_notices) {
-            bar.suspend(|| eprintln!("note: {notice}"));
+            bar.suspend(|| output::say(&format!("note: {notice}")));
         }
     }
 

@@ -62,7 +62,7 @@ pub(crate) enum Means<'a> {
 
 pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     let a = Arguments { equipment: Equipment { script: Some(a.script.clone()), ..a.equipment }, ..a };
-    let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
+    let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
     let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop, Means::Real(&a.equipment))?;
@@ -70,7 +70,8 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     output::remark(data, &[]);
     if a.json {
         output::print_json(&json!({
-            "campaign": dir, "simulated": conducted.origin == Origin::Simulated, "runs": plan.runs.len(), "carried_out": runs.carried_out,
+            "campaign": dir, "simulated": conducted.origin == Origin::Simulated,
+            "runs": plan.runs.len(), "carried_out": runs.carried_out,
             "resumed": runs.resumed, "failed": runs.failed, "left": runs.left,
             "phases": data.rows.len(), "rejected": data.rejected, "recording": conducted.recording,
         }))?;
@@ -148,7 +149,7 @@ impl Begun {
         let (job_id, step_id) = job.map_or((None, None), |job| (Some(job.job_id), job.step_id));
         let journal = Journal::open(&campaign, plan)?.within_job(job_id.clone(), step_id.clone());
         for recovered in campaign.recover()? {
-            eprintln!("{}", agent::describe(&recovered));
+            output::say(&agent::describe(&recovered));
         }
         Ok(Self { campaign, journal, job_id, step_id })
     }

@@ -7,6 +7,7 @@ use mlua::{Function, Lua, Table, UserData, Value};
 use super::cards::{gpu_card, model_card};
 use super::fields::{Fields, as_whole, show};
 use super::place::Place;
+use super::slurm::slurm;
 use super::{servers, workloads};
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
@@ -165,8 +166,8 @@ fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSp
 }
 
 fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
-    const KNOWN: [&str; 11] =
-        ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload", "run", "engine", "gpus"];
+    const KNOWN: [&str; 12] =
+        ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload", "slurm", "run", "engine", "gpus"];
     let fields = Fields::new(lua, place, value, "el.sweep", "field", &KNOWN, 0)?;
     let name = fields.text("name", "a text")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -199,6 +200,10 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
             value => measure(place, fields.line_of("measure"), &value)?,
         },
         workload,
+        slurm: match fields.get("slurm")? {
+            Value::Nil => None,
+            value => Some(slurm(place, fields.line_of("slurm"), &value)?),
+        },
     };
     Ok(Returned { sweep, accepts, run })
 }
