@@ -174,8 +174,13 @@ fn commands_of_the_discovery_page_run() {
 }
 
 #[test]
+fn servers_commands_run() {
+    carry_out("docs/servers.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
-    let carried = ["README.md", "agent.md", "discovery.md", "law.md", "measuring.md", "sources.md"];
+    let carried = ["README.md", "agent.md", "discovery.md", "law.md", "measuring.md", "servers.md", "sources.md"];
     for path in documents() {
         let text = read(&path);
         let shows = blocks(&text).iter().any(|b| !commands(b).is_empty());

@@ -64,8 +64,7 @@ fn a_sweep_starts_drives_and_ends_its_servers() {
     let Some(machine) = Machine::ready() else { return };
     // A server that takes its time to get ready is waited for.
     let sweep = Sweep::new(&machine).server(&["--wait", "1.5"], "").axes("batch_size = el.choice { 1, 3 }");
-    let ran = sweep.run().done();
-    let json = ran.json();
+    let json = sweep.run_whole();
     assert_eq!(
         (&json["carried_out"], &json["failed"], &json["simulated"]),
         (&json!(4), &json!(0), &json!(false)),
@@ -102,7 +101,7 @@ fn a_sweep_starts_drives_and_ends_its_servers() {
     assert_eq!(sweep.logs().len(), 1, "{:?}", sweep.logs());
     assert!(!sweep.campaign().join("logs/server.running").exists());
     machine.assert_quiet();
-    sweep.run().done().prints("\"resumed\": 4");
+    assert_eq!(sweep.run_whole()["resumed"], 4);
 }
 
 #[test]
@@ -150,7 +149,7 @@ fn a_server_that_runs_already_is_measured_and_left_running() {
     let Some(machine) = Machine::ready() else { return };
     let server = machine.serve(&["--slots", "2", "--cache-tokens", "1024"]);
     let sweep = Sweep::new(&machine).running(&server.url).axes("batch_size = 2");
-    sweep.run().done();
+    sweep.run_whole();
     let runs = runs(&sweep.campaign());
     assert!(runs.len() == 2 && runs.iter().all(|r| r.status == RunStatus::Done), "{runs:?}");
     assert_eq!(sweep.logs().len(), 0);
