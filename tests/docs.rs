@@ -174,7 +174,7 @@ fn commands_of_the_discovery_page_run() {
 }
 
 #[test]
-fn servers_commands_run() {
+fn commands_of_the_servers_page_run() {
     carry_out("docs/servers.md");
 }
 

@@ -155,3 +155,25 @@ fn a_server_that_runs_already_is_measured_and_left_running() {
     assert_eq!(sweep.logs().len(), 0);
     assert!(server.answers(), "the server was not ours to end");
 }
+
+#[test]
+fn a_sweep_that_is_stopped_ends_its_server_and_one_that_is_killed_finds_it_later() {
+    let Some(machine) = Machine::ready() else { return };
+    let sweep = Sweep::new(&machine).server(&[], "").axes("batch_size = el.choice { 1, 2 }");
+    let mut stopped = sweep.start();
+    sweep.await_served();
+    machine::signal("-INT", &stopped.id().to_string());
+    assert_eq!(stopped.wait().expect("an end").code(), Some(1), "it says that runs are left");
+    machine.assert_quiet();
+    let done_before = runs(&sweep.campaign()).len();
+    let mut killed = sweep.start();
+    sweep.await_served();
+    let left_behind = sweep.server_id().expect("a server");
+    machine::signal("-KILL", &killed.id().to_string());
+    killed.wait().expect("an end");
+    assert!(std::path::Path::new(&format!("/proc/{left_behind}")).exists(), "nobody has ended it");
+    let json = sweep.run_whole();
+    assert!(json["resumed"].as_u64() >= Some(done_before as u64), "{json}");
+    assert_eq!(runs(&sweep.campaign()).len(), 4);
+    machine.assert_quiet();
+}

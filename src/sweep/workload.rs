@@ -22,6 +22,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::schema::Origin;
 use crate::source::sim::SimNode;
 
+/// Output tokens of a server's warm-up batch, at most: the first steps are the slow ones.
+const WARMUP_TOKENS: u32 = 16;
+
 /// A running workload. What it started ends with it.
 #[derive(Debug)]
 pub enum Workload {
@@ -158,6 +161,14 @@ impl Workload {
             Self::Simulated(_) | Self::Server(_) => Err("this workload runs batch by batch".to_owned()),
             Self::Command(command) => command.carry_out(run, point),
             Self::Script(script) => script.carry_out(run, point),
+        }
+    }
+
+    /// Output tokens of a warm-up batch: a server makes its decode's kernels when it first decodes a batch of that size.
+    pub(super) fn warmup_tokens(&self, point: &Point) -> u32 {
+        match self {
+            Self::Server(_) => point.output_tokens.min(WARMUP_TOKENS),
+            _ => 1,
         }
     }
 
