@@ -205,6 +205,11 @@ fn commands_of_the_slurm_page_run() {
 }
 
 #[test]
+fn commands_of_the_servers_page_run() {
+    carry_out("docs/servers.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
     let carried = [
         "README.md",
@@ -216,6 +221,7 @@ fn every_document_with_commands_is_carried_out() {
         "law.md",
         "measuring.md",
         "recommend.md",
+        "servers.md",
         "slurm.md",
         "sources.md",
         "tutorial.md",
