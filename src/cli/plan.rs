@@ -13,6 +13,7 @@ const LISTED: usize = 12;
 
 /// Print what a sweep would run, without running anything.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:  energylens plan scripts/sweeps/demo.lua --all")]
 pub(crate) struct Arguments {
     /// The Lua script.
     script: PathBuf,

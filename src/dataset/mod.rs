@@ -18,6 +18,7 @@ pub mod phases;
 pub mod power;
 pub mod quality;
 pub mod row;
+mod steadiness;
 pub mod unwrap;
 pub mod write;
 

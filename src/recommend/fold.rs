@@ -1,19 +1,25 @@
 //! A law folded down to what varies between the candidates of one pair of degrees.
 //!
 //! With the model, `t`, `p`, `S` and `m` fixed, only the batch moves a skeleton's symbols: `B` itself, the expert coverage
-//! `c`, the waves `w`, and the pipeline's `u`, `i` and `b`, which stand still too once the pipeline is full. Everything else
+//! `c` with the reads `r` made of it, the waves `w`, and the pipeline's `u`, `i` and `b`, which stand still too once the pipeline is full. Everything else
 //! is folded into one constant per term, so that a candidate costs a few multiplications. `Law::predict` remains the
 //! reference; a test holds the two together.
 
-use crate::card::model::expert_coverage;
 use crate::law::{Case, Law, Symbol, Target};
 
 /// What still moves with the batch.
-const MOVING: [Symbol; 6] =
-    [Symbol::Batch, Symbol::Coverage, Symbol::Waves, Symbol::MicroBatches, Symbol::StagesPerMicroBatch, Symbol::Bubble];
+const MOVING: [Symbol; 7] = [
+    Symbol::Batch,
+    Symbol::Coverage,
+    Symbol::Reads,
+    Symbol::Waves,
+    Symbol::MicroBatches,
+    Symbol::StagesPerMicroBatch,
+    Symbol::Bubble,
+];
 
 /// How many of them move while the pipeline is full.
-const MOVING_FULL: usize = 3;
+const MOVING_FULL: usize = 4;
 
 /// One term: a constant times the moving symbols to some powers, times the pipeline's to the fitted ones.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +43,8 @@ struct Moving {
 #[derive(Debug)]
 struct Batch {
     terms: Vec<Term>,
-    sequence_tokens: f64,
+    /// The degrees, lengths and card; its batch is not looked at.
+    case: Case,
 }
 
 /// One law at fixed degrees and lengths.
@@ -92,9 +99,17 @@ impl Folded {
         let waves =
             self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * sequence_tokens / capacity).min(batch).max(1.0));
         let micro = (batch / waves).clamp(1.0, stages.max(1.0));
-        let covered = expert_coverage(self.case.num_experts, self.case.experts_per_token, batch / (waves * micro));
-        let coverage = 1.0 - self.case.routed_share * (1.0 - covered);
-        let values = [batch, coverage, waves, micro, stages / micro, (micro + stages - 1.0) / micro];
+        let together = batch / (waves * micro);
+        let of = Case { output_tokens: sequence_tokens - self.case.input_tokens, ..self.case };
+        let values = [
+            batch,
+            of.coverage(together),
+            of.reads(together),
+            waves,
+            micro,
+            stages / micro,
+            (micro + stages - 1.0) / micro,
+        ];
         Moving { values, is_full: micro == stages }
     }
 }
@@ -106,7 +121,8 @@ impl Batch {
         let full = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
         let place = |symbol: Symbol| MOVING.iter().position(|s| *s == symbol);
         let fold = |(term, coefficient): (&crate::law::Term, f64)| {
-            let mut folded = Term { constant: coefficient, constant_full: 1.0, powers: [0.0; 6], scaling: [0.0; 3] };
+            let mut folded =
+                Term { constant: coefficient, constant_full: 1.0, powers: [0.0; MOVING.len()], scaling: [0.0; 3] };
             for factor in &term.product {
                 match place(factor.symbol).and_then(|i| folded.powers.get_mut(i)) {
                     Some(moving) => *moving += factor.power,
@@ -127,10 +143,7 @@ impl Batch {
             folded.constant_full = folded.constant * pipeline.product::<f64>();
             folded
         };
-        Self {
-            terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(),
-            sequence_tokens: case.input_tokens + case.output_tokens,
-        }
+        Self { terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(), case: *case }
     }
 }
 

@@ -182,6 +182,8 @@ fn template(request: &Request, model: &str, law: &Law) -> Row {
         gpu_memory_bytes: card.gpu_memory_bytes,
         quality: Vec::new(),
         source: EnergySource::Imported,
+        method: None,
+        idle_power_w: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod place;
 mod point;
 mod run;
 mod sandbox;
+mod servers;
 mod slurm;
 #[cfg(test)]
 mod tests;

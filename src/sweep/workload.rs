@@ -1,4 +1,4 @@
-//! What a run runs on: the simulated node, a command, the script's own function; a server comes beside them.
+//! What a run runs on: the simulated node, an inference server, a command, the script's own function.
 //!
 //! Two kinds. A simulated node and a server answer one batch after the other, and the runner lays the windows around
 //! them. A command and a script carry out a whole run and mark its phases themselves.
@@ -15,7 +15,8 @@ pub(super) use self::own_phases::{Counts, OwnMark, OwnPhases, OwnWindow};
 pub use self::scripted::ScriptedWorkload;
 pub use self::simulated::SimulatedWorkload;
 pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};
-use super::surroundings::Surroundings;
+use super::server::{Facts, Latency, ServerWorkload};
+use super::surroundings::{CLOSING_S, Surroundings};
 use super::{Error, Plan, Point, Run};
 use crate::clock::{Clock, SystemClock};
 use crate::schema::Origin;
@@ -26,6 +27,8 @@ use crate::source::sim::SimNode;
 pub enum Workload {
     /// The built-in simulated node.
     Simulated(SimulatedWorkload),
+    /// Inference servers, one after the other.
+    Server(Box<ServerWorkload>),
     /// A command that marks its own phases.
     Command(Box<CommandWorkload>),
     /// The script's own `run` function.
@@ -72,7 +75,9 @@ impl Workload {
             WorkloadSpec::Simulated { .. } => {
                 Err(Error::Workload("the simulated node does not run in real time".to_owned()))
             }
-            WorkloadSpec::Server(server) => Err(Error::Workload(format!("{} cannot be run yet", server.engine))),
+            WorkloadSpec::Server(spec) => {
+                ServerWorkload::start(plan, spec, surroundings).map(|server| Self::Server(Box::new(server)))
+            }
             WorkloadSpec::Command(spec) => {
                 Ok(Self::Command(Box::new(CommandWorkload::new(spec.clone(), plan.measure, surroundings))))
             }
@@ -94,6 +99,7 @@ impl Workload {
     fn surroundings(&self) -> Option<&Surroundings> {
         match self {
             Self::Simulated(_) => None,
+            Self::Server(server) => Some(server.surroundings()),
             Self::Command(command) => Some(command.surroundings()),
             Self::Script(script) => Some(script.surroundings()),
         }
@@ -114,8 +120,10 @@ impl Workload {
 
     /// Starts what `point` needs, in place of what is up; a failure is an outcome of the run, in words.
     pub(super) fn deploy(&mut self, point: &Point) -> Result<Deployed, String> {
-        if let Self::Simulated(simulated) = self {
-            return simulated.deploy(point);
+        match self {
+            Self::Simulated(simulated) => return simulated.deploy(point),
+            Self::Server(server) => return server.deploy(point),
+            Self::Command(_) | Self::Script(_) => {}
         }
         let devices = self.surroundings().map_or(Ok(Vec::new()), |s| s.devices.of_run(point.num_gpus()))?;
         Ok(Deployed { devices, kv_capacity_tokens: None })
@@ -134,6 +142,7 @@ impl Workload {
     pub(super) fn batch(&mut self, point: &Point, output_tokens: u32) -> Result<Batch, String> {
         match self {
             Self::Simulated(simulated) => simulated.batch(point, output_tokens),
+            Self::Server(server) => server.batch(point, output_tokens),
             Self::Command(_) | Self::Script(_) => Err("this workload runs no single batches".to_owned()),
         }
     }
@@ -146,9 +155,35 @@ impl Workload {
     /// Carries out a whole run.
     pub(super) fn carry_out(&mut self, run: &Run, point: &Point) -> Result<OwnPhases, String> {
         match self {
-            Self::Simulated(_) => Err("this workload runs batch by batch".to_owned()),
+            Self::Simulated(_) | Self::Server(_) => Err("this workload runs batch by batch".to_owned()),
             Self::Command(command) => command.carry_out(run, point),
             Self::Script(script) => script.carry_out(run, point),
+        }
+    }
+
+    /// How long a window must be of which the sweep says `asked_s`.
+    pub(super) fn window_s(&self, asked_s: f64) -> f64 {
+        self.surroundings().map_or(asked_s, |s| s.window_s(asked_s))
+    }
+
+    /// How long the counters are given to move again after the last window of a run.
+    pub(super) fn closing_s(&self) -> f64 {
+        self.surroundings().map_or(CLOSING_S, Surroundings::closing_s)
+    }
+
+    /// What requests had to wait since this was last asked, where each of them is timed.
+    pub(super) fn take_latency(&mut self) -> Option<Latency> {
+        match self {
+            Self::Server(server) => server.take_latency(),
+            _ => None,
+        }
+    }
+
+    /// What the server that is up says about itself.
+    pub(super) fn facts(&self) -> Option<&Facts> {
+        match self {
+            Self::Server(server) => server.facts(),
+            _ => None,
         }
     }
 

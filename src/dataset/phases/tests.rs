@@ -8,7 +8,7 @@ use super::*;
 use crate::dataset::load;
 use crate::schema::{MARKS, RUNS, SAMPLES};
 use crate::source::{Device, Scope};
-use crate::store::{SampleRow, SegmentWriter, write_table};
+use crate::store::{SampleRow, SegmentWriter, Serving, write_table};
 
 const MS: i64 = 1_000_000;
 
@@ -74,7 +74,7 @@ impl Node {
             source: Origin::Simulated,
             devices: self.devices.iter().map(|d| (*d).to_owned()).collect(),
             t_begin_mono_ns: prefill.0 * MS,
-            t_end_mono_ns: total.1 * MS,
+            t_end_mono_ns: total.1.max(prefill.1) * MS,
             prefill_batches: prefill.2,
             decode_batches: None,
             total_batches: total.2,
@@ -82,6 +82,7 @@ impl Node {
             total_duration_s: None,
             mean_ttft_s: Some(0.1),
             mean_tpot_s: Some(0.02),
+            serving: Serving::default(),
             model: "m-7b".to_owned(),
             architecture: Some("dense".to_owned()),
             engine: None,

@@ -7,6 +7,7 @@ use super::super::columns;
 use super::super::error::{Error, Result};
 use super::builder::BatchBuilder;
 use super::mark::unknown;
+use super::serving::Serving;
 use crate::schema::{Origin, RUNS, RunStatus};
 
 /// One run: what was asked, what came of it. Facts that nobody knows are `None`.
@@ -47,6 +48,9 @@ pub struct RunRow {
     pub mean_ttft_s: Option<f64>,
     /// Mean time per output token after the first.
     pub mean_tpot_s: Option<f64>,
+    /// What the clients of a server had to wait.
+    #[serde(default)]
+    pub serving: Serving,
     /// Model name.
     pub model: String,
     /// Architecture label.
@@ -122,6 +126,18 @@ impl RunRow {
             .f64s("total_duration_s", rows.iter().map(|r| r.total_duration_s))
             .f64s("mean_ttft_s", rows.iter().map(|r| r.mean_ttft_s))
             .f64s("mean_tpot_s", rows.iter().map(|r| r.mean_tpot_s))
+            .labels("engine_version", rows.iter().map(|r| r.serving.engine_version.as_deref()))
+            .u32s("completed_requests", rows.iter().map(|r| r.serving.completed_requests))
+            .f64s("output_tokens_per_s", rows.iter().map(|r| r.serving.output_tokens_per_s))
+            .f64s("p50_ttft_s", rows.iter().map(|r| r.serving.p50_ttft_s))
+            .f64s("p90_ttft_s", rows.iter().map(|r| r.serving.p90_ttft_s))
+            .f64s("p99_ttft_s", rows.iter().map(|r| r.serving.p99_ttft_s))
+            .f64s("p50_tpot_s", rows.iter().map(|r| r.serving.p50_tpot_s))
+            .f64s("p90_tpot_s", rows.iter().map(|r| r.serving.p90_tpot_s))
+            .f64s("p99_tpot_s", rows.iter().map(|r| r.serving.p99_tpot_s))
+            .f64s("p50_itl_s", rows.iter().map(|r| r.serving.p50_itl_s))
+            .f64s("p90_itl_s", rows.iter().map(|r| r.serving.p90_itl_s))
+            .f64s("p99_itl_s", rows.iter().map(|r| r.serving.p99_itl_s))
             .labels("model", rows.iter().map(|r| Some(r.model.as_str())))
             .labels("architecture", rows.iter().map(|r| r.architecture.as_deref()))
             .labels("engine", rows.iter().map(|r| r.engine.as_deref()))
@@ -182,6 +198,7 @@ impl RowOf {
             total_duration_s: self.f64_opt("total_duration_s")?,
             mean_ttft_s: self.f64_opt("mean_ttft_s")?,
             mean_tpot_s: self.f64_opt("mean_tpot_s")?,
+            serving: self.serving()?,
             model: self.text("model")?,
             architecture: self.text_opt("architecture")?,
             engine: self.text_opt("engine")?,
@@ -207,6 +224,23 @@ impl RowOf {
             gpu_memory_bytes: self.f64_opt("gpu_memory_bytes")?,
             job_id: self.text_opt("job_id")?,
             step_id: self.text_opt("step_id")?,
+        })
+    }
+
+    fn serving(&self) -> Result<Serving> {
+        Ok(Serving {
+            engine_version: self.text_opt("engine_version")?,
+            completed_requests: self.u32_opt("completed_requests")?,
+            output_tokens_per_s: self.f64_opt("output_tokens_per_s")?,
+            p50_ttft_s: self.f64_opt("p50_ttft_s")?,
+            p90_ttft_s: self.f64_opt("p90_ttft_s")?,
+            p99_ttft_s: self.f64_opt("p99_ttft_s")?,
+            p50_tpot_s: self.f64_opt("p50_tpot_s")?,
+            p90_tpot_s: self.f64_opt("p90_tpot_s")?,
+            p99_tpot_s: self.f64_opt("p99_tpot_s")?,
+            p50_itl_s: self.f64_opt("p50_itl_s")?,
+            p90_itl_s: self.f64_opt("p90_itl_s")?,
+            p99_itl_s: self.f64_opt("p99_itl_s")?,
         })
     }
 

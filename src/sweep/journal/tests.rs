@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::schema::Origin;
+use crate::store::Serving;
 
 fn plan() -> Plan {
     let source = "local el = require 'energylens'\nreturn el.sweep { name = 'j', axes = { model = 'llama-2-7b', gpu_model = 'a100',\n\
@@ -29,6 +30,7 @@ fn row(run_id: &str) -> RunRow {
         total_duration_s: None,
         mean_ttft_s: Some(0.05),
         mean_tpot_s: None,
+        serving: Serving::default(),
         model: "m".to_owned(),
         architecture: None,
         engine: None,

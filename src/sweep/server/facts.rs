@@ -103,6 +103,16 @@ pub(super) fn log_capacity(log: &str) -> Option<f64> {
         // TensorRT-LLM first allocates a small cache to see what is left, and then the real one.
         .or_else(|| after("for max tokens in paged KV cache (").last())
         .or_else(|| log.lines().filter_map(llama_cells).reduce(f64::max))
+        .or_else(|| log.lines().find_map(llama_slots))
+}
+
+/// `load_model: initializing, n_slots = 4, n_ctx_slot = 1024, kv_unified = 'false'`: slots with a cache of their own each,
+/// or all with one.
+fn llama_slots(line: &str) -> Option<f64> {
+    let after = |name: &str| line.split_once(name).map(|(_, rest)| rest);
+    let (slots, tokens) = (number(after("n_slots = ")?)?, number(after("n_ctx_slot = ")?)?);
+    let is_shared = after("kv_unified = ").is_some_and(|rest| rest.starts_with("'true'"));
+    Some(if is_shared { tokens } else { slots * tokens })
 }
 
 /// `llama_kv_cache: size = 16.00 MiB (  4096 cells,   4 layers,  4/2 seqs), ...`: cells of each of two streams. A model

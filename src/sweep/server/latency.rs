@@ -84,3 +84,41 @@ fn percentiles(of: &Histogram<u64>) -> Option<Percentiles> {
     let at = |quantile| of.value_at_quantile(quantile) as f64 / 1e6;
     (!of.is_empty()).then(|| Percentiles { p50_s: at(0.5), p90_s: at(0.9), p99_s: at(0.99) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sweep::server::Completion;
+
+    #[test]
+    fn percentiles_and_throughput_are_those_of_all_requests() {
+        let sent = Instant::now();
+        let ms = Duration::from_millis;
+        // 100 requests with first tokens after 1 to 100 ms, then one token every 20 ms.
+        let completions = (1..=100).map(|i| Completion {
+            sent,
+            ttft: ms(i),
+            last: ms(i + 40),
+            gaps: vec![ms(20); 2],
+            output_tokens: 3,
+            timings: None,
+        });
+        let served = Served { duration: ms(150), completions: completions.collect() };
+        let mut tally = Tally::new().expect("a tally");
+        assert_eq!(tally.latency(), None);
+        tally.add(&served);
+        tally.add(&served);
+        let latency = tally.latency().expect("a latency");
+        let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 2e-3;
+        let ttft = latency.ttft.expect("first tokens");
+        assert!(near(ttft.p50_s, 0.050) && near(ttft.p90_s, 0.090) && near(ttft.p99_s, 0.099), "{ttft:?}");
+        for same in [latency.tpot, latency.itl] {
+            assert!(same.is_some_and(|p| near(p.p50_s, 0.020) && near(p.p99_s, 0.020)), "{same:?}");
+        }
+        assert_eq!(latency.requests, 200);
+        // 600 tokens in 0.3 s.
+        assert!(latency.output_tokens_per_s.is_some_and(|rate| near(rate, 2000.0)));
+    }
+}

@@ -17,9 +17,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,14 +28,13 @@ pub(super) use self::ready::answers;
 pub use self::spec::{SERVER_NAMES, ServerSpec};
 pub use self::stream::{Completion, Request, Timings};
 use super::process::{PATIENCE, Process};
+use super::surroundings::Surroundings;
 use super::workload::{Batch, Deployed};
 use super::{Error, Plan, Point, template};
 use latency::Tally;
 
 /// How often a starting server is asked whether it is ready.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How often whoever sleeps looks whether somebody asked to stop.
-const LOOK: Duration = Duration::from_millis(50);
 /// A connection breaks some milliseconds before the process that held it can be seen to have ended.
 const LAST_BREATH: Duration = Duration::from_secs(2);
 
@@ -49,9 +46,11 @@ pub struct ServerWorkload {
     deployments: Vec<Point>,
     seed: u64,
     salt: String,
+    surroundings: Surroundings,
     logs: PathBuf,
-    stop: Arc<AtomicBool>,
     up: Option<Up>,
+    /// Servers that have been up: each gets prompts of its own.
+    served_by: u64,
     tally: Option<Tally>,
 }
 
@@ -65,43 +64,42 @@ struct Up {
 }
 
 impl ServerWorkload {
-    /// Servers for `plan`; logs go to `logs` below `directory`. What a runner that was killed there left is ended.
-    ///
-    /// `finished_runs` keeps the prompts of a resumed sweep apart from those before.
-    pub fn start(
-        plan: &Plan,
-        spec: &ServerSpec,
-        finished_runs: usize,
-        directory: &Path,
-        stop: Arc<AtomicBool>,
-    ) -> Result<Self, Error> {
+    /// Servers for `plan`; their logs go to `logs` in the campaign. What a runner that was killed there left is ended.
+    pub fn start(plan: &Plan, spec: &ServerSpec, surroundings: Surroundings) -> Result<Self, Error> {
         spec.check_words().and_then(|()| spec.check_points(&plan.points)).map_err(Error::Workload)?;
-        let logs = directory.join("logs");
+        let logs = surroundings.dir.join("logs");
         std::fs::create_dir_all(&logs).map_err(|source| Error::Io { path: logs.clone(), verb: "written", source })?;
         orphan::end(&logs);
-        let mut salt = finished_runs.to_string();
-        if spec.argv.is_none() {
-            // Its prefix cache remembers the prompts of the session before, which had the same seed.
-            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            salt = format!("{salt}|{}", since.map_or(0, |d| d.as_nanos()));
-        }
+        // The prefix cache of a server that is not ended with a session remembers the prompts of the session before,
+        // which had the same seed.
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let salt = match spec.argv {
+            Some(_) => String::new(),
+            None => since.map_or(0, |d| d.as_nanos()).to_string(),
+        };
         Ok(Self {
             spec: spec.clone(),
             deployments: deployments(&plan.points),
             seed: plan.seed,
             salt,
+            surroundings,
             logs,
-            stop,
             up: None,
+            served_by: 0,
             tally: Tally::new(),
         })
     }
 
+    /// The node around the servers.
+    pub(super) fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
+    }
+
     /// Starts the server that `point` needs, or finds the running one; a failure is an outcome of the run, in words.
-    ///
-    /// Which devices the work runs on is left to whoever records.
     pub fn deploy(&mut self, point: &Point) -> Result<Deployed, String> {
         self.undeploy();
+        self.served_by += 1;
+        let devices = self.surroundings.devices.of_run(point.num_gpus())?;
         let up = match self.spec.argv {
             Some(_) => self.launch(point)?,
             None => {
@@ -113,12 +111,12 @@ impl ServerWorkload {
         };
         let kv_capacity_tokens = up.facts.kv_capacity_tokens;
         self.up = Some(up);
-        Ok(Deployed { devices: Vec::new(), kv_capacity_tokens })
+        Ok(Deployed { devices, kv_capacity_tokens })
     }
 
     /// Has one batch served.
     pub fn batch(&mut self, point: &Point, output_tokens: u32) -> Result<Batch, String> {
-        let (sizes, stop) = ((point.batch_size, point.input_tokens, output_tokens), &self.stop);
+        let (sizes, surroundings) = ((point.batch_size, point.input_tokens, output_tokens), &self.surroundings);
         let up = self.up.as_mut().ok_or("no server is up")?;
         let sequence = u64::from(point.input_tokens) + u64::from(output_tokens);
         if let Some(most) = up.facts.max_context_tokens.filter(|most| sequence > *most) {
@@ -126,12 +124,12 @@ impl ServerWorkload {
         }
         let process = up.process.as_ref().map(|(process, _)| process);
         let mut given_up = || match process.and_then(Process::ended) {
-            _ if stop.load(Ordering::Relaxed) => Some("the sweep was asked to stop".to_owned()),
+            _ if surroundings.is_stopped() => Some("the sweep was asked to stop".to_owned()),
             Some(ended) => Some(died(process, &ended.to_string())),
             None => None,
         };
         let served = up.load.batch(sizes, &mut given_up).map_err(|why| {
-            let ended = process.and_then(|p| p.wait(LAST_BREATH, &mut || stop.load(Ordering::Relaxed)));
+            let ended = process.and_then(|p| p.wait(LAST_BREATH, &mut || surroundings.is_stopped()));
             ended.map_or(why, |ended| died(process, &ended.to_string()))
         })?;
         if let Some(tally) = &mut self.tally {
@@ -159,17 +157,6 @@ impl ServerWorkload {
         self.up.as_ref().map(|up| &up.facts)
     }
 
-    /// Waits while the server idles.
-    pub fn idle(&self, duration_s: f64) {
-        let deadline = Instant::now() + Duration::try_from_secs_f64(duration_s).unwrap_or_default();
-        while !self.stop.load(Ordering::Relaxed) {
-            match deadline.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => thread::sleep(left.min(LOOK)),
-                _ => break,
-            }
-        }
-    }
-
     /// Ends the server, if this program started it.
     pub fn undeploy(&mut self) {
         if let Some((process, note)) = self.up.take().and_then(|up| up.process) {
@@ -183,7 +170,7 @@ impl ServerWorkload {
         // Between finding a free port and the server's taking it somebody else may have taken it.
         for last in [!chosen, true] {
             let port = if chosen { Some(http::free_port()?) } else { None };
-            let values = self.spec.values(point, self.largest(point), port);
+            let values = self.spec.values(point, self.largest(point), port)?;
             let pairs: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let url = template::expand(&self.spec.url, point, &pairs)?;
             http::check_here(&url)?;
@@ -193,7 +180,10 @@ impl ServerWorkload {
                      leave the port to this program"
                 ));
             }
-            let (argv, env) = self.spec.command(point, &values)?;
+            let (argv, own) = self.spec.command(point, &values)?;
+            // The spec's own variables come last, and so win.
+            let mut env = self.surroundings.devices.environment(point.num_gpus());
+            env.extend(own);
             let log = self.new_log(point);
             let process = Process::start(&argv, &env, &log)?;
             let note = orphan::Note::write(&self.logs, process.id());
@@ -201,7 +191,7 @@ impl ServerWorkload {
                 Ok(()) => return self.connect(point, &pairs, url, Some((process, note))),
                 Err(why) => {
                     end(process, note);
-                    if last || self.stop.load(Ordering::Relaxed) || !log::says_port_is_taken(&log) {
+                    if last || self.surroundings.is_stopped() || !log::says_port_is_taken(&log) {
                         return Err(why);
                     }
                 }
@@ -217,7 +207,7 @@ impl ServerWorkload {
         let health = format!("{url}{}", self.spec.health_path);
         let begin = Instant::now();
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.surroundings.is_stopped() {
                 return Err("the sweep was asked to stop".to_owned());
             }
             if let Some((process, ended)) = process.and_then(|p| Some((p, p.ended()?))) {
@@ -255,7 +245,7 @@ impl ServerWorkload {
             None => facts.served_model.clone(),
         };
         let request = self.spec.request.clone().into_iter().collect();
-        let salt = format!("{}|{}", self.salt, point.point_id);
+        let salt = format!("{}|{}|{}", self.salt, self.served_by, point.point_id);
         let vocab_size = self.spec.vocab_size.or(facts.vocab_size);
         let load = Load::new(Target { url, model, request, timeout }, self.seed, &salt, vocab_size);
         Ok(Up { process, load, facts })

@@ -29,7 +29,7 @@ pub struct ServerSpec {
     pub ready_timeout_s: f64,
     /// How long one batch may take, s.
     pub batch_timeout_s: f64,
-    /// What `{model_path}` is, by the model's name; the name itself where it is not listed.
+    /// What `{model_path}` is, by the model's name, a template; the name itself where it is not listed.
     pub model_paths: BTreeMap<String, String>,
     /// What requests call the model, a template; else the name that the server itself gives first.
     pub served_model: Option<String>,
@@ -65,6 +65,9 @@ impl Default for ServerSpec {
 /// differ by one in what they call full; `cache_tokens` is that room for every sequence of the largest batch.
 pub const SERVER_NAMES: [&str; 5] = ["port", "model_path", "max_batch_size", "context_tokens", "cache_tokens"];
 
+/// Values of [`SERVER_NAMES`].
+type Values = Vec<(&'static str, String)>;
+
 /// Tokens of a context beyond the longest sequence.
 const SPARE_TOKENS: u32 = 16;
 
@@ -87,7 +90,10 @@ impl ServerSpec {
     }
 
     fn names(&self, name: &str) -> bool {
-        self.words().any(|word| template::names(word).is_ok_and(|names| names.iter().any(|n| n == name)))
+        // A path may say the precision, for whoever takes the path.
+        self.words()
+            .chain(self.model_paths.values())
+            .any(|word| template::names(word).is_ok_and(|names| names.iter().any(|n| n == name)))
     }
 
     /// Refuses points that would all get one and the same server although they ask for different ones.
@@ -142,17 +148,18 @@ impl ServerSpec {
     }
 
     /// Values of [`SERVER_NAMES`] for the deployment of `point`, of which `largest` has the largest sizes.
-    pub(super) fn values(&self, point: &Point, largest: &Point, port: Option<u16>) -> Vec<(&'static str, String)> {
+    pub(super) fn values(&self, point: &Point, largest: &Point, port: Option<u16>) -> Result<Values, String> {
         let context = largest.input_tokens.saturating_add(largest.output_tokens).saturating_add(SPARE_TOKENS);
         let name = &point.model.model;
+        let path = self.model_paths.get(name).map(|path| template::expand(path, point, &[]));
         let mut values = vec![
-            ("model_path", self.model_paths.get(name).unwrap_or(name).clone()),
+            ("model_path", path.unwrap_or_else(|| Ok(name.clone()))?),
             ("max_batch_size", largest.batch_size.to_string()),
             ("context_tokens", context.to_string()),
             ("cache_tokens", (u64::from(context) * u64::from(largest.batch_size)).to_string()),
         ];
         values.extend(port.map(|port| ("port", port.to_string())));
-        values
+        Ok(values)
     }
 
     /// The words and the environment with which the server of `point` is started.

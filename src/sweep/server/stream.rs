@@ -3,7 +3,7 @@
 //! The answer is a stream of server-sent events: lines `data: {...}`, the last one `data: [DONE]`. A line's instant is
 //! taken when it has been read, before it is parsed.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -200,7 +200,13 @@ impl Transcript {
 /// Sends a request and reads its stream to the end.
 pub(super) fn run(agent: &Agent, url: &str, request: &Request) -> Result<Completion, String> {
     let sent = Instant::now();
-    let answer = agent.post(url).content_type("application/json").send(request.body.as_bytes());
+    let send = || agent.post(url).content_type("application/json").send(request.body.as_bytes());
+    let answer = match send() {
+        // Servers end a connection after some time or after so many requests (cpp-httplib: 100), and one that is ended as
+        // the request goes out has not taken it. A server that is gone will not take the second either.
+        Err(ureq::Error::Io(e)) if is_closed(e.kind()) => send(),
+        other => other,
+    };
     let mut response = answer.map_err(|e| format!("the server does not answer: {e}"))?;
     let status = response.status().as_u16();
     let mut reader = BufReader::with_capacity(16 << 10, response.body_mut().as_reader());
@@ -223,6 +229,13 @@ pub(super) fn run(agent: &Agent, url: &str, request: &Request) -> Result<Complet
         }
     }
     transcript.completion(sent, request)
+}
+
+fn is_closed(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe
+    )
 }
 
 /// The message in the body of a refusal, or the body.
