@@ -22,11 +22,13 @@ mod steadiness;
 pub mod unwrap;
 pub mod write;
 
+mod columns;
 mod frame;
 mod headers;
 mod parse;
 mod recording;
 
+pub use columns::{Columns, ColumnsRow, Field, load_columns};
 pub use error::Error;
 pub use import::{Format, import};
 pub use load::{Configurations, load, load_configurations};

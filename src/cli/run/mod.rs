@@ -65,6 +65,7 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     let a = Arguments { equipment: Equipment { script: Some(a.script.clone()), ..a.equipment }, ..a };
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
+    energylens::slurm::Records::refuse_open(&dir)?;
     let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop, Means::Real(&a.equipment))?;
     let (runs, data) = (&conducted.runs, &conducted.dataset);
