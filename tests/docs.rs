@@ -170,6 +170,11 @@ fn commands_of_the_agent_page_run() {
 }
 
 #[test]
+fn commands_of_the_analysis_page_run() {
+    carry_out("docs/analysis.md");
+}
+
+#[test]
 fn commands_of_the_discovery_page_run() {
     carry_out("docs/discovery.md");
 }
@@ -185,9 +190,36 @@ fn commands_of_the_questions_run() {
 }
 
 #[test]
+fn commands_of_the_recommendation_page_run() {
+    carry_out("docs/recommend.md");
+}
+
+#[test]
+fn commands_of_the_export_page_run() {
+    carry_out("docs/export.md");
+}
+
+#[test]
+fn commands_of_the_slurm_page_run() {
+    carry_out("docs/slurm.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
-    let carried =
-        ["README.md", "agent.md", "discovery.md", "faq.md", "law.md", "measuring.md", "sources.md", "tutorial.md"];
+    let carried = [
+        "README.md",
+        "agent.md",
+        "analysis.md",
+        "discovery.md",
+        "export.md",
+        "faq.md",
+        "law.md",
+        "measuring.md",
+        "recommend.md",
+        "slurm.md",
+        "sources.md",
+        "tutorial.md",
+    ];
     for path in documents() {
         let text = read(&path);
         let shows = blocks(&text).iter().any(|b| !commands(b).is_empty());
@@ -308,7 +340,7 @@ fn tables_page() -> String {
     ).replace("\n  ", "\n"));
     page.push_str(
         "\nTypes: `f64`, `i64`, `u64`, `u32` are numbers; `label` is text with few distinct values, dictionary-encoded;\n\
-         `text` is any text; `labels` is a list of labels. A number without a unit is a count, or a ratio from 0 to 1.\n",
+         `text` is any text; `labels` is a list of labels; `timestamp` is an instant in UTC. A number without a unit is a count, or a ratio from 0 to 1.\n",
     );
     for table in TABLES {
         page.push_str(&format!("\n## {}\n\n{}\n\n", table.name, table.doc));

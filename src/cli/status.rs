@@ -1,6 +1,6 @@
 //! `energylens status`: how a submitted campaign stands, and what is to be done about it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -155,6 +155,17 @@ impl View<'_> {
         self.survey.tasks.iter().filter(|t| t.stage == Some(Stage::Ended) && !t.is_complete())
     }
 
+    /// Why tasks wait: some reasons pass by themselves, others (`JobHeldUser`) do not.
+    fn waiting(&self) -> Option<String> {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for task in self.survey.tasks.iter().filter(|t| t.stage == Some(Stage::Waiting) && !t.is_complete()) {
+            let reason = task.state.as_ref().and_then(|s| s.reason.as_deref()).unwrap_or("no reason is given");
+            *reasons.entry(reason).or_default() += 1;
+        }
+        let told: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
+        (!told.is_empty()).then(|| format!("tasks wait because of: {}", told.join(", ")))
+    }
+
     fn counts(&self, array: u32) -> [usize; 5] {
         let mut counts = [0; 5];
         for task in self.survey.tasks.iter().filter(|t| t.id.array == array) {
@@ -235,6 +246,7 @@ impl View<'_> {
             let log = log_path(self.dir, task.id);
             lines.extend(log_tail(&log).into_iter().map(|line| format!("    {line}")));
         }
+        lines.extend(self.waiting());
         if self.ended_early().count() > LISTED {
             lines.push(format!("... and {} more tasks (--json lists all)", self.ended_early().count() - LISTED));
         }

@@ -93,6 +93,9 @@ pub(super) fn meaning(symbol: Symbol) -> &'static str {
         Symbol::Hidden => "hidden_size",
         Symbol::KvBytes => "kv_bytes_per_token",
         Symbol::Coverage => "share of the weights that a decode step reads; 1 for models that do not route",
+        Symbol::Reads => {
+            "times that all weights are read, c(B S) + (m-1) c(B); output_tokens for models that do not route"
+        }
         Symbol::Waves => "waves max(1, B(S+m)/kv_capacity)",
         Symbol::MicroBatches => "micro-batches in the pipeline, min(p, B/w)",
         Symbol::StagesPerMicroBatch => "stages per micro-batch, p/u: above 1 stages stand idle",
@@ -112,6 +115,6 @@ mod tests {
         assert!(text.contains("k6·L·h·B·(S+m)·(t-1)"), "{text}");
         assert_eq!(text.lines().count(), 9);
         let latex = formula_latex(&Skeleton::default_for(Target::EnergyJ));
-        assert!(latex.contains(r"k_{3}\,W\,c(B)\,w\,u\,m\,i^{a_{4}}\,t^{a_{3}}"), "{latex}");
+        assert!(latex.contains(r"k_{3}\,W\,r\,w\,u\,i^{a_{4}}\,t^{a_{3}}"), "{latex}");
     }
 }

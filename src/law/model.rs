@@ -11,6 +11,7 @@ use super::fitted::{Law, Prediction};
 use super::matching::{agreement, same_model};
 use super::resolve::{Descriptors, ResolveError, memory_kv_capacity};
 use super::skeleton::{SkeletonError, Target};
+use super::survival::SurvivalTable;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
 
@@ -81,6 +82,9 @@ pub struct Model {
     pub laws: Vec<Law>,
     /// Facts per scenario.
     pub scenarios: Vec<Scenario>,
+    /// Where the structure survives; of models that `discover --stability` wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survival: Option<SurvivalTable>,
 }
 
 /// Why a model file could not be used.

@@ -1,87 +1,116 @@
 //! A law folded down to what varies between the candidates of one pair of degrees.
 //!
-//! With the model, `t`, `p`, `S` and `m` fixed and the pipeline full, only three symbols of a skeleton still move with the
-//! batch: `B`, the expert coverage `c` and the waves `w`. Everything else is folded into one constant per term, so that a
-//! candidate costs a few multiplications. The few batches that leave pipeline stages empty are evaluated in full.
-//! `Law::predict` remains the reference; a test holds the two together.
+//! With the model, `t`, `p`, `S` and `m` fixed, only the batch moves a skeleton's symbols: `B` itself, the expert coverage
+//! `c` with the reads `r` made of it, the waves `w`, and the pipeline's `u`, `i` and `b`, which stand still too once the pipeline is full. Everything else
+//! is folded into one constant per term, so that a candidate costs a few multiplications. `Law::predict` remains the
+//! reference; a test holds the two together.
 
-use crate::card::model::expert_coverage;
 use crate::law::{Case, Law, Symbol, Target};
 
-/// One term: `constant · B^batch · c^coverage · w^waves`.
+/// What still moves with the batch.
+const MOVING: [Symbol; 7] = [
+    Symbol::Batch,
+    Symbol::Coverage,
+    Symbol::Reads,
+    Symbol::Waves,
+    Symbol::MicroBatches,
+    Symbol::StagesPerMicroBatch,
+    Symbol::Bubble,
+];
+
+/// How many of them move while the pipeline is full.
+const MOVING_FULL: usize = 4;
+
+/// One term: a constant times the moving symbols to some powers, times the pipeline's to the fitted ones.
 #[derive(Debug, Clone, Copy)]
 struct Term {
     constant: f64,
-    batch: f64,
-    coverage: f64,
-    waves: f64,
+    /// The constant with what a full pipeline makes of it.
+    constant_full: f64,
+    powers: [f64; MOVING.len()],
+    /// Fitted powers of `u`, `i` and `b`.
+    scaling: [f64; MOVING.len() - MOVING_FULL],
+}
+
+/// The moving symbols' values at one batch.
+#[derive(Debug, Clone, Copy)]
+struct Moving {
+    values: [f64; MOVING.len()],
+    is_full: bool,
 }
 
 /// All terms at one number of output tokens.
 #[derive(Debug)]
 struct Batch {
     terms: Vec<Term>,
-    sequence_tokens: f64,
+    /// The degrees, lengths and card; its batch is not looked at.
+    case: Case,
 }
 
 /// One law at fixed degrees and lengths.
 #[derive(Debug)]
-pub(super) struct Folded<'a> {
+pub(super) struct Folded {
     /// The whole batch, or its first token where the target is the time to it.
     all: Batch,
     /// The batch stopped at its first token, and the decode steps that share the rest: for times per output token.
     first: Option<(Batch, f64)>,
+    /// All tokens of a sequence: what the fitted powers look at, whatever part of the batch is asked.
+    sequence_tokens: f64,
     kv_capacity_tokens: Option<f64>,
-    pipeline_parallel: f64,
     per_replica: bool,
-    /// For batches too small to fill the pipeline.
-    law: &'a Law,
     case: Case,
 }
 
-impl<'a> Folded<'a> {
+impl Folded {
     /// `case` carries the degrees, lengths, card and capacity; its batch is not looked at.
-    pub(super) fn new(law: &'a Law, case: &Case) -> Self {
+    pub(super) fn new(law: &Law, case: &Case) -> Self {
         let target = law.skeleton.target;
         let m = case.output_tokens;
         let at = |output: f64| Batch::new(law, &case.with_output(output));
         Self {
             all: at(if target == Target::MeanTtftS { 1.0 } else { m }),
             first: (target == Target::MeanTpotS).then(|| (at(1.0), (m - 1.0).max(1.0))),
+            sequence_tokens: case.input_tokens + m,
             kv_capacity_tokens: case.kv_capacity_tokens.filter(|c| *c > 0.0),
-            pipeline_parallel: case.pipeline_parallel,
             per_replica: target == Target::EnergyJ,
-            law,
             case: *case,
         }
     }
 
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
-        let (waves, coverage) = self.occupancy(&self.all, batch);
-        if batch / waves < self.pipeline_parallel {
-            let case = Case { batch_size: batch, data_parallel: replicas, ..self.case };
-            return self.law.contributions(&case).iter().sum();
-        }
+        let scale = self.moving(self.sequence_tokens, batch);
+        let of = |tokens: f64| if tokens == self.sequence_tokens { scale } else { self.moving(tokens, batch) };
+        let all = of(self.all.sequence_tokens);
         let value = match &self.first {
-            None => self.all.terms.iter().map(|term| term.at(batch, coverage, waves)).sum::<f64>(),
+            None => self.all.terms.iter().map(|term| term.at(&all, &scale)).sum::<f64>(),
             Some((first, steps)) => {
-                let (first_waves, first_coverage) = self.occupancy(first, batch);
-                let decode = self.all.terms.iter().zip(&first.terms).map(|(all, first)| {
-                    (all.at(batch, coverage, waves) - first.at(batch, first_coverage, first_waves)).max(0.0)
-                });
+                let start = of(first.sequence_tokens);
+                let terms = self.all.terms.iter().zip(&first.terms);
+                let decode = terms.map(|(whole, first)| (whole.at(&all, &scale) - first.at(&start, &scale)).max(0.0));
                 decode.sum::<f64>() / steps
             }
         };
         if self.per_replica { value * replicas } else { value }
     }
 
-    fn occupancy(&self, at: &Batch, batch: f64) -> (f64, f64) {
+    fn moving(&self, sequence_tokens: f64, batch: f64) -> Moving {
+        let stages = self.case.pipeline_parallel;
         let waves =
-            self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * at.sequence_tokens / capacity).min(batch).max(1.0));
-        let together = batch / (waves * self.pipeline_parallel);
-        let covered = expert_coverage(self.case.num_experts, self.case.experts_per_token, together);
-        (waves, 1.0 - self.case.routed_share * (1.0 - covered))
+            self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * sequence_tokens / capacity).min(batch).max(1.0));
+        let micro = (batch / waves).clamp(1.0, stages.max(1.0));
+        let together = batch / (waves * micro);
+        let of = Case { output_tokens: sequence_tokens - self.case.input_tokens, ..self.case };
+        let values = [
+            batch,
+            of.coverage(together),
+            of.reads(together),
+            waves,
+            micro,
+            stages / micro,
+            (micro + stages - 1.0) / micro,
+        ];
+        Moving { values, is_full: micro == stages }
     }
 }
 
@@ -89,30 +118,46 @@ impl Batch {
     fn new(law: &Law, case: &Case) -> Self {
         let exponents = law.exponent_values();
         // What the pipeline's symbols are when it is full.
-        let case = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
+        let full = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
+        let place = |symbol: Symbol| MOVING.iter().position(|s| *s == symbol);
         let fold = |(term, coefficient): (&crate::law::Term, f64)| {
-            let mut folded = Term { constant: coefficient, batch: 0.0, coverage: 0.0, waves: 0.0 };
+            let mut folded =
+                Term { constant: coefficient, constant_full: 1.0, powers: [0.0; MOVING.len()], scaling: [0.0; 3] };
             for factor in &term.product {
-                match factor.symbol {
-                    Symbol::Batch => folded.batch += factor.power,
-                    Symbol::Coverage => folded.coverage += factor.power,
-                    Symbol::Waves => folded.waves += factor.power,
-                    fixed => folded.constant *= power(case.value(fixed), factor.power),
+                match place(factor.symbol).and_then(|i| folded.powers.get_mut(i)) {
+                    Some(moving) => *moving += factor.power,
+                    None => folded.constant *= power(full.value(factor.symbol), factor.power),
                 }
             }
-            folded.constant *= law.skeleton.scale(term, &exponents, case);
+            for (symbol, j) in law.skeleton.scalings(term) {
+                let exponent = exponents.get(j).copied().unwrap_or(0.0);
+                let slot = place(symbol).and_then(|i| i.checked_sub(MOVING_FULL));
+                match slot.and_then(|i| folded.scaling.get_mut(i)) {
+                    Some(moving) => *moving += exponent,
+                    None => folded.constant *= power(full.value(symbol), exponent),
+                }
+            }
+            let pipeline = MOVING.iter().skip(MOVING_FULL);
+            let pipeline = pipeline.zip(folded.powers.iter().skip(MOVING_FULL).zip(&folded.scaling));
+            let pipeline = pipeline.map(|(s, (known, fitted))| power(full.value(*s), known + fitted));
+            folded.constant_full = folded.constant * pipeline.product::<f64>();
             folded
         };
-        Self {
-            terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(),
-            sequence_tokens: case.input_tokens + case.output_tokens,
-        }
+        Self { terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(), case: *case }
     }
 }
 
 impl Term {
-    fn at(&self, batch: f64, coverage: f64, waves: f64) -> f64 {
-        self.constant * power(batch, self.batch) * power(coverage, self.coverage) * power(waves, self.waves)
+    /// The term at `at`, its fitted powers taken at `scale`.
+    fn at(&self, at: &Moving, scale: &Moving) -> f64 {
+        let moving = |count: usize| -> f64 {
+            at.values.iter().zip(&self.powers).take(count).map(|(value, exponent)| power(*value, *exponent)).product()
+        };
+        if at.is_full && scale.is_full {
+            return self.constant_full * moving(MOVING_FULL);
+        }
+        let fitted = scale.values.iter().skip(MOVING_FULL).zip(&self.scaling);
+        self.constant * moving(MOVING.len()) * fitted.map(|(value, exponent)| power(*value, *exponent)).product::<f64>()
     }
 }
 

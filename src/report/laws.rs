@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::formula::{TypesetTerm, typeset};
 use super::page::Table;
-use crate::law::{HeldOut, Law, Target, formula_text, legend};
+use crate::law::{HeldOut, Law, SurvivalPart, SurvivalTable, SurvivalTerm, Target, formula_text, legend};
 use crate::recommend::figure;
 
 /// What figures call the law's own predictions.
@@ -22,7 +23,8 @@ pub(super) struct Accuracy {
 pub(super) struct LawText {
     title: String,
     facts: String,
-    formula: String,
+    formula: Vec<TypesetTerm>,
+    formula_text: String,
     legend: Vec<(&'static str, &'static str)>,
     parameters: Table,
     verdicts: Vec<VerdictText>,
@@ -85,6 +87,31 @@ impl Accuracy {
     }
 }
 
+/// Where the structure of a discovered law survives: its error part by part, and the share of energy of each term.
+pub(super) fn survival(found: &SurvivalTable) -> [Table; 2] {
+    let percent = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{:.1} %", 100.0 * v));
+    let part = |p: &SurvivalPart| {
+        let own = format!("{} ({})", percent(Some(p.own_mape)), p.parameters);
+        vec![p.name.clone(), p.rows.to_string(), own, percent(p.common_mape), percent(p.reference_mape)]
+    };
+    let head = ["part", "rows", "own structure (parameters)", "common structure", "energylens law"];
+    let errors = Table {
+        head: head.map(str::to_owned).to_vec(),
+        rows: found.parts.iter().map(part).collect(),
+        words_last: false,
+    };
+    let mut head = vec!["share of energy".to_owned()];
+    head.extend(found.parts.iter().map(|p| p.name.clone()));
+    head.extend([format!("in {} resamples", found.resamples), "commonest shape".to_owned()]);
+    let term = |t: &SurvivalTerm| {
+        let mut row = vec![t.role.clone()];
+        row.extend(t.shares.iter().map(|s| percent(*s)));
+        row.extend([percent(t.in_resamples), t.product.clone()]);
+        row
+    };
+    [errors, Table { head, rows: found.terms.iter().map(term).collect(), words_last: true }]
+}
+
 impl LawText {
     pub(super) fn of(law: &Law) -> Self {
         let term = |name: &str| law.skeleton.terms.iter().find(|t| t.name == name).map(|t| t.title.clone());
@@ -126,7 +153,8 @@ impl LawText {
                 100.0 * law.sigma_log,
                 100.0 * law.training_mape
             ),
-            formula: formula_text(&law.skeleton),
+            formula: typeset(&law.skeleton),
+            formula_text: formula_text(&law.skeleton),
             legend: legend(&law.skeleton),
             parameters: Table { head: head.to_vec(), rows, words_last: true },
             verdicts: law.verdicts.iter().map(verdict).collect(),

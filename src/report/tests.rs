@@ -109,7 +109,7 @@ fn a_full_report_has_every_section_and_its_figures() {
         "log-log quadratic ridge",
         "95.8 %",
         "Fitted rows",
-        "k3·W·c(B)·w·m",
+        "k3·W·r·w",
         "J per weight byte read",
         "converged: 7 of 8 starts",
     ] {
@@ -123,6 +123,39 @@ fn a_full_report_has_every_section_and_its_figures() {
     assert_eq!(data["views"][0]["terms"].as_array().unwrap().len(), 5 * 8);
     assert_eq!(data["tradeoff"]["latency"], "mean_tpot_s");
     assert!(data["power"]["traces"][0]["points"].as_array().unwrap().len() <= 2_000);
+}
+
+#[test]
+fn what_stability_found_stands_in_the_report_of_its_model() {
+    use crate::law::{SurvivalPart, SurvivalTable, SurvivalTerm};
+    let part = |name: &str, common_mape| SurvivalPart {
+        name: name.to_owned(),
+        rows: 40,
+        parameters: 9,
+        own_mape: 0.05,
+        common_mape,
+        reference_mape: Some(0.094),
+    };
+    let term = SurvivalTerm {
+        role: "weights read".to_owned(),
+        product: "W*r*w".to_owned(),
+        shares: vec![Some(0.31), None],
+        in_resamples: Some(0.875),
+        low: 1.0,
+        high: 2.0,
+        unit: "J".to_owned(),
+    };
+    let parts = vec![part("all rows", Some(0.05)), part("dense", None)];
+    let survival = SurvivalTable { parts, terms: vec![term], resamples: 8, cut: false };
+    let (dataset, mut model) = (dataset(EnergySource::Imported), fixture::model());
+    assert!(!text_part(&html(&ReportInput::new("demo", &dataset, &model)).unwrap()).contains("Does the structure"));
+    model.survival = Some(survival);
+    let page = html(&ReportInput::new("demo", &dataset, &model)).unwrap();
+    let text = text_part(&page);
+    for expected in ["Does the structure survive?", "5.0 % (9)", "9.4 %", "31.0 %", "in 8 resamples", "87.5 %", "W*r*w"]
+    {
+        assert!(text.contains(expected), "{expected} is missing");
+    }
 }
 
 #[test]

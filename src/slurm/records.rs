@@ -106,6 +106,14 @@ impl Records {
         all.filter(|(id, ..)| !self.closed.contains(id))
     }
 
+    /// Refuses where Slurm's tasks may be at work: whoever ran the campaign here would repeat their runs.
+    pub fn refuse_open(campaign_dir: &Path) -> Result<(), Error> {
+        match Self::open(campaign_dir)?.open_tasks().count() {
+            0 => Ok(()),
+            tasks => Err(Error::WithSlurm { path: campaign_dir.to_owned(), tasks }),
+        }
+    }
+
     /// Slurm's numbers of arrays with open tasks.
     pub fn open_jobs(&self) -> Vec<u64> {
         let jobs: BTreeSet<u64> = self.open_tasks().filter_map(|(_, record, _)| record.job_id).collect();

@@ -16,7 +16,7 @@ pub use self::scripted::ScriptedWorkload;
 pub use self::simulated::SimulatedWorkload;
 pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};
 use super::server::{Facts, Latency, ServerWorkload};
-use super::surroundings::Surroundings;
+use super::surroundings::{CLOSING_S, Surroundings};
 use super::{Error, Plan, Point, Run};
 use crate::clock::{Clock, SystemClock};
 use crate::schema::Origin;
@@ -159,6 +159,16 @@ impl Workload {
             Self::Command(command) => command.carry_out(run, point),
             Self::Script(script) => script.carry_out(run, point),
         }
+    }
+
+    /// How long a window must be of which the sweep says `asked_s`.
+    pub(super) fn window_s(&self, asked_s: f64) -> f64 {
+        self.surroundings().map_or(asked_s, |s| s.window_s(asked_s))
+    }
+
+    /// How long the counters are given to move again after the last window of a run.
+    pub(super) fn closing_s(&self) -> f64 {
+        self.surroundings().map_or(CLOSING_S, Surroundings::closing_s)
     }
 
     /// What requests had to wait since this was last asked, where each of them is timed.
