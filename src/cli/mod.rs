@@ -5,6 +5,7 @@
 
 mod agent;
 mod cards;
+mod compact;
 mod demo;
 mod discover;
 mod doctor;
@@ -24,6 +25,7 @@ mod run;
 mod service;
 mod signals;
 mod sources;
+mod sql;
 mod tables;
 mod top;
 mod validate;
@@ -85,6 +87,8 @@ enum Verb {
     Laws(laws::Arguments),
     Cards(cards::Arguments),
     Tables(tables::Arguments),
+    Sql(sql::Arguments),
+    Compact(compact::Arguments),
 }
 
 /// Carries out one verb.
@@ -108,6 +112,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
         Verb::Tables(a) => tables::run(&a),
+        Verb::Sql(a) => sql::run(&a),
+        Verb::Compact(a) => compact::run(&a),
     }
 }
 

@@ -98,7 +98,9 @@ fn array(rows: &[Row], column: &Column) -> ArrayRef {
             }
             Arc::new(lists.finish())
         }
-        ColumnType::Text | ColumnType::I64 | ColumnType::U64 => Arc::new(StringArray::from(texts(rows, column.name))),
+        ColumnType::Text | ColumnType::I64 | ColumnType::U64 | ColumnType::Timestamp => {
+            Arc::new(StringArray::from(texts(rows, column.name)))
+        }
     }
 }
 
