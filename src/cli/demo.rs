@@ -44,6 +44,7 @@ struct Findings {
     model: energylens::law::Model,
     judged: Validation,
     answer: Recommendation,
+    seed: u64,
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
@@ -91,7 +92,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     say(&indented(&answer.table()))?;
 
     let page = dir.join("report.html");
-    let findings = Findings { fitted, unseen, model, judged, answer };
+    let findings = Findings { fitted, unseen, model, judged, answer, seed: a.seed };
     write_html(&page, &findings.report(&dir.join("demo"))?)?;
     say(&format!("5. the report: open {} in a browser", page.display()))?;
     say(&format!(
@@ -111,6 +112,7 @@ impl Findings {
         input.recommendation = Some(&self.answer);
         // A resumed session knows only its own part of the recording.
         input.recording = (self.fitted.runs.resumed == 0).then(|| report::facts(&self.fitted.recording));
+        input.learning = report::learning(&self.fitted.dataset, &[10, 20, 40], self.seed);
         input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
         Ok(input)
     }
