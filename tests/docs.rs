@@ -169,13 +169,24 @@ fn commands_of_the_agent_page_run() {
 }
 
 #[test]
+fn commands_of_the_analysis_page_run() {
+    carry_out("docs/analysis.md");
+}
+
+#[test]
 fn commands_of_the_discovery_page_run() {
     carry_out("docs/discovery.md");
 }
 
 #[test]
+fn commands_of_the_scale_page_run() {
+    carry_out("docs/scale.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
-    let carried = ["README.md", "agent.md", "discovery.md", "law.md", "measuring.md", "sources.md"];
+    let carried =
+        ["README.md", "agent.md", "analysis.md", "discovery.md", "law.md", "measuring.md", "scale.md", "sources.md"];
     for path in documents() {
         let text = read(&path);
         let shows = blocks(&text).iter().any(|b| !commands(b).is_empty());
@@ -269,7 +280,7 @@ fn tables_page() -> String {
     ).replace("\n  ", "\n"));
     page.push_str(
         "\nTypes: `f64`, `i64`, `u64`, `u32` are numbers; `label` is text with few distinct values, dictionary-encoded;\n\
-         `text` is any text; `labels` is a list of labels. A number without a unit is a count, or a ratio from 0 to 1.\n",
+         `text` is any text; `labels` is a list of labels; `timestamp` is an instant in UTC. A number without a unit is a count, or a ratio from 0 to 1.\n",
     );
     for table in TABLES {
         page.push_str(&format!("\n## {}\n\n{}\n\n", table.name, table.doc));
