@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """Writes worldN.csv: rows of 16 models on A100s under a physics that is neither the law's nor the simulator's.
 
-    python3 scripts/worlds.py DIRECTORY [WORLDS]         # needs numpy
+    python3 scripts/worlds.py DIRECTORY [WORLDS] [--mixed] [--offset SD]         # needs numpy
     energylens validate DIRECTORY/world0.csv --scheme workloads=3 --training-rows 25
     energylens validate DIRECTORY/world0.csv --scheme models --pool models --training-rows 50
 
 Every world draws its own efficiencies, launch times, latencies, waiting power and chunk size. On top of a roofline come
-1.2 % that each model has of its own at each tensor-parallel degree, and 3.4 % of noise. For judging a change of the law
+1.2 % that each model has of its own at each tensor-parallel degree, and 3.4 % of noise. `--mixed` takes as many mixtures of
+experts, hybrids and vision models as dense ones, and prefill-only rows; `--offset` gives each model a factor of its own
+with that log standard deviation, for what kernels differ by beyond any card. For judging a change of the law
 on more than one set of assumptions (docs/law.md); no figure of it says how the law does on hardware.
 """
 
+import argparse
 import csv
 import pathlib
-import sys
 
 import numpy as np
 
@@ -35,10 +37,29 @@ MODELS = {
     "google/gemma-2-27b": (46, 4608, 27.2, 27.2, 376832, 0, 0),
     "tiiuae/falcon-7b": (32, 4544, 7.22, 7.22, 8192, 0, 0),
 }
+# The same of other architectures, and last the share of layers without attention.
+MIXED = {
+    "meta-llama/Llama-2-7b-hf": (32, 4096, 6.738, 6.738, 524288, 0, 0),
+    "meta-llama/Llama-2-13b-hf": (40, 5120, 13.016, 13.016, 819200, 0, 0),
+    "meta-llama/Llama-3.1-8B": (32, 4096, 8.03, 8.03, 131072, 0, 0),
+    "meta-llama/Llama-3.1-70B": (80, 8192, 70.55, 70.55, 327680, 0, 0),
+    "Qwen/Qwen2.5-14B": (48, 5120, 14.77, 14.77, 196608, 0, 0),
+    "Qwen/Qwen2.5-32B": (64, 5120, 32.76, 32.76, 262144, 0, 0),
+    "mistralai/Mixtral-8x7B-v0.1": (32, 4096, 46.7, 12.88, 131072, 8, 2),
+    "mistralai/Mixtral-8x22B-v0.1": (56, 6144, 140.62, 39.1, 229376, 8, 2),
+    "Qwen/Qwen3-30B-A3B": (48, 2048, 30.5, 3.35, 98304, 128, 8),
+    "deepseek-ai/DeepSeek-V2-Lite": (27, 2048, 15.71, 2.66, 31104, 64, 6),
+    "ai21labs/Jamba-v0.1": (32, 4096, 51.57, 12.0, 16384, 16, 2, 0.875),
+    "ibm-ai-platform/Bamba-9B-v1": (32, 4096, 9.78, 9.78, 12288, 0, 0, 0.906),
+    "nvidia/Nemotron-H-8B-Base-8K": (52, 4096, 8.1, 8.1, 16384, 0, 0, 0.923),
+    "Qwen/Qwen2-VL-7B-Instruct": (28, 3584, 8.29, 8.29, 57344, 0, 0),
+    "llava-hf/llava-1.5-13b-hf": (40, 5120, 13.35, 13.35, 819200, 0, 0),
+    "llava-hf/llama3-llava-next-8b-hf": (32, 4096, 8.36, 8.36, 131072, 0, 0),
+}
 PEAK_FLOPS, BYTES_PER_S, LINK_BYTES_PER_S, LIMIT_W, MEMORY = 312e12, 2.039e12, 300e9, 400.0, 80e9
 NOISE, QUIRK, WORKLOADS = 0.034, 0.012, 28
 COLUMNS = ("model,gpu_model,num_gpus,tensor_parallel,pipeline_parallel,batch_size,input_tokens,output_tokens,"
-           "energy_j,duration_s,kv_capacity_tokens").split(",")
+           "phase,energy_j,duration_s,kv_capacity_tokens").split(",")
 
 
 def rounded_max(a, b, q):
@@ -47,7 +68,8 @@ def rounded_max(a, b, q):
 
 
 class World:
-    def __init__(self, seed):
+    def __init__(self, seed, models, offset, prefill_share):
+        self.models, self.offset, self.prefill_share = models, offset, prefill_share
         self.rng = g = np.random.default_rng(1000 + seed)
         log = lambda a, b: float(np.exp(g.uniform(np.log(a), np.log(b))))
         self.gemm, self.bandwidth, self.q = g.uniform(0.5, 0.8), g.uniform(0.65, 0.9), g.uniform(2.5, 6)
@@ -60,7 +82,7 @@ class World:
 
     def step(self, card, t, tokens, attended, kv_tokens):
         """Seconds and watts of one forward pass on one of `t` GPUs."""
-        L, h, P, A, kv, E, k = card
+        L, h, P, A, kv, E, k, without_attention = card
         P, A, columns = P * 1e9, A * 1e9, h / t
         flops_s = PEAK_FLOPS * self.gemm * columns / (columns + self.half_columns)
         bytes_s = BYTES_PER_S * self.bandwidth * columns / (columns + 0.5 * self.half_columns)
@@ -74,7 +96,7 @@ class World:
             f, b = 2 * computed * tokens / t, 2 * read / t
             time += rounded_max(f / (flops_s * seen / (seen + self.half_tokens)), b / bytes_s, self.q)
             flops, moved = flops + f, moved + b
-        f, b = 4 * h * L * attended / t, kv * kv_tokens / t
+        f, b = 4 * h * L * (1 - without_attention) * attended / t, kv * kv_tokens / t
         time += rounded_max(f / (flops_s * 0.5), b / bytes_s, self.q)
         activations = tokens * L * h * self.activation_bytes * (0.4 + 1 / t)
         time += activations / bytes_s
@@ -109,26 +131,36 @@ class World:
 
     def rows(self):
         g = self.rng
-        for name, card in MODELS.items():
+        for name, card in self.models.items():
+            card = (*card, 0.0)[:8]
+            own = float(np.exp(g.normal(0, self.offset))) if self.offset else 1.0
             quirk = {t: float(np.exp(g.normal(0, QUIRK))) for t in (1, 2, 4, 8)}
             degrees = [t for t in (1, 2, 4, 8) if 2e9 * card[2] + 2e9 * t < 0.88 * MEMORY * t]
             for _ in range(WORKLOADS):
                 B = int(g.choice([1, 2, 4, 8, 16, 32, 64]))
                 S = int(g.choice([64, 128, 256, 512, 1024, 2048]))
                 m = int(g.choice([32, 64, 128, 256, 512]))
+                prefill = bool(self.prefill_share) and g.uniform() < self.prefill_share
+                m = 1 if prefill else m
                 for t in degrees:
                     energy, seconds, capacity = self.batch(card, t, B, S, m)
-                    energy *= quirk[t] * np.exp(NOISE * g.normal())
-                    yield name, "A100-SXM4-80GB", t, t, 1, B, S, m, energy, seconds, capacity
+                    energy *= own * quirk[t] * np.exp(NOISE * g.normal())
+                    yield name, "A100-SXM4-80GB", t, t, 1, B, S, m, "prefill" if prefill else "total", energy, seconds, capacity
 
 
 def main():
-    directory, worlds = pathlib.Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 6
-    for seed in range(worlds):
-        with open(directory / f"world{seed}.csv", "w", newline="") as file:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("directory", type=pathlib.Path)
+    arguments.add_argument("worlds", type=int, nargs="?", default=6)
+    arguments.add_argument("--mixed", action="store_true", help="mixtures of experts, hybrids, vision; prefill-only rows")
+    arguments.add_argument("--offset", type=float, default=0.0, metavar="SD", help="log standard deviation between models")
+    a = arguments.parse_args()
+    for seed in range(a.worlds):
+        world = World(seed, MIXED if a.mixed else MODELS, a.offset, 0.2 if a.mixed else 0.0)
+        with open(a.directory / f"world{seed}.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
-            writer.writerows(World(seed).rows())
+            writer.writerows(world.rows())
 
 
 if __name__ == "__main__":

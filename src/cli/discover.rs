@@ -153,6 +153,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     let mut fitted = fit_model(&dataset, &fit)?;
     attach_held_out(&mut fitted.model, &dataset, &fit, a.seed, &|_, _| {})?;
+    fitted.model.survival = survivors.as_ref().map(Stability::table);
     if let Some(path) = &a.skeleton_out {
         let text = best.skeleton.to_toml()?;
         std::fs::write(path, text).map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 use energylens::agent::Recording;
 use energylens::dataset::{self, Dataset};
@@ -12,9 +11,7 @@ use energylens::fit::validate::{CurvePoint, ValidateOptions, learning_curve};
 use energylens::fit::{FitOptions, MIN_ROWS, Predictor, attach_held_out, fit_model};
 use energylens::law::Model;
 use energylens::recommend::{Request, recommend};
-use energylens::report::{
-    LearningPoint, PhaseBand, PowerTrace, RecordingFacts, ReportInput, StabilityRole, StabilityTable, write_html,
-};
+use energylens::report::{LearningPoint, PhaseBand, PowerTrace, RecordingFacts, ReportInput, write_html};
 use energylens::schema::{MARKS, MarkEvent, SAMPLES};
 use energylens::store::{MarkRow, SampleRow, read_table};
 use energylens::units::{counter_difference_j, ns_to_s};
@@ -45,17 +42,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10, 20, 40], conflicts_with = "model",
         allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
     learning_curve: Vec<u32>,
-    /// What `energylens discover --stability --json` printed: whether one structure of the law survives.
-    #[arg(long, value_name = "FILE")]
-    discovery: Option<PathBuf>,
     /// Seed of the fit, the held-out split and the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let inputs: Vec<&Path> =
-        [Some(&a.runs), a.model.as_ref(), a.discovery.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    let inputs: Vec<&Path> = [Some(&a.runs), a.model.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
     output::writable(&a.output, &inputs)?;
     // Before the long work: the request may be misspelt.
     let request = a.workload.as_deref().map(Request::parse_workload).transpose()?;
@@ -63,7 +56,6 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         request.is_some() || a.limits.is_empty(),
         "--limit bounds a recommendation; say for which workload with --workload input_tokens=NUMBER,output_tokens=NUMBER"
     );
-    let stability = a.discovery.as_deref().map(read_stability).transpose()?;
     let dataset = dataset::load(&a.runs)?;
     let options = FitOptions { seed: a.seed, ..FitOptions::default() };
     let (model, held_out_rows) = match &a.model {
@@ -85,7 +77,6 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     input.recommendation = answer.as_ref();
     input.held_out_rows = held_out_rows;
-    input.stability = stability;
     if a.model.is_none() {
         input.learning = learning(&dataset, &a.learning_curve, a.seed);
     }
@@ -119,39 +110,6 @@ pub(crate) fn learning(dataset: &Dataset, sizes: &[u32], seed: u64) -> Vec<Learn
         figures.map(|(name, f)| point(p.training_rows, name, f)).collect::<Vec<_>>()
     };
     curve.points.iter().flat_map(known).collect()
-}
-
-/// The `stability` of what `discover --json` printed.
-fn read_stability(path: &Path) -> anyhow::Result<StabilityTable> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let told: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("{} is no JSON document", path.display()))?;
-    let found: Stability =
-        serde_json::from_value(told.get("stability").cloned().unwrap_or_default()).with_context(|| {
-            format!(
-                "{}: expected what `energylens discover --stability --json` prints; `stability` is missing",
-                path.display()
-            )
-        })?;
-    // Resamples come last and are told as a share.
-    let parts: Vec<String> = found.parts.into_iter().filter(|p| p.kind != "resample").map(|p| p.name).collect();
-    let role = |mut role: StabilityRole| {
-        role.shares.truncate(parts.len());
-        role
-    };
-    Ok(StabilityTable { roles: found.roles.into_iter().map(role).collect(), parts })
-}
-
-#[derive(serde::Deserialize)]
-struct Stability {
-    parts: Vec<StabilityPart>,
-    roles: Vec<StabilityRole>,
-}
-
-#[derive(serde::Deserialize)]
-struct StabilityPart {
-    kind: String,
-    name: String,
 }
 
 /// What a report says of a recording.
@@ -212,42 +170,4 @@ pub(crate) fn of_campaign<'a>(
         }
     }
     Ok(input)
-}
-
-#[cfg(test)]
-mod tests {
-    use energylens::fit::discover::{Stability, Survival};
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn what_discover_prints_is_understood_and_anything_else_says_what_was_expected() {
-        let survival = Survival {
-            role: "weights read".to_owned(),
-            products: vec![("W m".to_owned(), 2)],
-            // All rows, and a resample that goes into the share of resamples only.
-            shares: vec![Some(0.5), Some(0.4)],
-            in_parts: 1.0,
-            in_resamples: Some(1.0),
-            coefficients: (1.0, 2.0),
-            unit: "J".to_owned(),
-        };
-        let found = Stability { parts: Vec::new(), roles: vec![survival], too_small: Vec::new(), cut: false };
-        let mut printed = json!({ "discovery": null, "stability": found });
-        let part = |kind: &str, name: &str| json!({ "kind": kind, "name": name, "rows": 50 });
-        printed["stability"]["parts"] = json!([part("all", "all rows"), part("resample", "resample 1")]);
-        let dir = tempfile::TempDir::new().unwrap();
-        let file = dir.path().join("discovery.json");
-        std::fs::write(&file, printed.to_string()).unwrap();
-        let table = read_stability(&file).unwrap();
-        assert_eq!(table.parts, ["all rows"]);
-        assert_eq!(
-            (table.roles[0].shares.as_slice(), table.roles[0].in_resamples),
-            ([Some(0.5)].as_slice(), Some(1.0))
-        );
-        std::fs::write(&file, "{}").unwrap();
-        let error = format!("{:#}", read_stability(&file).unwrap_err());
-        assert!(error.contains("discover --stability --json"), "{error}");
-    }
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use energylens::dataset;
 use energylens::fit::split::Scheme;
 use energylens::fit::validate::{LearningCurve, Validation, learning_curve};
 use energylens::fit::{MIN_ROWS, Predictor, ValidateOptions, validate};
-use energylens::law::{Model, Pool};
+use energylens::law::{Model, Pool, Target};
 use indicatif::ProgressBar;
 use serde_json::json;
 
@@ -17,7 +18,9 @@ use super::{Outcome, output, validation_page};
 
 /// Judge the law and every baseline on rows that they were not fitted to.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:  energylens validate rows.csv --scheme workloads=5 --training-rows 50")]
+#[command(
+    after_help = "Examples:\n  energylens validate rows.csv --scheme workloads=5 --training-rows 50\n  energylens validate rows.csv --learning-curve 10,25,50,100 --budget 5m\n  energylens validate rows.csv --target mean_tpot_s"
+)]
 pub(crate) struct Arguments {
     /// A campaign directory, a Parquet file or a CSV file.
     runs: PathBuf,
@@ -52,6 +55,12 @@ pub(crate) struct Arguments {
     /// Learn from at most so many rows per law.
     #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
     training_rows: Option<u32>,
+    /// What is predicted: energy_j, duration_s, mean_ttft_s or mean_tpot_s.
+    #[arg(long, value_name = "TARGET", default_value = "energy_j", value_parser = super::predict::parse_target)]
+    target: Target,
+    /// End after so long and print what is known until then, such as 60s or 5m: whole laws, in a random order.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    budget: Option<Duration>,
     /// Relative repeat noise that a tolerant Top-1 allows; estimated from repeats if left out.
     #[arg(long, allow_negative_numbers = true, value_parser = parse_share)]
     noise: Option<f64>,
@@ -106,12 +115,21 @@ fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    if a.target != Target::EnergyJ {
+        let energy_alone =
+            [("--report", a.report.is_some()), ("--skeleton", a.skeleton.is_some()), ("--prior", a.prior.is_some())];
+        for (flag, _) in energy_alone.iter().filter(|(_, given)| *given) {
+            anyhow::bail!("{flag} is about energy; expected it without --target {}", a.target);
+        }
+    }
     if let Some(path) = &a.report {
         output::writable(path, &[&a.runs])?;
     }
     let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
     let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
+    let (begin, budget) = (Instant::now(), a.budget.unwrap_or(Duration::MAX));
+    let stop = || begin.elapsed() >= budget;
     let bar = ProgressBar::new(0);
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
@@ -125,7 +143,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         predictors: a.predictors.clone(),
         skeleton,
         prior,
+        target: a.target,
         noise: a.noise,
+        stop: &stop,
         progress: &progress,
         ..ValidateOptions::default()
     };
@@ -148,7 +168,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(path) = &a.report {
         let title = a.runs.file_name().map_or_else(|| "rows".into(), |n| n.to_string_lossy());
         validation_page::write(path, &title, &validation, curve.as_ref())?;
-        eprintln!("report written to {}", path.display());
+        output::say(&format!("report written to {}", path.display()));
     }
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }

@@ -72,6 +72,7 @@ mod tests {
     fn validation(scheme: &str) -> Validation {
         Validation {
             scheme: scheme.to_owned(),
+            target: energylens::law::Target::EnergyJ,
             seed: 0,
             pool: Pool::None,
             simulated: true,

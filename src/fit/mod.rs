@@ -186,6 +186,7 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
         },
         laws,
         scenarios: large.into_iter().flat_map(|g| g.scenarios).collect(),
+        survival: None,
     };
     Ok(Fitted { model, refused })
 }

@@ -185,13 +185,13 @@ fn median(sorted: &[f64]) -> Option<f64> {
     if sorted.len() % 2 == 1 { Some(*upper) } else { sorted.get(middle.wrapping_sub(1)).map(|l| 0.5 * (l + upper)) }
 }
 
-/// Relative standard deviation of exact repeats (same workload, phase and configuration), pooled over configurations in
+/// Relative standard deviation of `value` among exact repeats (same workload, phase and configuration), pooled over configurations in
 /// log units; `None` with fewer than five repeats beyond the first.
-pub fn repeat_noise(rows: &[Row]) -> Option<f64> {
+pub fn repeat_noise(rows: &[Row], value: &dyn Fn(&Row) -> Option<f64>) -> Option<f64> {
     let mut repeats: BTreeMap<(String, &str, Configuration), Vec<f64>> = BTreeMap::new();
     for row in rows {
         let key = (row.workload_key(), row.phase.as_str(), configuration(row));
-        repeats.entry(key).or_default().extend(row.energy_j.filter(|e| *e > 0.0).map(f64::ln));
+        repeats.entry(key).or_default().extend(value(row).filter(|e| *e > 0.0).map(f64::ln));
     }
     let (mut squares, mut degrees) = (0.0, 0);
     for logs in repeats.values() {

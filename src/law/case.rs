@@ -40,6 +40,9 @@ pub enum Symbol {
     KvBytes,
     /// `c`: share of the weights that a decode step reads; below 1 for mixture-of-experts models at small batches.
     Coverage,
+    /// `r`: how often all weights are read over a batch: the prefill's tokens share one pass, and each further token is
+    /// a decode step, `c(B S) + (m-1) c(B)`. It is `m` for models that do not route.
+    Reads,
     /// `w`: waves, `max(1, B (S+m) / kv_capacity)`: how often the KV cache forces the batch to queue.
     Waves,
     /// `u`: micro-batches in the pipeline, `min(p, B/w)`: engines split the batch so that every stage has work.
@@ -68,6 +71,7 @@ impl Symbol {
         Self::Hidden,
         Self::KvBytes,
         Self::Coverage,
+        Self::Reads,
         Self::Waves,
         Self::MicroBatches,
         Self::StagesPerMicroBatch,
@@ -92,6 +96,7 @@ impl Symbol {
             Self::Hidden => "h",
             Self::KvBytes => "K",
             Self::Coverage => "c",
+            Self::Reads => "r",
             Self::Waves => "w",
             Self::MicroBatches => "u",
             Self::StagesPerMicroBatch => "i",
@@ -206,6 +211,24 @@ impl Case {
         (self.batch_size / self.waves()).clamp(1.0, self.pipeline_parallel.max(1.0))
     }
 
+    /// Sequences of one wave and one micro-batch: only they share a step's weights.
+    fn sequences_together(&self) -> f64 {
+        self.batch_size / (self.waves() * self.micro_batches())
+    }
+
+    /// Share of the weights that a pass over `tokens` tokens reads.
+    pub(crate) fn coverage(&self, tokens: f64) -> f64 {
+        // Attention, embeddings and shared experts are read in any case: of Qwen3-30B-A3B they are nearly half of what a
+        // single sequence reads.
+        1.0 - self.routed_share * (1.0 - expert_coverage(self.num_experts, self.experts_per_token, tokens))
+    }
+
+    /// How often all weights are read by `sequences` that share every pass.
+    pub(crate) fn reads(&self, sequences: f64) -> f64 {
+        let prefill = self.coverage(sequences * self.input_tokens.max(1.0));
+        prefill + (self.output_tokens - 1.0).max(0.0) * self.coverage(sequences)
+    }
+
     /// The number behind a symbol.
     pub fn value(&self, symbol: Symbol) -> f64 {
         match symbol {
@@ -223,14 +246,8 @@ impl Case {
             Symbol::WeightBytes => self.weight_bytes,
             Symbol::Hidden => self.hidden_size,
             Symbol::KvBytes => self.kv_bytes_per_token,
-            // Only the sequences of one wave and one micro-batch share a step's weights.
-            Symbol::Coverage => {
-                let together = self.batch_size / (self.waves() * self.micro_batches());
-                let covered = expert_coverage(self.num_experts, self.experts_per_token, together);
-                // Attention, embeddings and shared experts are read in any case: of Qwen3-30B-A3B they are nearly half of
-                // what a single sequence reads.
-                1.0 - self.routed_share * (1.0 - covered)
-            }
+            Symbol::Coverage => self.coverage(self.sequences_together()),
+            Symbol::Reads => self.reads(self.sequences_together()),
             Symbol::Waves => self.waves(),
             Symbol::MicroBatches => self.micro_batches(),
             Symbol::StagesPerMicroBatch => self.pipeline_parallel / self.micro_batches(),
@@ -295,6 +312,18 @@ pub(crate) mod tests {
         case.kv_capacity_tokens = Some(8_000.0);
         assert_eq!(case.value(Symbol::Waves), 2.0);
         assert!((case.value(Symbol::Coverage) - (1.0 - 0.75_f64.powi(4))).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_prompt_reads_what_its_tokens_visit_and_a_step_what_its_sequences_do() {
+        // Without routing every pass reads everything.
+        assert_eq!(llama_70b(4.0, 8.0, 1000.0, 100.0).value(Symbol::Reads), 100.0);
+        let mut case = llama_70b(4.0, 1.0, 3.0, 5.0);
+        (case.num_experts, case.experts_per_token) = (8.0, 2.0);
+        // Three tokens at once miss an expert with 0.75^3; then four steps of one token, a quarter each.
+        assert!((case.value(Symbol::Reads) - (1.0 - 0.421_875 + 4.0 * 0.25)).abs() < 1e-12);
+        // A prefill row is the first pass alone.
+        assert!((case.with_output(1.0).value(Symbol::Reads) - 0.578_125).abs() < 1e-12);
     }
 
     #[test]

@@ -39,23 +39,25 @@ pub fn formula_line(skeleton: &Skeleton) -> String {
 
 /// The formula as a LaTeX expression.
 pub fn formula_latex(skeleton: &Skeleton) -> String {
-    let term = |term: &Term| {
-        let mut parts = vec![indexed(&term.name)];
-        for factor in &term.product {
-            let symbol = factor.symbol.latex();
-            parts.push(if factor.power == 1.0 { symbol.to_owned() } else { format!("{symbol}^{{{}}}", factor.power) });
-        }
-        for (symbol, exponent) in &term.scaling {
-            parts.push(format!("{symbol}^{{{}}}", indexed(exponent)));
-        }
-        parts.join(r"\,")
-    };
-    let terms: Vec<_> = skeleton.terms.iter().map(term).collect();
+    let terms: Vec<_> = skeleton.terms.iter().map(term_latex).collect();
     format!("E = {}", terms.join(" + "))
 }
 
+/// One term as LaTeX.
+pub(super) fn term_latex(term: &Term) -> String {
+    let mut parts = vec![indexed(&term.name)];
+    for factor in &term.product {
+        let symbol = factor.symbol.latex();
+        parts.push(if factor.power == 1.0 { symbol.to_owned() } else { format!("{symbol}^{{{}}}", factor.power) });
+    }
+    for (symbol, exponent) in &term.scaling {
+        parts.push(format!("{symbol}^{{{}}}", indexed(exponent)));
+    }
+    parts.join(r"\,")
+}
+
 /// `k3` as `k_{3}`.
-fn indexed(name: &str) -> String {
+pub(super) fn indexed(name: &str) -> String {
     let digits = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
     let (stem, index) = name.split_at(digits);
     if index.is_empty() { stem.to_owned() } else { format!("{stem}_{{{index}}}") }
@@ -73,7 +75,8 @@ pub fn legend(skeleton: &Skeleton) -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-fn meaning(symbol: Symbol) -> &'static str {
+/// What a symbol stands for, in words.
+pub(super) fn meaning(symbol: Symbol) -> &'static str {
     match symbol {
         Symbol::TensorParallel => "tensor_parallel",
         Symbol::TensorParallelLessOne => "tensor_parallel - 1",
@@ -90,6 +93,9 @@ fn meaning(symbol: Symbol) -> &'static str {
         Symbol::Hidden => "hidden_size",
         Symbol::KvBytes => "kv_bytes_per_token",
         Symbol::Coverage => "share of the weights that a decode step reads; 1 for models that do not route",
+        Symbol::Reads => {
+            "times that all weights are read, c(B S) + (m-1) c(B); output_tokens for models that do not route"
+        }
         Symbol::Waves => "waves max(1, B(S+m)/kv_capacity)",
         Symbol::MicroBatches => "micro-batches in the pipeline, min(p, B/w)",
         Symbol::StagesPerMicroBatch => "stages per micro-batch, p/u: above 1 stages stand idle",
@@ -109,6 +115,6 @@ mod tests {
         assert!(text.contains("k6·L·h·B·(S+m)·(t-1)"), "{text}");
         assert_eq!(text.lines().count(), 9);
         let latex = formula_latex(&Skeleton::default_for(Target::EnergyJ));
-        assert!(latex.contains(r"k_{3}\,W\,c(B)\,w\,u\,m\,i^{a_{4}}\,t^{a_{3}}"), "{latex}");
+        assert!(latex.contains(r"k_{3}\,W\,r\,w\,u\,i^{a_{4}}\,t^{a_{3}}"), "{latex}");
     }
 }

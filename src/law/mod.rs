@@ -11,6 +11,7 @@
 
 mod case;
 mod check;
+pub mod export;
 mod fitted;
 mod formula;
 mod matching;
@@ -19,6 +20,7 @@ mod prior;
 mod product;
 mod resolve;
 mod skeleton;
+mod survival;
 mod verdict;
 
 pub use case::{Case, Symbol};
@@ -31,4 +33,5 @@ pub use prior::{CoefficientPrior, Resource};
 pub(crate) use product::parse as parse_product;
 pub use resolve::{Descriptors, ResolveError, memory_kv_capacity};
 pub use skeleton::{ExponentSpec, Factor, Skeleton, SkeletonError, Target, Term, TermGroup};
+pub use survival::{SurvivalPart, SurvivalTable, SurvivalTerm};
 pub use verdict::Verdict;

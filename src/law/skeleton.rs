@@ -387,7 +387,7 @@ mod tests {
         let good = include_str!("skeletons/energylens.toml");
         for (from, to, expected) in [
             ("L*h*B*S^2", "L*h*B*S^x", "is no power"),
-            ("W*c*w*u*m", "W*ctxx*w*u*m", "did you mean `ctx`"),
+            ("K*B*ctx*m", "K*B*ctxx*m", "did you mean `ctx`"),
             ("{ t = \"a1\", b = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
             ("{ t = \"a1\", b = \"a2\" }", "{ B = \"a1\" }", "expected one of t, p, u, i, b"),
             ("amount = 3.3", "amount = 0.0", "needs an amount above 0"),

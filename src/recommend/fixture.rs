@@ -69,6 +69,7 @@ pub(crate) fn model() -> Model {
         pool: Pool::None,
         training: Training { rows: 50, rejected: 2, sha256: "0".repeat(64), seed: 1 },
         laws: vec![law(Target::EnergyJ), law(Target::MeanTpotS)],
+        survival: None,
         scenarios: vec![Scenario {
             model: MODEL.to_owned(),
             architecture: Some("dense".to_owned()),

@@ -1,19 +1,28 @@
 //! A law folded down to what varies between the candidates of one pair of degrees.
 //!
-//! With the model, `t`, `p`, `S` and `m` fixed and the pipeline full, only three symbols of a skeleton still move with the
-//! batch: `B`, the expert coverage `c` and the waves `w`. Everything else is folded into one constant per term, so that a
+//! With the model, `t`, `p`, `S` and `m` fixed and the pipeline full, only four symbols of a skeleton still move with the
+//! batch: `B`, the waves `w`, and the expert coverage `c` with the reads `r` made of it. Everything else is folded into one constant per term, so that a
 //! candidate costs a few multiplications. The few batches that leave pipeline stages empty are evaluated in full.
 //! `Law::predict` remains the reference; a test holds the two together.
 
-use crate::card::model::expert_coverage;
 use crate::law::{Case, Law, Symbol, Target};
 
-/// One term: `constant · B^batch · c^coverage · w^waves`.
+/// One term: `constant · B^batch · c^coverage · r^reads · w^waves`.
 #[derive(Debug, Clone, Copy)]
 struct Term {
     constant: f64,
     batch: f64,
     coverage: f64,
+    reads: f64,
+    waves: f64,
+}
+
+/// What the symbols that move with the batch are at one batch.
+#[derive(Debug, Clone, Copy)]
+struct Occupancy {
+    batch: f64,
+    coverage: f64,
+    reads: f64,
     waves: f64,
 }
 
@@ -21,7 +30,8 @@ struct Term {
 #[derive(Debug)]
 struct Batch {
     terms: Vec<Term>,
-    sequence_tokens: f64,
+    /// The degrees, lengths and card; its batch is not looked at.
+    case: Case,
 }
 
 /// One law at fixed degrees and lengths.
@@ -58,30 +68,28 @@ impl<'a> Folded<'a> {
 
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
-        let (waves, coverage) = self.occupancy(&self.all, batch);
-        if batch / waves < self.pipeline_parallel {
+        let at = self.occupancy(&self.all, batch);
+        if batch / at.waves < self.pipeline_parallel {
             let case = Case { batch_size: batch, data_parallel: replicas, ..self.case };
             return self.law.contributions(&case).iter().sum();
         }
         let value = match &self.first {
-            None => self.all.terms.iter().map(|term| term.at(batch, coverage, waves)).sum::<f64>(),
+            None => self.all.terms.iter().map(|term| term.at(at)).sum::<f64>(),
             Some((first, steps)) => {
-                let (first_waves, first_coverage) = self.occupancy(first, batch);
-                let decode = self.all.terms.iter().zip(&first.terms).map(|(all, first)| {
-                    (all.at(batch, coverage, waves) - first.at(batch, first_coverage, first_waves)).max(0.0)
-                });
+                let at_first = self.occupancy(first, batch);
+                let terms = self.all.terms.iter().zip(&first.terms);
+                let decode = terms.map(|(all, first)| (all.at(at) - first.at(at_first)).max(0.0));
                 decode.sum::<f64>() / steps
             }
         };
         if self.per_replica { value * replicas } else { value }
     }
 
-    fn occupancy(&self, at: &Batch, batch: f64) -> (f64, f64) {
-        let waves =
-            self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * at.sequence_tokens / capacity).min(batch).max(1.0));
+    fn occupancy(&self, of: &Batch, batch: f64) -> Occupancy {
+        let tokens = of.case.input_tokens + of.case.output_tokens;
+        let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * tokens / capacity).min(batch).max(1.0));
         let together = batch / (waves * self.pipeline_parallel);
-        let covered = expert_coverage(self.case.num_experts, self.case.experts_per_token, together);
-        (waves, 1.0 - self.case.routed_share * (1.0 - covered))
+        Occupancy { batch, waves, coverage: of.case.coverage(together), reads: of.case.reads(together) }
     }
 }
 
@@ -89,30 +97,32 @@ impl Batch {
     fn new(law: &Law, case: &Case) -> Self {
         let exponents = law.exponent_values();
         // What the pipeline's symbols are when it is full.
-        let case = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
+        let full = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
         let fold = |(term, coefficient): (&crate::law::Term, f64)| {
-            let mut folded = Term { constant: coefficient, batch: 0.0, coverage: 0.0, waves: 0.0 };
+            let mut folded = Term { constant: coefficient, batch: 0.0, coverage: 0.0, reads: 0.0, waves: 0.0 };
             for factor in &term.product {
                 match factor.symbol {
                     Symbol::Batch => folded.batch += factor.power,
                     Symbol::Coverage => folded.coverage += factor.power,
+                    Symbol::Reads => folded.reads += factor.power,
                     Symbol::Waves => folded.waves += factor.power,
-                    fixed => folded.constant *= power(case.value(fixed), factor.power),
+                    fixed => folded.constant *= power(full.value(fixed), factor.power),
                 }
             }
-            folded.constant *= law.skeleton.scale(term, &exponents, case);
+            folded.constant *= law.skeleton.scale(term, &exponents, full);
             folded
         };
-        Self {
-            terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(),
-            sequence_tokens: case.input_tokens + case.output_tokens,
-        }
+        Self { terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(), case: *case }
     }
 }
 
 impl Term {
-    fn at(&self, batch: f64, coverage: f64, waves: f64) -> f64 {
-        self.constant * power(batch, self.batch) * power(coverage, self.coverage) * power(waves, self.waves)
+    fn at(&self, at: Occupancy) -> f64 {
+        self.constant
+            * power(at.batch, self.batch)
+            * power(at.coverage, self.coverage)
+            * power(at.reads, self.reads)
+            * power(at.waves, self.waves)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::formula::{TypesetTerm, typeset};
 use super::page::Table;
-use crate::law::{HeldOut, Law, Target, formula_text, legend};
+use crate::law::{HeldOut, Law, SurvivalPart, SurvivalTable, SurvivalTerm, Target, formula_text, legend};
 use crate::recommend::figure;
 
 /// What figures call the law's own predictions.
@@ -85,6 +85,31 @@ impl Accuracy {
             table: Table { head, rows: rows.collect(), words_last: false },
         }
     }
+}
+
+/// Where the structure of a discovered law survives: its error part by part, and the share of energy of each term.
+pub(super) fn survival(found: &SurvivalTable) -> [Table; 2] {
+    let percent = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{:.1} %", 100.0 * v));
+    let part = |p: &SurvivalPart| {
+        let own = format!("{} ({})", percent(Some(p.own_mape)), p.parameters);
+        vec![p.name.clone(), p.rows.to_string(), own, percent(p.common_mape), percent(p.reference_mape)]
+    };
+    let head = ["part", "rows", "own structure (parameters)", "common structure", "energylens law"];
+    let errors = Table {
+        head: head.map(str::to_owned).to_vec(),
+        rows: found.parts.iter().map(part).collect(),
+        words_last: false,
+    };
+    let mut head = vec!["share of energy".to_owned()];
+    head.extend(found.parts.iter().map(|p| p.name.clone()));
+    head.extend([format!("in {} resamples", found.resamples), "commonest shape".to_owned()]);
+    let term = |t: &SurvivalTerm| {
+        let mut row = vec![t.role.clone()];
+        row.extend(t.shares.iter().map(|s| percent(*s)));
+        row.extend([percent(t.in_resamples), t.product.clone()]);
+        row
+    };
+    [errors, Table { head, rows: found.terms.iter().map(term).collect(), words_last: true }]
 }
 
 impl LawText {

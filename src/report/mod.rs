@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, context};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::dataset::Dataset;
 use crate::law::Model;
@@ -46,8 +46,6 @@ pub struct ReportInput<'a> {
     pub held_out_rows: Vec<(f64, f64)>,
     /// Accuracy on held-out rows against the number of rows learnt from.
     pub learning: Vec<LearningPoint>,
-    /// Whether one structure of the law survives in all parts of the rows.
-    pub stability: Option<StabilityTable>,
 }
 
 impl<'a> ReportInput<'a> {
@@ -64,7 +62,6 @@ impl<'a> ReportInput<'a> {
             phases: Vec::new(),
             held_out_rows: Vec::new(),
             learning: Vec::new(),
-            stability: None,
         }
     }
 
@@ -131,26 +128,6 @@ pub struct LearningPoint {
     pub regret: Option<f64>,
     /// Mean absolute error, relative.
     pub mape: Option<f64>,
-}
-
-/// Which roles a search for the law's structure chose in which part of the rows.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct StabilityTable {
-    /// Names of the parts, resamples left out.
-    pub parts: Vec<String>,
-    /// Each role, with its mean share of the energy in each part; `None` where it was not chosen.
-    pub roles: Vec<StabilityRole>,
-}
-
-/// One role of a term.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct StabilityRole {
-    /// What the term stands for.
-    pub role: String,
-    /// Shares of the energy, in the order of the parts.
-    pub shares: Vec<Option<f64>>,
-    /// Share of the resamples that chose it, where there were any.
-    pub in_resamples: Option<f64>,
 }
 
 /// Why a report could not be written.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::ReportInput;
 use super::figures::{Figures, FittedRow, VIEWS, View};
 use super::laws::{Accuracy, LAW, LawText};
-use super::{ReportInput, StabilityRole, StabilityTable};
 use crate::law::Target;
 use crate::recommend::{Candidate, Quantity, Recommendation, figure};
 use crate::schema::Phase;
@@ -41,7 +41,7 @@ pub(super) struct Page {
     parity: Option<String>,
     accuracy: Vec<Accuracy>,
     learning: Option<String>,
-    stability: Option<Table>,
+    survival: Vec<Table>,
     laws: Vec<LawText>,
     laws_more: usize,
     phases: Table,
@@ -138,7 +138,7 @@ impl Page {
                 .take(LAWS)
                 .collect(),
             learning: learning(input),
-            stability: input.stability.as_ref().map(stability_table),
+            survival: input.model.survival.iter().flat_map(super::laws::survival).collect(),
             laws: input.model.laws.iter().take(LAWS).map(LawText::of).collect(),
             laws_more: input.model.laws.len().saturating_sub(LAWS),
             phases: phase_table(input, fitted),
@@ -322,21 +322,6 @@ fn learning(input: &ReportInput<'_>) -> Option<String> {
     let sizes: BTreeSet<usize> = input.learning.iter().map(|p| p.training_rows).collect();
     let sizes: Vec<String> = sizes.into_iter().map(|n| n.to_string()).collect();
     (!sizes.is_empty()).then(|| format!("from {} rows, judged on the same held-out rows each time", sizes.join(", ")))
-}
-
-fn stability_table(found: &StabilityTable) -> Table {
-    let share = |s: &Option<f64>| s.map_or("–".to_owned(), |s| format!("{:.0} %", 100.0 * s));
-    let mut head = vec!["stands for".to_owned()];
-    head.extend(found.parts.iter().cloned());
-    let resampled = found.roles.iter().any(|r| r.in_resamples.is_some());
-    head.extend(resampled.then(|| "chosen in resamples".to_owned()));
-    let row = |r: &StabilityRole| {
-        let mut cells = vec![r.role.clone()];
-        cells.extend((0..found.parts.len()).map(|i| share(r.shares.get(i).unwrap_or(&None))));
-        cells.extend(resampled.then(|| share(&r.in_resamples)));
-        cells
-    };
-    Table { head, rows: found.roles.iter().map(row).collect(), words_last: false }
 }
 
 fn phase_table(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Table {

@@ -312,6 +312,8 @@ fn validation_takes_curves_structures_and_writes_a_page() {
     let points = json["learning_curve"]["points"].as_array().map(Vec::len);
     assert_eq!((points, json["scores"].as_array().map(Vec::len)), (Some(2), Some(2)));
     desk.type_in(&format!("validate rows.csv {few} --train-batches-up-to 4")).done().prints("batches up to 4");
+    desk.type_in(&format!("validate rows.csv {few} --budget 1h")).done().prints("energylens");
+    desk.type_in("validate rows.csv --predictors energylens,linear --target duration_s").done().prints("duration_s");
     desk.put("mine.toml", desk.type_in("laws energylens").done().stdout);
     desk.type_in("validate rows.csv --predictors energylens --skeleton mine.toml").done().prints("energylens");
 }

@@ -358,6 +358,8 @@ fn options_that_are_misspelt() {
         ("fit rows.csv --target energy", 2, &["target `energy` is unknown; expected one of energy_j"]),
         ("fit rows.csv --intervals exact", 2, &["possible values: profile, bootstrap, none"]),
         ("fit rows.csv --prior no-such.json", 1, &["model file no-such.json cannot be read"]),
+        ("validate rows.csv --budget soon", 2, &["--budget"]),
+        ("validate rows.csv --target joules", 2, &["expected one of energy_j, duration_s"]),
         ("validate rows.csv --noise 3", 2, &["`3` is no share; expected a number from 0 to below 1"]),
         ("validate rows.csv --training-rows 2", 2, &["invalid value '2' for '--training-rows"]),
         ("report rows.csv -o r.html --limit mean_tpot_s=1", 1, &["--limit bounds a recommendation", "--workload"]),

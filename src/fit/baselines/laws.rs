@@ -9,10 +9,11 @@ use crate::law::{Model, Scenario, Target};
 const ANY_GPU: &str = "any";
 
 pub(super) fn energy(rows: &[Row], context: &Context) -> Result<Estimator, String> {
-    let model = fitted(rows, context, Target::EnergyJ)?;
+    let target = context.target;
+    let model = fitted(rows, context, target)?;
     let across = context.across_hardware;
     Ok(Box::new(move |row| {
-        let p = model.predict(Target::EnergyJ, &labelled(row, across)).ok()?;
+        let p = model.predict(target, &labelled(row, across)).ok()?;
         Some(Estimate { value: p.value, interval: Some((p.low, p.high)) })
     }))
 }

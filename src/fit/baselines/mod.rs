@@ -32,11 +32,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::group::target_value;
 use super::split::Scheme;
 use super::stats::Scale;
 use crate::card::GpuCard;
 use crate::dataset::Row;
-use crate::law::{Model, Pool, Skeleton};
+use crate::law::{Model, Pool, Skeleton, Target};
 use crate::schema::nearest;
 
 /// A predicted value, with a 90 % interval where the predictor states one.
@@ -70,6 +71,8 @@ pub struct Context {
     pub skeleton: Option<Skeleton>,
     /// Laws of another platform from which the law starts.
     pub prior: Option<Arc<Model>>,
+    /// What is predicted.
+    pub target: Target,
 }
 
 impl Context {
@@ -177,6 +180,22 @@ impl Predictor {
         self == Self::LatencyOptimal
     }
 
+    /// Whether it can predict `target` at all.
+    pub fn knows(self, target: Target) -> bool {
+        let columns_alone = matches!(
+            self,
+            Self::Law
+                | Self::Linear
+                | Self::LogLinear
+                | Self::LogQuadratic
+                | Self::RandomForest
+                | Self::GradientBoosting
+                | Self::NearestNeighbours
+                | Self::FewestGpus
+        );
+        target == Target::EnergyJ || columns_alone
+    }
+
     /// Whether GPU cards are part of its form, so that its joules need no conversion between GPUs.
     fn knows_hardware(self) -> bool {
         matches!(self, Self::Roofline | Self::MfuPower | Self::FewestGpus | Self::LatencyOptimal)
@@ -184,7 +203,10 @@ impl Predictor {
 
     /// Learns from `rows`, scope by scope. The reason where there is nothing that could be learnt.
     pub fn fit(self, rows: &[Row], context: &Context) -> Result<Estimator, String> {
-        let convert = context.across_hardware && !self.knows_hardware();
+        let convert = context.across_hardware && context.target == Target::EnergyJ && !self.knows_hardware();
+        if !self.knows(context.target) {
+            return Err(format!("{self} is a model of energy and says nothing of {}", context.target));
+        }
         let rows: Vec<Row> = rows.iter().map(|r| if convert { in_common_units(r) } else { r.clone() }).collect();
         let estimator = match self {
             Self::FewestGpus => fewest_gpus(),
@@ -192,7 +214,16 @@ impl Predictor {
             // These find their own scopes.
             Self::Law => laws::energy(&rows, context)?,
             Self::LatencyProxy => laws::latency_proxy(&rows, context)?,
-            _ => self.fit_scopes(&rows, context)?,
+            _ if context.target == Target::EnergyJ => self.fit_scopes(&rows, context)?,
+            _ => {
+                // Regressions and trees learn what stands where the energy would.
+                let target = context.target;
+                let rows: Vec<Row> = rows
+                    .into_iter()
+                    .map(|r| Row { energy_j: target_value(&r, target), energy_j_std: None, ..r })
+                    .collect();
+                self.fit_scopes(&rows, context)?
+            }
         };
         if !convert {
             return Ok(estimator);
@@ -246,11 +277,12 @@ impl Predictor {
         }
     }
 
-    /// The predictors that make sense for `scheme`.
-    pub fn suitable(scheme: Scheme) -> Vec<Self> {
+    /// The predictors that make sense for `scheme` and `target`.
+    pub fn suitable(scheme: Scheme, target: Target) -> Vec<Self> {
         // A fit per deployment of one model has nothing to say of another.
         let known_model_only = |p: &Self| matches!(p, Self::Wilkins);
-        Self::ALL.iter().copied().filter(|p| scheme != Scheme::Models || !known_model_only(p)).collect()
+        let suits = |p: &Self| p.knows(target) && (scheme != Scheme::Models || !known_model_only(p));
+        Self::ALL.iter().copied().filter(suits).collect()
     }
 }
 

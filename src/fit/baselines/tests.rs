@@ -20,7 +20,7 @@ fn grid(energy_j: impl Fn(&Row) -> f64) -> Vec<Row> {
 }
 
 fn context() -> Context {
-    Context { pool: Pool::None, across_hardware: false, seed: 1, skeleton: None, prior: None }
+    Context { pool: Pool::None, across_hardware: false, seed: 1, skeleton: None, prior: None, target: Target::EnergyJ }
 }
 
 /// Largest relative error on configurations between those of the grid.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! flop       N·B per token; L·h·B·context per token                           x  prefill or decode tokens
-//! byte       W·c per step; K·B·context per step; L·h·B activations per token  x  steps, waves, micro-batches
+//! byte       W·r per batch, W·c per step; K·B·context per step; L·h·B activations per token  x  steps, waves, micro-batches
 //! link byte  L·h·B per token  x  (t-1) or (t-1)/t;   h·B per token  x  (p-1)  x  tokens
 //! second     1, L^0.5, L^0.7 or L per step  x  1, t, p or t·p GPUs            x  steps, waves, micro-batches
 //! ```
@@ -84,6 +84,15 @@ const FAMILIES: &[Family] = &[
         base: "L*h*B*m",
         unit: "J per layer, hidden unit and token of context",
         times: &["*ctx", "*S", "*seq"],
+    },
+    Family {
+        title: "weights read",
+        group: TermGroup::Decode,
+        amount: 0.75,
+        of: Resource::Byte,
+        base: "W*r",
+        unit: "J per weight byte read",
+        times: &["*w*u", "*w", "", "*u"],
     },
     Family {
         title: "weights read in decode",

@@ -15,7 +15,7 @@ use super::{DiscoverOptions, Discovery, FrontEntry, ground, judge_skeleton, sear
 use crate::card::ModelCard;
 use crate::dataset::{Dataset, Row};
 use crate::fit::{Error, FitOptions, fit_model, split};
-use crate::law::{Skeleton, Target, Term};
+use crate::law::{Skeleton, SurvivalPart, SurvivalTable, SurvivalTerm, Target, Term};
 use crate::schema::Phase;
 
 /// Rows below which a part is not searched: a dozen parameters need more than a dozen rows.
@@ -103,6 +103,37 @@ pub struct Stability {
     pub too_small: Vec<(String, usize)>,
     /// Whether the search was ended early, so that parts or resamples are missing.
     pub cut: bool,
+}
+
+impl Stability {
+    /// What of it goes into a model file.
+    pub fn table(&self) -> SurvivalTable {
+        let shown: Vec<(usize, &Part)> =
+            self.parts.iter().enumerate().filter(|(_, p)| p.kind != PartKind::Resample).collect();
+        let part = |(_, p): &(usize, &Part)| SurvivalPart {
+            name: p.name.clone(),
+            rows: p.rows,
+            parameters: p.chosen.parameters,
+            own_mape: p.chosen.held_out_mape,
+            common_mape: p.common_mape,
+            reference_mape: p.reference_mape,
+        };
+        let term = |s: &Survival| SurvivalTerm {
+            role: s.role.clone(),
+            product: s.products.first().map(|(p, _)| p.clone()).unwrap_or_default(),
+            shares: shown.iter().map(|(place, _)| s.shares.get(*place).copied().flatten()).collect(),
+            in_resamples: s.in_resamples,
+            low: s.coefficients.0,
+            high: s.coefficients.1,
+            unit: s.unit.clone(),
+        };
+        SurvivalTable {
+            parts: shown.iter().map(part).collect(),
+            terms: self.roles.iter().map(term).collect(),
+            resamples: self.parts.len() - shown.len(),
+            cut: self.cut,
+        }
+    }
 }
 
 /// Searches every part of `dataset`, and `resamples` resamplings of all of it. `whole` is what was found in all rows.
@@ -363,5 +394,11 @@ mod tests {
         assert_eq!(roles[0].products, [("W*m".to_owned(), 2), ("W*m*w".to_owned(), 1)]);
         assert_eq!(roles[0].shares, [Some(0.25), Some(0.5), None]);
         assert_eq!(roles[0].coefficients, (1.0, 4.0));
+        // In the model file stand the parts without the resamples, and survive it.
+        let table = Stability { roles, parts: parts.to_vec(), too_small: Vec::new(), cut: false }.table();
+        assert_eq!((table.parts.len(), table.resamples), (2, 1));
+        assert_eq!(table.terms[0].shares, [Some(0.25), Some(0.5)]);
+        let json = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<SurvivalTable>(&json).unwrap(), table);
     }
 }

@@ -85,11 +85,11 @@ fn noise_comes_from_exact_repeats_only() {
     // Two configurations, each measured at e^-0.02, 1 and e^0.02 times its energy: variance (2 * 0.02^2) / 2 each.
     let shifted = |t: u32, e: f64| [-0.02f64, 0.0, 0.02].map(|s| measured(t, 1.0, e * s.exp(), 1.0));
     let mut rows: Vec<Row> = shifted(1, 100.0).into_iter().chain(shifted(2, 300.0)).collect();
-    assert_eq!(repeat_noise(&rows), None, "four degrees of freedom are too few");
+    assert_eq!(repeat_noise(&rows, &|r| r.energy_j), None, "four degrees of freedom are too few");
     rows.extend(shifted(4, 500.0));
-    near(repeat_noise(&rows), 0.02);
+    near(repeat_noise(&rows, &|r| r.energy_j), 0.02);
     rows.push(measured(8, 1.0, 9e9, 1.0));
-    near(repeat_noise(&rows), 0.02);
+    near(repeat_noise(&rows, &|r| r.energy_j), 0.02);
 }
 
 #[test]

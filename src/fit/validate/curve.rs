@@ -27,6 +27,8 @@ pub struct LearningCurve {
     pub seed: u64,
     /// Whether any row was simulated.
     pub simulated: bool,
+    /// What was left out to come to an end.
+    pub notes: Vec<String>,
     /// Predictors, in the order asked.
     pub predictors: Vec<String>,
     /// One per size, ascending.
@@ -48,11 +50,19 @@ pub fn learning_curve(
         let progress = |done: usize, total: usize| (options.progress)(i * total + done, count * total);
         let options = ValidateOptions { training_rows: Some(size), progress: &progress, ..options.clone() };
         let validation = validate(dataset, &options)?;
+        // Rows of fewer laws do not compare with those of all.
+        let laws = |v: &Validation| v.rows;
+        if at.last().is_some_and(|(_, before)| laws(before) > laws(&validation)) {
+            break;
+        }
         // Asked for more, learnt from no more than before: the rows are used up.
         if at.last().is_some_and(|(_, before)| before.training_rows_min == validation.training_rows_min) {
             break;
         }
         at.push((size, validation));
+        if (options.stop)() {
+            break;
+        }
     }
     let Some((_, first)) = at.first() else {
         let found = "no number of training rows was asked for".to_owned();
@@ -62,6 +72,7 @@ pub fn learning_curve(
         scheme: first.scheme.clone(),
         seed: first.seed,
         simulated: first.simulated,
+        notes: first.notes.clone(),
         predictors: first.scores.iter().map(|s| s.predictor.clone()).collect(),
         points: at
             .into_iter()

@@ -22,7 +22,7 @@ use super::split::{self, Scheme, Split};
 use super::stats::{self, Figures, Outcome};
 use super::{Error, group};
 use crate::dataset::{Dataset, Row};
-use crate::law::{HeldOut, Model, Pool, Skeleton};
+use crate::law::{HeldOut, Model, Pool, Skeleton, Target};
 use crate::schema::Phase;
 
 pub use curve::{CurvePoint, LearningCurve, learning_curve};
@@ -48,10 +48,14 @@ pub struct ValidateOptions<'a> {
     pub skeleton: Option<Skeleton>,
     /// Laws of another platform from which the law starts. They must not have seen any of the rows.
     pub prior: Option<Arc<Model>>,
+    /// What is predicted. Regressions and trees learn any target; models of others know energy alone.
+    pub target: Target,
     /// Relative repeat noise; `None` to estimate it from exact repeats.
     pub noise: Option<f64>,
     /// Threads; `None` for one per core. Results do not depend on it.
     pub threads: Option<usize>,
+    /// Asked before each further law whether to end here; figures are then of the laws judged until then.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Told after each piece of work: pieces done, pieces in all.
     pub progress: &'a dyn Fn(usize, usize),
 }
@@ -66,8 +70,10 @@ impl Default for ValidateOptions<'_> {
             predictors: Vec::new(),
             skeleton: None,
             prior: None,
+            target: Target::EnergyJ,
             noise: None,
             threads: None,
+            stop: &|| false,
             progress: &|_, _| {},
         }
     }
@@ -107,7 +113,7 @@ pub struct HeldOutRow {
     pub model: String,
     /// Phase.
     pub phase: Phase,
-    /// Measured energy, J.
+    /// Measured energy, J; seconds where a time was predicted.
     pub measured_j: f64,
     /// Predicted energy, J.
     pub predicted_j: f64,
@@ -122,6 +128,8 @@ pub struct HeldOutRow {
 pub struct Validation {
     /// How rows were divided, in words.
     pub scheme: String,
+    /// What was predicted.
+    pub target: Target,
     /// Seed.
     pub seed: u64,
     /// One law per scenario, or pooled.
@@ -243,9 +251,10 @@ struct Usable {
 
 impl Usable {
     fn of(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Self, Error> {
-        let (found, refused) = group::groups(dataset, options.pool)?;
+        let (found, refused) = group::groups_for(dataset, options.pool, &[options.target])?;
         let simulated = found.iter().any(|g| g.simulated);
         let mut rows: Vec<Row> = found.into_iter().flat_map(|g| g.rows).collect();
+        rows.retain(|row| group::target_value(row, options.target).is_some());
         rows.sort_by_key(|r| r.line);
         if let Some(prior) = &options.prior {
             prior_is_elsewhere(prior, &rows)?;
@@ -256,6 +265,7 @@ impl Usable {
             seed: options.seed,
             skeleton: options.skeleton.clone(),
             prior: options.prior.clone(),
+            target: options.target,
         };
         Ok(Self {
             units: split::units(&rows),
@@ -270,27 +280,38 @@ impl Usable {
 
 fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &ValidateOptions<'_>) -> Validation {
     let Usable { rows, scopes, context, .. } = usable;
-    let predictors =
-        if options.predictors.is_empty() { Predictor::suitable(options.scheme) } else { options.predictors.clone() };
+    let predictors = if options.predictors.is_empty() {
+        Predictor::suitable(options.scheme, options.target)
+    } else {
+        options.predictors.clone()
+    };
 
-    let answers = work::answers(rows, splits, &predictors, context, options);
+    let work::Answered { answers, judged: is_judged, laws } =
+        work::answers(rows, scopes, splits, &predictors, context, options);
 
     let groups = split::choice_groups(rows);
     let held_out: Vec<usize> = splits.iter().flat_map(|s| s.test().iter().copied()).collect();
-    let (noise, noise_source) = match (options.noise, stats::repeat_noise(rows)) {
+    let value = |row: &Row| group::target_value(row, options.target);
+    let (noise, noise_source) = match (options.noise, stats::repeat_noise(rows, &value)) {
         (Some(noise), _) => (noise, NoiseSource::Given),
         (None, Some(noise)) => (noise, NoiseSource::Repeats),
         (None, None) => (stats::DEFAULT_NOISE, NoiseSource::Default),
     };
-    let judged: Vec<(usize, &Row)> = held_out.iter().filter_map(|i| Some((*groups.get(*i)?, rows.get(*i)?))).collect();
+    let asked: Vec<Option<(usize, &Row)>> = held_out
+        .iter()
+        .zip(&is_judged)
+        .map(|(i, judged)| Some((*groups.get(*i)?, rows.get(*i)?)).filter(|_| *judged))
+        .collect();
+    let judged: Vec<(usize, &Row)> = asked.iter().copied().flatten().collect();
     let outcomes = |answers: &[Option<Estimate>]| -> Vec<Outcome> {
-        let pairs = judged.iter().zip(answers);
+        let pairs = asked.iter().zip(answers);
         pairs
-            .filter_map(|((group, row), estimate)| {
+            .filter_map(|(asked, estimate)| {
+                let (group, row) = asked.as_ref()?;
                 Some(Outcome {
                     group: *group,
                     configuration: stats::configuration(row),
-                    measured: row.energy_j?,
+                    measured: value(row)?,
                     predicted: estimate.map(|e| e.value),
                     interval: estimate.and_then(|e| e.interval),
                 })
@@ -299,7 +320,7 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
     };
     let scores = predictors.iter().zip(&answers).map(|(predictor, answers)| {
         let figures = stats::figures(&outcomes(&answers.estimates), predictor.scale(), noise);
-        let unanswered = answers.estimates.len() - figures.rows;
+        let unanswered = judged.len() - figures.rows;
         let note = match (&answers.trouble, unanswered) {
             (Some(reason), _) if figures.rows == 0 => Some(reason.clone()),
             (None, _) if figures.rows == 0 => Some("no answer for any held-out row".to_owned()),
@@ -315,40 +336,50 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
         }
     });
     let law = predictors.iter().position(|p| *p == Predictor::Law).and_then(|i| answers.get(i));
-    let predictions = law.map_or_else(Vec::new, |law| parity(&judged, &law.estimates));
+    let predictions = law.map_or_else(Vec::new, |law| parity(&asked, &law.estimates, &value));
+    let scopes = scopes.iter().collect::<std::collections::BTreeSet<_>>().len();
+    let cut = judged.len() < held_out.len();
+    let note =
+        || format!("stopped early: {laws} of {scopes} laws were judged, drawn at random; the figures are of those");
     let training = |fold: fn(usize, usize) -> usize, from| splits.iter().map(|s| s.train().len()).fold(from, fold);
     Validation {
         scheme,
+        target: options.target,
         seed: options.seed,
         pool: options.pool,
         simulated: usable.simulated,
         splits: splits.len(),
         training_rows_min: training(usize::min, usize::MAX),
         training_rows_max: training(usize::max, 0),
-        scopes: scopes.iter().collect::<std::collections::BTreeSet<_>>().len(),
-        rows: held_out.len(),
+        scopes,
+        rows: judged.len(),
         refused: usable.refused,
         groups: choices(&judged),
         noise,
         noise_source,
-        optima_differ: stats::optima_differ(&judged),
+        optima_differ: (options.target == Target::EnergyJ).then(|| stats::optima_differ(&judged)).flatten(),
         scores: scores.collect(),
         predictions,
-        notes: Vec::new(),
+        notes: cut.then(note).into_iter().collect(),
     }
 }
 
-fn parity(judged: &[(usize, &Row)], estimates: &[Option<Estimate>]) -> Vec<HeldOutRow> {
-    let pairs = judged.iter().zip(estimates);
+fn parity(
+    asked: &[Option<(usize, &Row)>],
+    estimates: &[Option<Estimate>],
+    value: &dyn Fn(&Row) -> Option<f64>,
+) -> Vec<HeldOutRow> {
+    let pairs = asked.iter().zip(estimates);
     pairs
-        .filter_map(|((_, row), estimate)| {
+        .filter_map(|(asked, estimate)| {
+            let (_, row) = asked.as_ref()?;
             let estimate = (*estimate)?;
             let (low_j, high_j) = estimate.interval.unwrap_or((estimate.value, estimate.value));
             Some(HeldOutRow {
                 line: row.line,
                 model: row.model.clone(),
                 phase: row.phase,
-                measured_j: row.energy_j?,
+                measured_j: value(row)?,
                 predicted_j: estimate.value,
                 low_j,
                 high_j,

@@ -6,6 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use super::{LearningCurve, NoiseSource, Validation};
 use crate::fit::stats::Figures;
+use crate::law::Target;
 
 /// One of the figures.
 type Figure = fn(&Figures) -> Option<f64>;
@@ -47,6 +48,9 @@ impl fmt::Display for Validation {
             (low, high) => format!("{low} to {high}"),
         };
         let laws = if self.scopes == 1 { "one law".to_owned() } else { format!("{} laws", self.scopes) };
+        if self.target != Target::EnergyJ {
+            writeln!(f, "predicted: {}", self.target)?;
+        }
         writeln!(f, "held out: {}, seed {}", self.scheme, self.seed)?;
         writeln!(
             f,
@@ -95,6 +99,9 @@ impl fmt::Display for LearningCurve {
                 writeln!(f)?;
             }
             write!(f, "{printed}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\n{note}")?;
         }
         Ok(())
     }

@@ -71,12 +71,20 @@ fn outcomes_of_held_out_rows_cannot_reach_a_predictor() {
         row.mean_ttft_s = Some(0.5);
         row.mean_tpot_s = Some(0.1);
     }
-    let context = Context { pool: Pool::None, across_hardware: false, seed: 0, skeleton: None, prior: None };
+    let context = Context {
+        pool: Pool::None,
+        across_hardware: false,
+        seed: 0,
+        skeleton: None,
+        prior: None,
+        target: Target::EnergyJ,
+    };
     let ask = |dataset: &Dataset| {
         let units = split::units(&dataset.rows);
         let scheme = Scheme::Batches { up_to: Some(4.0) };
         let splits = split::splits(&dataset.rows, &units, scheme, Pool::None, 0).unwrap();
-        work::answers(&dataset.rows, &splits, Predictor::ALL, &context, &options())
+        let scopes: Vec<String> = dataset.rows.iter().map(|r| context.scope(r)).collect();
+        work::answers(&dataset.rows, &scopes, &splits, Predictor::ALL, &context, &options()).answers
     };
     for ((predictor, honest), tampered) in Predictor::ALL.iter().zip(ask(&honest)).zip(ask(&tampered)) {
         assert!(honest.estimates.iter().any(Option::is_some), "{predictor}: {:?}", honest.trouble);
@@ -118,6 +126,45 @@ fn progress_counts_every_piece_once() {
     let options = ValidateOptions { predictors: vec![Predictor::LogLinear], progress: &progress, ..options() };
     validate(&dataset, &options).unwrap();
     assert_eq!(*seen.borrow(), [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
+}
+
+#[test]
+fn told_to_stop_it_has_judged_whole_laws_and_says_so() {
+    let dataset = rows(&MODELS, 10, 5);
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    // One thread: five pieces of the first law unasked, five of the second asked for, the sixth question says stop.
+    let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 5;
+    let predictors = vec![Predictor::LogLinear];
+    let whole = ValidateOptions { predictors: predictors.clone(), threads: Some(1), ..options() };
+    let cut = validate(&dataset, &ValidateOptions { stop: &stop, ..whole.clone() }).unwrap();
+    let all = validate(&dataset, &whole).unwrap();
+    assert_eq!((all.rows, all.scopes, all.notes.len()), (240, 4, 0));
+    // Two of four models: half of the rows, every one of them answered.
+    assert_eq!((cut.rows, cut.figures(Predictor::LogLinear).unwrap().rows), (120, 120));
+    assert!(cut.notes[0].contains("2 of 4 laws"), "{:?}", cut.notes);
+    // However short the time, one law is judged.
+    let none = validate(&dataset, &ValidateOptions { stop: &|| true, ..whole.clone() }).unwrap();
+    assert_eq!(none.rows, 60);
+    let curve = learning_curve(&dataset, &[6, 12], &ValidateOptions { stop: &|| true, ..whole }).unwrap();
+    assert_eq!((curve.points.len(), curve.notes.len()), (1, 1));
+}
+
+#[test]
+fn times_are_judged_in_seconds_beside_what_knows_no_joules() {
+    let dataset = rows(&MODELS[..1], 24, 8);
+    let options = ValidateOptions { target: Target::DurationS, predictors: Vec::new(), ..options() };
+    let found = validate(&dataset, &options).unwrap();
+    assert_eq!((found.target, found.rows, found.optima_differ), (Target::DurationS, 144, None));
+    let law = found.figures(Predictor::Law).unwrap();
+    // Durations are the law's energies over a power of t and p: no law of latency, yet near one.
+    assert!(law.mape.unwrap() < 0.15, "{law:?}");
+    let line = dataset.rows.iter().find(|r| r.line == found.predictions[0].line).unwrap();
+    assert_eq!(Some(found.predictions[0].measured_j), line.duration_s);
+    // Models of energy are not asked, and say why when they are.
+    assert!(found.figures(Predictor::LogLinear).is_some() && found.figures(Predictor::Roofline).is_none());
+    let asked = ValidateOptions { predictors: vec![Predictor::Roofline], ..options };
+    let note = validate(&dataset, &asked).unwrap().scores.remove(0).note.unwrap();
+    assert!(note.contains("says nothing of duration_s"), "{note}");
 }
 
 #[test]

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sweep::Point;
+pub use crate::sweep::server::ServerSpec;
+
 /// What the runs run on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -21,24 +24,6 @@ pub enum WorkloadSpec {
     Command(CommandSpec),
     /// The script's own `run` function.
     Script(ScriptSpec),
-}
-
-/// An OpenAI-compatible inference server.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerSpec {
-    /// What the `engine` column says.
-    pub engine: String,
-    /// GPUs of the node.
-    pub gpus: u32,
-    /// How it is started, a [template](super::super::template) for each word; `None` for one that is running already.
-    pub argv: Option<Vec<String>>,
-    /// Environment of the started one, templates too.
-    pub env: BTreeMap<String, String>,
-    /// Where it answers: `http://127.0.0.1:{port}`.
-    pub url: String,
-    /// How long it may take to be ready, s.
-    pub ready_timeout_s: f64,
 }
 
 /// A command that is run once per run, marks its own phases and leaves its counts in a file.
@@ -68,6 +53,14 @@ pub struct ScriptSpec {
 }
 
 impl WorkloadSpec {
+    /// Refuses points that it could not tell apart.
+    pub fn check(&self, points: &[Point]) -> Result<(), String> {
+        match self {
+            Self::Server(server) => server.check_points(points),
+            _ => Ok(()),
+        }
+    }
+
     /// What the `engine` column says.
     pub fn engine(&self) -> &str {
         match self {
