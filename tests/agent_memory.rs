@@ -5,27 +5,11 @@ use std::sync::Arc;
 
 use energylens::agent::{Cadence, RecorderOptions, SamplerOptions, VirtualRecorder};
 use energylens::clock::{Clock, SimClock};
-use energylens::schema::EnergySource;
-use energylens::source::{CounterSource, Device, ReadError, Reading, Scope};
+
+#[path = "support/steady.rs"]
+mod steady;
 
 const S: i64 = 1_000_000_000;
-
-struct Steady {
-    device: Device,
-    clock: Arc<dyn Clock>,
-    refresh_ns: i64,
-}
-
-impl CounterSource for Steady {
-    fn devices(&self) -> &[Device] {
-        std::slice::from_ref(&self.device)
-    }
-
-    fn read(&mut self, _: usize) -> Result<Reading, ReadError> {
-        let refreshes = (self.clock.now() / self.refresh_ns).unsigned_abs();
-        Ok(Reading { energy_counter_uj: Some(refreshes * 6_000_000), power_w: Some(300.0), t_device_ns: None })
-    }
-}
 
 fn resident_mib() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("procfs");
@@ -37,25 +21,13 @@ fn resident_mib() -> f64 {
 fn eight_minutes_at_1_khz_take_no_more_memory_than_two() {
     let dir = tempfile::TempDir::new().unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(0));
-    let source = |i: usize| -> Box<dyn CounterSource> {
-        let device = Device {
-            id: format!("sim:{i}"),
-            name: "steady".to_owned(),
-            scope: Scope::Gpu,
-            energy_source: EnergySource::Counter,
-            counter_modulus_uj: None,
-            power_limit_w: None,
-            memory_bytes: None,
-        };
-        Box::new(Steady { device, clock: clock.clone(), refresh_ns: 20_000_000 })
-    };
     // 400 rows a second: a segment is sealed every minute, so that two minutes have seen everything twice.
     let options = RecorderOptions {
         sampler: SamplerOptions { cadence: Cadence::FixedRate { poll_hz: 1_000.0 }, ..SamplerOptions::default() },
         segment_rows: 20_000,
         ..RecorderOptions::default()
     };
-    let sources = (0..8).map(source).collect();
+    let sources = steady::steady_gpus(&clock, &[20; 8]);
     let mut recorder = VirtualRecorder::start(dir.path(), sources, clock, options).unwrap();
     (1..=120).for_each(|s| recorder.run_until(s * S).unwrap());
     let after_two = resident_mib();

@@ -16,6 +16,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("store", &["clock", "schema", "source", "units"]),
     ("agent", &["clock", "schema", "source", "store", "units"]),
     ("sweep", &["card", "clock", "schema", "source", "store", "units"]),
+    ("slurm", &["clock", "schema", "store", "sweep", "units"]),
     ("dataset", &["card", "clock", "schema", "source", "store", "units"]),
     ("law", &["card", "dataset", "schema", "units"]),
     ("fit", &["card", "dataset", "law", "schema", "units"]),

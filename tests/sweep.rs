@@ -75,7 +75,7 @@ fn windows_are_as_long_as_asked_and_follow_each_other() {
     let campaign = Campaign::create_or_open(dir.path()).unwrap();
     let mut journal = Journal::open(&campaign, &plan).unwrap();
     let mut workload = Workload::start(&plan, 0, 5).unwrap();
-    let mut marks: BTreeMap<(String, &str), (i64, i64)> = BTreeMap::new();
+    let mut marks: BTreeMap<(String, String), (i64, i64)> = BTreeMap::new();
     let mut last = 5;
     let mut advanced = 5;
     run_plan(
@@ -89,7 +89,7 @@ fn windows_are_as_long_as_asked_and_follow_each_other() {
                     // Whoever polls up to the last `Advanced` has seen everything before this mark.
                     assert_eq!(t_mono_ns, advanced);
                     last = t_mono_ns;
-                    let window = marks.entry((run_id.to_owned(), phase)).or_insert((t_mono_ns, -1));
+                    let window = marks.entry((run_id.to_owned(), phase.to_owned())).or_insert((t_mono_ns, -1));
                     if event == MarkEvent::End {
                         window.1 = t_mono_ns;
                     }
@@ -110,7 +110,7 @@ fn windows_are_as_long_as_asked_and_follow_each_other() {
         };
         let mut end_before = None;
         for phase in &phases {
-            let (begin, end) = marks[&(run.run_id.clone(), *phase)];
+            let (begin, end) = marks[&(run.run_id.clone(), (*phase).to_owned())];
             assert!(end_before.is_none_or(|t| t == begin), "{} {phase} does not follow", run.run_id);
             end_before = Some(end);
             let at_least_ns = match *phase {
@@ -189,7 +189,7 @@ fn a_run_broken_off_leaves_no_row_and_closed_phases() {
         &mut |event| {
             if let Event::Mark { phase, event, .. } = event {
                 stop.store(phase == "prefill", Ordering::Relaxed);
-                if event == MarkEvent::Begin { &mut begun } else { &mut ended }.push(phase);
+                if event == MarkEvent::Begin { &mut begun } else { &mut ended }.push(phase.to_owned());
             }
             Ok(())
         },

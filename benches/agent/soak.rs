@@ -6,45 +6,17 @@ use std::time::Instant;
 
 use energylens::agent::{Cadence, RecorderOptions, SamplerOptions, VirtualRecorder};
 use energylens::clock::{Clock, SimClock};
-use energylens::schema::EnergySource;
-use energylens::source::{CounterSource, Device, ReadError, Reading, Scope};
+
+#[path = "../../tests/support/steady.rs"]
+mod steady;
 
 const S: i64 = 1_000_000_000;
 const HOURS: i64 = 24;
 
-struct Steady {
-    device: Device,
-    clock: Arc<dyn Clock>,
-    refresh_ns: i64,
-}
-
-impl CounterSource for Steady {
-    fn devices(&self) -> &[Device] {
-        std::slice::from_ref(&self.device)
-    }
-
-    fn read(&mut self, _: usize) -> Result<Reading, ReadError> {
-        let refreshes = (self.clock.now() / self.refresh_ns).unsigned_abs();
-        Ok(Reading { energy_counter_uj: Some(refreshes * 6_000_000), power_w: Some(300.0), t_device_ns: None })
-    }
-}
-
 pub(crate) fn a_day() {
     let dir = tempfile::TempDir::new().expect("a temporary directory");
     let clock: Arc<dyn Clock> = Arc::new(SimClock::starting_at(0));
-    let source = |(i, ms): (usize, i64)| -> Box<dyn CounterSource> {
-        let device = Device {
-            id: format!("sim:{i}"),
-            name: "steady".to_owned(),
-            scope: Scope::Gpu,
-            energy_source: EnergySource::Counter,
-            counter_modulus_uj: None,
-            power_limit_w: None,
-            memory_bytes: None,
-        };
-        Box::new(Steady { device, clock: clock.clone(), refresh_ns: ms * 1_000_000 })
-    };
-    let sources = [20, 20, 25, 33, 50, 66, 80, 100].into_iter().enumerate().map(source).collect();
+    let sources = steady::steady_gpus(&clock, &[20, 20, 25, 33, 50, 66, 80, 100]);
     let options = RecorderOptions {
         sampler: SamplerOptions { cadence: Cadence::FixedRate { poll_hz: 1_000.0 }, ..SamplerOptions::default() },
         ..RecorderOptions::default()

@@ -171,6 +171,7 @@ mod tests {
             scope: Scope::Gpu,
             energy_source: EnergySource::Counter,
             counter_modulus_uj: modulus_uj,
+            counter_step_uj: None,
             power_limit_w: Some(400.0),
             memory_bytes: None,
         })

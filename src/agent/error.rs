@@ -22,6 +22,17 @@ pub enum Error {
         /// The last attempt's failure.
         source: store::Error,
     },
+    /// Somebody waited for what was recorded to be on disk.
+    #[error("what was recorded is not on disk after {waited_s:.0} s: {reason}")]
+    NotFlushed {
+        /// How long.
+        waited_s: f64,
+        /// What the writer says.
+        reason: String,
+    },
+    /// The recording is over although nobody ended it.
+    #[error("the recording has ended by itself: no device can be read any more; see `energylens doctor`")]
+    Ended,
     /// The marks socket, or one that speaks to it, could not be used.
     #[error("cannot {action} the marks socket {path}{advice}", path = .path.display(), advice = socket_advice(source))]
     Socket {

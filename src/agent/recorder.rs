@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::{Error, Result};
 use super::job::JobWatch;
@@ -19,7 +19,7 @@ use super::sampler::{Sampler, SamplerOptions, stations};
 use super::standing::Standing;
 use super::station::Station;
 use super::supervisor::{Ended, Supervisor};
-use super::writing::{Orders, Rings, write_until_ended};
+use super::writing::{FlushOrder, Orders, Rings, write_until_ended};
 use crate::clock::{Clock, ClockAnchor};
 use crate::source::{CounterSource, Device};
 use crate::store::{FileMetadata, TelemetryRow, host_name};
@@ -171,6 +171,7 @@ pub struct Recorder {
     writer: Option<JoinHandle<Result<Recording>>>,
     stop: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
+    flush: Arc<FlushOrder>,
     notices: Notices,
     shared: Arc<Mutex<Recording>>,
     lost: LostCount,
@@ -212,12 +213,13 @@ impl Recorder {
         let shared = Arc::new(Mutex::new(Recording { t_end_mono_ns: begin, ..nothing_yet }));
         let supervisor = Supervisor::new(lanes.clone(), shared.clone(), ring_in, options.host, begin);
         lanes.start().map_err(|source| Error::Thread { thread: "sampler", source })?;
-        let orders = Orders { stop: stop.clone(), reopen: Arc::default() };
+        let orders = Orders { stop: stop.clone(), ..Orders::default() };
         let mut recorder = Self {
             supervisor: None,
             writer: None,
             stop,
             reopen: orders.reopen.clone(),
+            flush: orders.flush.clone(),
             notices,
             shared: shared.clone(),
             lost: rings.samples.lost_count(),
@@ -262,6 +264,25 @@ impl Recorder {
     /// Has the writer seal what there is and go on in new segments, soon: for whoever wants to take the file.
     pub fn reopen(&self) {
         self.reopen.store(true, Ordering::Release);
+    }
+
+    /// Hands all rows so far to the operating system, before saying of a run that it is done: waits for the writer so
+    /// long, which is told while the disk refuses and when the recording has ended.
+    pub fn flush_within(&self, patience: Duration) -> Result<()> {
+        let number = self.flush.ask();
+        let deadline = Instant::now() + patience;
+        while !self.flush.is_done(number) {
+            if self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(Error::Ended);
+            }
+            if Instant::now() >= deadline {
+                let reason =
+                    self.snapshot().last_write_error.unwrap_or_else(|| "the writer does not answer".to_owned());
+                return Err(Error::NotFlushed { waited_s: patience.as_secs_f64(), reason });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// Stops, writes what is left, and seals. A driver call that hangs is waited for a second or two, no longer: its

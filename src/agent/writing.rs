@@ -1,6 +1,6 @@
 //! The writer's thread: takes rows out of the rings, flushes each second, and outlives a disk that is full for a while.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,27 @@ pub(super) struct Orders {
     pub(super) stop: Arc<AtomicBool>,
     /// Seal what there is and go on in new segments.
     pub(super) reopen: Arc<AtomicBool>,
+    /// Hand over what there is, for somebody who waits for it.
+    pub(super) flush: Arc<FlushOrder>,
+}
+
+/// Requests to flush, numbered, and the last of them that was carried out.
+#[derive(Debug, Default)]
+pub(super) struct FlushOrder {
+    asked: AtomicU64,
+    done: AtomicU64,
+}
+
+impl FlushOrder {
+    /// Asks for a flush of everything that is in the rings by now; gives the request's number.
+    pub(super) fn ask(&self) -> u64 {
+        self.asked.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Whether that request was carried out.
+    pub(super) fn is_done(&self, number: u64) -> bool {
+        self.done.load(Ordering::Acquire) >= number
+    }
 }
 
 /// The reading ends of a recording's rings.
@@ -63,10 +84,13 @@ pub(super) fn write_until_ended(
     };
     let mut next_flush = Instant::now() + FLUSH_EVERY;
     loop {
+        // Looked at before the rings are emptied: what was in them when somebody asked is written when he is answered.
+        let asked = orders.flush.asked.load(Ordering::Acquire);
         if rings.drain(&mut keeper) {
             return keeper.finish(0, &latest);
         }
-        let due = Instant::now() >= next_flush;
+        let is_awaited = !orders.flush.is_done(asked);
+        let due = Instant::now() >= next_flush || (is_awaited && !keeper.is_paused());
         if orders.reopen.swap(false, Ordering::AcqRel) {
             // A failure is told as a pause, or tried again as a sealing; there is nobody here to tell it to.
             let _ = keeper.reopen(&latest);
@@ -78,6 +102,10 @@ pub(super) fn write_until_ended(
                 next_flush = Instant::now() + FLUSH_EVERY;
             }
             if !refused {
+                // A ring that could not be emptied holds rows that nobody has written.
+                if !keeper.is_stuck() {
+                    orders.flush.done.fetch_max(asked, Ordering::AcqRel);
+                }
                 // What gathered in the ring meanwhile comes first.
                 continue;
             }

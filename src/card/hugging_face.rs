@@ -14,6 +14,7 @@ mod shape;
 mod tests;
 mod weights;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -93,11 +94,14 @@ impl ModelCard {
     pub fn from_hugging_face(path: &Path, name: Option<&str>) -> Result<Self, HuggingFaceError> {
         let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
         let read_error = |source| HuggingFaceError::Read { path: file.clone(), source };
-        let found_bytes = std::fs::metadata(&file).map_err(read_error)?.len();
-        if found_bytes > LARGEST_FILE_BYTES {
-            return Err(HuggingFaceError::TooLarge { path: file, found_bytes });
+        let opened = std::fs::File::open(&file).map_err(read_error)?;
+        let found_bytes = opened.metadata().map_err(read_error)?.len();
+        // Devices and pipes do not say how long they are.
+        let mut bytes = Vec::new();
+        opened.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
+        if bytes.len() as u64 > LARGEST_FILE_BYTES {
+            return Err(HuggingFaceError::TooLarge { path: file, found_bytes: found_bytes.max(bytes.len() as u64) });
         }
-        let bytes = std::fs::read(&file).map_err(read_error)?;
         let config: Value =
             serde_json::from_slice(&bytes).map_err(|source| HuggingFaceError::Json { path: file.clone(), source })?;
         let name = name.map_or_else(|| name_of(&config, &file), str::to_owned);

@@ -102,7 +102,7 @@ impl CadenceArguments {
 
 /// Says on stderr what a recording has to tell, which systemd hands to the journal.
 pub(crate) fn say(notices: &Notices) {
-    notices.take().iter().for_each(|notice| eprintln!("note: {notice}"));
+    notices.take().iter().for_each(|notice| output::say(&format!("note: {notice}")));
 }
 
 /// What became of a recording that was interrupted, in a line.
@@ -125,7 +125,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let campaign = Campaign::create_or_open(&a.output)?;
     let _lock = campaign.lock()?;
     for recovered in campaign.recover()? {
-        eprintln!("{}", describe(&recovered));
+        output::say(&describe(&recovered));
     }
     let detection = a.sources.require()?;
     let mut options = RecorderOptions {
@@ -141,7 +141,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     options.extra.insert("recorder".to_owned(), "agent".to_owned());
     let label = output::simulated(detection.devices());
     for finding in &detection.report {
-        eprintln!("{finding}");
+        output::say(&finding.to_string());
     }
     let mut service = Service::start(&a.service, &campaign)?;
     let (stop, reopen) = signals::stop_and_reopen_on_signal()?;
@@ -164,7 +164,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     say(&notices);
     let recording = recording?;
     if let Some(line) = service.finish()? {
-        eprintln!("{line}");
+        output::say(&line.to_string());
     }
     if a.json {
         output::print_json(&recording)?;

@@ -11,7 +11,7 @@ use energylens::source::detect::{DetectOptions, detect};
 use energylens::sweep::Plan;
 use serde_json::json;
 
-use super::run::{Conducted, conduct};
+use super::run::{Conducted, Means, conduct};
 use super::{Outcome, fit, output, report, signals};
 
 /// The sweep that the law is fitted to, and the workloads that it is judged on.
@@ -53,8 +53,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     say(&real_counters())?;
 
     let campaign = |(name, source): (&str, &str)| -> anyhow::Result<(Plan, Conducted)> {
-        let plan = Plan::from_source(name, source, Path::new("."), &mut |line| eprintln!("{line}"))?;
-        let conducted = conduct(&plan, &dir.join(&plan.name), &stop)?;
+        let plan = Plan::from_source(name, source, Path::new("."), &mut output::say)?;
+        let conducted = conduct(&plan, &dir.join(&plan.name), &stop, Means::Simulated)?;
         anyhow::ensure!(conducted.runs.left == 0, "stopped; the same command goes on with what is left");
         Ok((plan, conducted))
     };

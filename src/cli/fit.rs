@@ -1,6 +1,7 @@
 //! `energylens fit`: the law, its parameters with intervals, its verdicts.
 
 use std::fmt::Write;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -122,9 +123,14 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     Ok(if rejected == 0 { Outcome::Done } else { Outcome::SomeRejected })
 }
 
+/// Far more than a skeleton of forty terms has; what lies behind it would not parse in any case.
+const LONGEST_SKELETON_BYTES: u64 = 1 << 20;
+
 /// A skeleton for energy from its file.
 pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
-    let text = std::fs::read_to_string(path)
+    let mut text = String::new();
+    let file = std::fs::File::open(path);
+    file.and_then(|file| file.take(LONGEST_SKELETON_BYTES).read_to_string(&mut text))
         .map_err(|e| anyhow::anyhow!("cannot read the skeleton {}: {e}", path.display()))?;
     let skeleton = Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))?;
     anyhow::ensure!(

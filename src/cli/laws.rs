@@ -1,18 +1,23 @@
 //! `energylens laws`: the skeletons that come with the program.
 
 use clap::Args;
+use energylens::law::export::{Language, export_skeleton};
 use energylens::law::{Skeleton, formula_latex, formula_text};
 
 use super::{Outcome, output};
 
 /// List the built-in laws, or print one.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  energylens laws energylens > my.toml\n  energylens laws energylens --as python")]
 pub(crate) struct Arguments {
     /// Print this one as a skeleton file, to copy and change.
     name: Option<String>,
     /// Print formulas in LaTeX.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["language", "json"])]
     latex: bool,
+    /// Print NAME as code without numbers: python, rust, c, lua, sql, latex or json.
+    #[arg(long = "as", value_name = "LANGUAGE", requires = "name", conflicts_with = "json")]
+    language: Option<Language>,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -25,9 +30,15 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         skeletons.retain(|s| s.name == *name);
         anyhow::ensure!(!skeletons.is_empty(), "law `{name}` is unknown; expected one of {}", known.join(", "));
     }
+    if let Some(language) = a.language {
+        for skeleton in &skeletons {
+            output::print(&export_skeleton(skeleton, language)?)?;
+        }
+        return Ok(Outcome::Done);
+    }
     match skeletons.as_slice() {
         all if a.json => output::print_json(&all)?,
-        [one] if a.name.is_some() && !a.latex => output::print(&one.to_toml()?)?,
+        [one] if a.name.is_some() && !a.latex => output::print_exactly(&one.to_toml()?)?,
         all => {
             for s in all {
                 let formula = if a.latex { formula_latex(s) } else { formula_text(s) };

@@ -5,14 +5,17 @@
 
 mod agent;
 mod cards;
+mod completions;
 mod demo;
 mod discover;
 mod doctor;
+mod export;
 mod fit;
 mod hints;
 mod import;
 mod keeping;
 mod laws;
+mod man;
 mod mark;
 mod output;
 mod plan;
@@ -24,7 +27,10 @@ mod run;
 mod service;
 mod signals;
 mod sources;
+mod status;
+mod submit;
 mod tables;
+mod task;
 mod top;
 mod validate;
 mod validation_page;
@@ -75,16 +81,23 @@ enum Verb {
     Top(top::Arguments),
     Plan(plan::Arguments),
     Run(run::Arguments),
+    Submit(submit::Arguments),
+    Status(status::Arguments),
+    #[command(hide = true)]
+    Task(task::Arguments),
     Import(import::Arguments),
     Fit(fit::Arguments),
     Discover(discover::Arguments),
     Predict(predict::Arguments),
     Validate(validate::Arguments),
     Recommend(recommend::Arguments),
+    Export(export::Arguments),
     Report(report::Arguments),
     Laws(laws::Arguments),
     Cards(cards::Arguments),
     Tables(tables::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Carries out one verb.
@@ -97,32 +110,38 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Mark(a) => mark::run(&a),
         Verb::Top(a) => top::run(&a),
         Verb::Plan(a) => plan::run(&a),
-        Verb::Run(a) => run::run(&a),
+        Verb::Run(a) => run::run(a),
+        Verb::Submit(a) => submit::run(&a),
+        Verb::Status(a) => status::run(&a),
+        Verb::Task(a) => task::run(a),
         Verb::Import(a) => import::run(&a),
         Verb::Fit(a) => fit::run(&a),
         Verb::Discover(a) => discover::run(&a),
         Verb::Predict(a) => predict::run(&a),
         Verb::Validate(a) => validate::run(&a),
         Verb::Recommend(a) => recommend::run(&a),
+        Verb::Export(a) => export::run(&a),
         Verb::Report(a) => report::run(&a),
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
         Verb::Tables(a) => tables::run(&a),
+        Verb::Completions(a) => completions::run(&a),
+        Verb::Man(a) => man::run(&a),
     }
 }
 
 /// The error and its causes, one a line, then hints.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let mut said = error.to_string();
-    eprintln!("error: {said}");
+    output::say(&format!("error: {said}"));
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Some errors quote their cause.
         if !said.contains(cause.trim()) {
-            eprintln!("  caused by: {cause}");
+            output::say(&format!("  caused by: {cause}"));
             said = cause;
         }
     }
     if let Some(hint) = hints::hint(error) {
-        eprintln!("hint: {hint}");
+        output::say(&format!("hint: {hint}"));
     }
 }

@@ -1,5 +1,6 @@
 //! How results are written: JSON or tables on stdout, remarks on stderr, files that exist before long work starts.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -14,8 +15,33 @@ use serde::Serialize;
 /// Rejected rows that are listed one by one; the rest is counted.
 const LISTED: usize = 10;
 
-/// Writes a line or more to stdout; a reader that went away (`| head`) is no failure.
+/// Writes a line or more for people to stdout. What files, drivers and scripts had in it cannot move the cursor, change
+/// the terminal's title or hide a line: control characters are shown as escapes.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    print_exactly(&plain(text))
+}
+
+/// `text` without control characters other than line ends and tabs: they are written out, as `\u{1b}`. So are those that
+/// turn the direction of writing, which make a line look like another.
+pub(crate) fn plain(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |c: char| if acts(c) { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(shown).collect())
+}
+
+/// The same line by line on stderr.
+pub(crate) fn say(text: &str) {
+    eprintln!("{}", plain(text));
+}
+
+/// Writes to stdout what programs read, unchanged; a reader that went away (`| head`) is no failure.
+pub(crate) fn print_exactly(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") })
     {
@@ -26,7 +52,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 
 /// One JSON document on stdout.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print(&serde_json::to_string_pretty(value)?)
+    print_exactly(&serde_json::to_string_pretty(value)?)
 }
 
 /// A borderless table; the columns in `numeric` are right-aligned.
@@ -44,13 +70,13 @@ pub(crate) fn table(headers: &[&str], numeric: &[usize]) -> Table {
 /// Says on stderr what a file as a whole had to remark and which rows were refused.
 pub(crate) fn remark(dataset: &Dataset, refused: &[RejectedRow]) {
     for note in &dataset.notes {
-        eprintln!("note: {note}");
+        say(&format!("note: {note}"));
     }
     let all: Vec<&RejectedRow> = dataset.rejected.iter().chain(refused).collect();
     for row in all.iter().take(LISTED) {
         match &row.column {
-            Some(column) => eprintln!("rejected: row {}, {column}: {}", row.line, row.reason),
-            None => eprintln!("rejected: row {}: {}", row.line, row.reason),
+            Some(column) => say(&format!("rejected: row {}, {column}: {}", row.line, row.reason)),
+            None => say(&format!("rejected: row {}: {}", row.line, row.reason)),
         }
     }
     if all.len() > LISTED {
@@ -120,11 +146,11 @@ pub(crate) fn simulated<'a>(devices: impl IntoIterator<Item = &'a Device>) -> &'
 /// A remark for each of many rows on stderr, as far as anybody would read them.
 pub(crate) fn remarks(lines: &[String]) {
     for line in lines.iter().take(LISTED) {
-        eprintln!("{line}");
+        say(line);
     }
     if lines.len() > LISTED {
         let kind = lines.first().and_then(|l| l.split(':').next()).unwrap_or_default();
-        eprintln!("{kind}: {} more rows", lines.len() - LISTED);
+        say(&format!("{kind}: {} more rows", lines.len() - LISTED));
     }
 }
 

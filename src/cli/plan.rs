@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
+    let plan = Plan::from_script(&a.script, &mut output::say)?;
     if a.json {
         output::print_json(&json!({
             "name": plan.name, "script_sha256": plan.script_sha256, "seed": plan.seed, "repeats": plan.repeats,

@@ -59,7 +59,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         })
         .collect();
     for note in &configurations.notes {
-        eprintln!("note: {note}");
+        output::say(&format!("note: {note}"));
     }
     output::note_expert_parallel(configurations.rows.iter().filter_map(|row| row.as_ref().ok()));
     let (mut rejected, mut outside) = (Vec::new(), Vec::new());
@@ -86,7 +86,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if a.json {
         output::print_json(&as_json(&configurations, &answers, a.target))?;
     } else if a.csv {
-        output::print(&as_csv(&configurations, &answers, a.target)?)?;
+        output::print_exactly(&as_csv(&configurations, &answers, a.target)?)?;
     } else {
         output::print(&as_table(&configurations, &answers, a.target))?;
     }

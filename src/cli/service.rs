@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -10,7 +11,7 @@ use energylens::agent::{
     JobPlaces, JobWatch, MarkSocket, MarkSocketOptions, MetricsServer, MetricsState, Recorder, ServiceNotifier,
 };
 use energylens::clock::SystemClock;
-use energylens::store::{Campaign, host_name};
+use energylens::store::{Campaign, MarkRow, host_name};
 
 /// How often the summary is passed on; it is renewed about once a second.
 const OBSERVE_EVERY: Duration = Duration::from_millis(500);
@@ -46,8 +47,13 @@ pub(crate) fn job_watch() -> JobWatch {
     JobWatch::start(JobPlaces::default(), variable)
 }
 
-/// Takes marks for a recording in `campaign`.
-pub(crate) fn take_marks(campaign: &Campaign, path: PathBuf, mode: u32) -> anyhow::Result<MarkSocket> {
+/// Takes marks for a recording in `campaign`; `tap` hears of each.
+pub(crate) fn take_marks(
+    campaign: &Campaign,
+    path: PathBuf,
+    mode: u32,
+    tap: Option<Sender<MarkRow>>,
+) -> anyhow::Result<MarkSocket> {
     let options = MarkSocketOptions {
         path,
         mode,
@@ -55,6 +61,7 @@ pub(crate) fn take_marks(campaign: &Campaign, path: PathBuf, mode: u32) -> anyho
         host: host_name(),
         anchor: None,
         places: JobPlaces::default(),
+        tap,
     };
     Ok(MarkSocket::bind(options, Arc::new(SystemClock))?)
 }
@@ -72,7 +79,7 @@ pub(crate) struct Service {
 impl Service {
     /// Opens what was asked for: before the recording starts, so that what cannot be opened is known.
     pub(crate) fn start(a: &ServiceArguments, campaign: &Campaign) -> anyhow::Result<Self> {
-        let marks = a.marks.clone().map(|path| take_marks(campaign, path, a.marks_mode)).transpose()?;
+        let marks = a.marks.clone().map(|path| take_marks(campaign, path, a.marks_mode, None)).transpose()?;
         let state = Arc::new(MetricsState::new(marks.as_ref().map(|m| m.counts().clone())));
         let metrics = a.metrics.map(|address| MetricsServer::start(address, state.clone())).transpose()?;
         if let Some(metrics) = &metrics {

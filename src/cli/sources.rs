@@ -57,6 +57,15 @@ impl SourceArguments {
         }))
     }
 
+    /// The same for what is happening now: a recording of something else cannot measure it.
+    pub(crate) fn detect_live(&self) -> anyhow::Result<Detection> {
+        anyhow::ensure!(
+            self.replay.is_none() && !self.sources.contains(&SourceKind::Replay),
+            "a recording cannot measure what runs now; leave out --replay"
+        );
+        self.detect()
+    }
+
     /// The same, failing with the reasons when nothing can be read.
     pub(crate) fn require(&self) -> anyhow::Result<Detection> {
         let detection = self.detect()?;

@@ -168,7 +168,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(path) = &a.report {
         let title = a.runs.file_name().map_or_else(|| "rows".into(), |n| n.to_string_lossy());
         validation_page::write(path, &title, &validation, curve.as_ref())?;
-        eprintln!("report written to {}", path.display());
+        output::say(&format!("report written to {}", path.display()));
     }
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }

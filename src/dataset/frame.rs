@@ -15,6 +15,13 @@ use super::Error;
 use super::headers;
 use crate::store::contained;
 
+/// Rows of the longest table. A law needs fifty; a file of a few kilobytes can unpack to billions.
+const MOST_ROWS: usize = 5_000_000;
+
+fn too_many_rows() -> String {
+    format!("it has more than {MOST_ROWS} rows; expected one per run and phase (samples are not rows of this kind)")
+}
+
 /// One value of a foreign table.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Cell {
@@ -122,6 +129,9 @@ pub(super) fn read_csv(path: &Path, bytes: &[u8]) -> Result<Frame, Error> {
         frame.headers.pop();
     }
     for record in records {
+        if frame.records.len() == MOST_ROWS {
+            return Err(bad(too_many_rows()));
+        }
         let record = record.map_err(|e| bad(e.to_string()))?;
         let mut fields: Vec<&str> = record.iter().collect();
         if fields.iter().all(|f| f.is_empty()) {
@@ -172,7 +182,12 @@ fn decode_parquet(file: File) -> Result<Frame, String> {
     let mut frame =
         Frame { headers: builder.schema().fields().iter().map(|f| f.name().clone()).collect(), ..Frame::default() };
     for batch in builder.build().map_err(|e| e.to_string())? {
-        append_batch(&mut frame, &batch.map_err(|e| e.to_string())?)?;
+        let batch = batch.map_err(|e| e.to_string())?;
+        // Counted as they come: what the footer says costs nothing to write.
+        if frame.records.len() + batch.num_rows() > MOST_ROWS {
+            return Err(too_many_rows());
+        }
+        append_batch(&mut frame, &batch)?;
     }
     Ok(frame)
 }

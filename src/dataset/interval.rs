@@ -25,7 +25,7 @@ pub use shortest::shortest_window_s;
 
 use std::collections::VecDeque;
 
-use boundary::{Boundary, NEIGHBOURS};
+use boundary::{Boundary, NEIGHBOURS, USUAL_STEP_J};
 
 use super::quality::{MIN_EDGES_INSIDE, Reason, is_certain};
 use super::unwrap::Edge;
@@ -82,6 +82,7 @@ pub struct Collector {
     pending: Vec<(usize, Window)>,
     open: Vec<Open>,
     recent: VecDeque<Edge>,
+    step_j: f64,
     results: Vec<Result<WindowEnergy, Reason>>,
 }
 
@@ -102,7 +103,15 @@ impl Collector {
         let mut pending: Vec<_> = windows.iter().copied().enumerate().collect();
         pending.sort_by_key(|(_, w)| std::cmp::Reverse(w.t_begin_ns));
         let results = vec![Err(Reason::LostSamples); windows.len()];
-        Self { pending, open: Vec::new(), recent: VecDeque::with_capacity(NEIGHBOURS), results }
+        let recent = VecDeque::with_capacity(NEIGHBOURS);
+        Self { pending, open: Vec::new(), recent, step_j: USUAL_STEP_J, results }
+    }
+
+    /// The counter counts in steps of so many µJ. To be told before the first edge.
+    pub fn counts_in(&mut self, step_uj: u64) {
+        // Of either end of an interval it leaves out anything up to one step: the difference of two uniform errors.
+        let std_j = step_uj as f64 / UJ_PER_J / 6_f64.sqrt();
+        self.step_j = std_j.max(USUAL_STEP_J);
     }
 
     /// Takes the next edge.
@@ -114,7 +123,7 @@ impl Collector {
             }
             let before: Vec<Edge> = self.recent.iter().copied().collect();
             let last_edge_ns = before.last().map_or(window.t_begin_ns, |e| e.t_latest_ns);
-            let begin = Boundary { t_ns: window.t_begin_ns, before, after: Vec::new() };
+            let begin = Boundary { t_ns: window.t_begin_ns, before, after: Vec::new(), step_j: self.step_j };
             self.open.push(Open {
                 place,
                 window,
@@ -179,8 +188,9 @@ impl Collector {
 impl Open {
     /// The window's end, behind the edges seen so far.
     fn close(&mut self, recent: &VecDeque<Edge>) -> &mut Boundary {
-        let t_ns = self.window.t_end_ns;
-        self.end.get_or_insert_with(|| Boundary { t_ns, before: recent.iter().copied().collect(), after: Vec::new() })
+        let (t_ns, step_j) = (self.window.t_end_ns, self.begin.step_j);
+        let before = || recent.iter().copied().collect();
+        self.end.get_or_insert_with(|| Boundary { t_ns, before: before(), after: Vec::new(), step_j })
     }
 
     fn energy(&self) -> Result<WindowEnergy, Reason> {

@@ -15,7 +15,7 @@
 //! windows that lie where two recordings of a device overlap in time are refused as [`Reason::LostSamples`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::check;
 use super::interval::{Window, WindowEnergy};
@@ -36,19 +36,28 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     for batch in store::read_table(campaign_dir, &schema::RUNS).map_err(fail)? {
         runs.extend(RunRow::from_batch(&batch.map_err(fail)?).map_err(fail)?);
     }
-    let mut marks: Vec<MarkRow> = Vec::new();
-    for batch in store::read_table(campaign_dir, &schema::MARKS).map_err(fail)? {
-        marks.extend(MarkRow::from_batch(&batch.map_err(fail)?).map_err(fail)?);
-    }
-    let windows = MarkedWindows::of(&marks);
-    let mut asked = Asked::default();
-    for run in &runs {
-        for device in &run.devices {
-            asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(&run.run_id));
+    // By run; of a run that two recordings have, the first counts.
+    let mut reduced: Vec<Option<Vec<Row>>> = vec![None; runs.len()];
+    for Part { marks, samples } in parts(campaign_dir).map_err(fail)?.into_values() {
+        let windows = MarkedWindows::of(&read_marks(&marks).map_err(fail)?);
+        let of_part =
+            |run: &RunRow, rows: &Option<Vec<Row>>| rows.is_none() && windows.of_run(&run.run_id).next().is_some();
+        let mut asked = Asked::default();
+        for (run, _) in runs.iter().zip(&reduced).filter(|(run, rows)| of_part(run, rows)) {
+            for device in &run.devices {
+                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(&run.run_id));
+            }
+        }
+        let recordings = Recordings::read(&samples, asked).map_err(fail)?;
+        for (run, rows) in runs.iter().zip(&mut reduced) {
+            if of_part(run, rows) {
+                *rows = Some(rows_of(run, &windows, &recordings));
+            }
         }
     }
-    let recordings = Recordings::read(campaign_dir, asked).map_err(fail)?;
-    let mut rows: Vec<Row> = runs.iter().flat_map(|run| rows_of(run, &windows, &recordings)).collect();
+    let unmarked = |run| rows_of(run, &MarkedWindows::default(), &Recordings::default());
+    let mut rows: Vec<Row> =
+        runs.iter().zip(reduced).flat_map(|(run, rows)| rows.unwrap_or_else(|| unmarked(run))).collect();
     for (i, row) in rows.iter_mut().enumerate() {
         row.line = i + 1;
     }
@@ -56,6 +65,36 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     let table = Dataset { rows, ..Dataset::default() };
     write::write_phases_with(&campaign_dir.join("phases.parquet"), &table, &metadata)?;
     Ok(split(table.rows))
+}
+
+/// What one recording left: the directory's own, or one that was moved into it.
+#[derive(Default)]
+struct Part {
+    marks: Vec<PathBuf>,
+    samples: Vec<PathBuf>,
+}
+
+/// The recordings of a directory. They are kept apart: two of them may overlap in host, device and time, and only
+/// within one does the order of rows mean anything.
+fn parts(campaign_dir: &Path) -> store::Result<BTreeMap<Option<String>, Part>> {
+    let mut parts: BTreeMap<Option<String>, Part> = BTreeMap::new();
+    for path in store::table_files(campaign_dir, &schema::MARKS)? {
+        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().marks.push(path);
+    }
+    for path in store::table_files(campaign_dir, &schema::SAMPLES)? {
+        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().samples.push(path);
+    }
+    Ok(parts)
+}
+
+fn read_marks(files: &[PathBuf]) -> store::Result<Vec<MarkRow>> {
+    let mut marks = Vec::new();
+    for path in files {
+        for batch in store::read_file(path, &schema::MARKS)? {
+            marks.extend(MarkRow::from_batch(&batch?)?);
+        }
+    }
+    Ok(marks)
 }
 
 /// Energy of each of `devices` of `host` in each of `windows` of a recording: one list per window, in the order asked.
@@ -66,7 +105,8 @@ pub fn device_energies(
     windows: &[Window],
 ) -> Result<Vec<Vec<Result<WindowEnergy, Reason>>>, Error> {
     let asked = devices.iter().map(|d| ((host.to_owned(), d.clone()), windows.to_vec())).collect();
-    let recordings = Recordings::read(campaign_dir, asked)
+    let recordings = store::table_files(campaign_dir, &schema::SAMPLES)
+        .and_then(|samples| Recordings::read(&samples, asked))
         .map_err(|e| Error::Recording { path: campaign_dir.to_owned(), source: Box::new(e) })?;
     let of_window = |w: &Window| devices.iter().map(|device| recordings.energy(host, device, *w)).collect();
     Ok(windows.iter().map(of_window).collect())

@@ -1,7 +1,7 @@
 //! One pass over the samples of a campaign: the energy of every device in every window that asks for it.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast;
@@ -65,6 +65,9 @@ impl Tracker {
     fn describe(&mut self, device: &Device) {
         if !self.has_counter {
             self.unwrapper = Unwrapper::new(device.counter_modulus_uj, device.power_limit_w);
+            if let Some(step_uj) = device.counter_step_uj {
+                self.counter.counts_in(step_uj);
+            }
         }
     }
 
@@ -114,22 +117,23 @@ impl Tracker {
 }
 
 impl Recordings {
-    pub(super) fn read(dir: &Path, asked: Asked) -> Result<Self, store::Error> {
+    /// `samples` are the files of one recording, in the order of time.
+    pub(super) fn read(samples: &[PathBuf], asked: Asked) -> Result<Self, store::Error> {
         let mut trackers: Vec<Tracker> = Vec::new();
         let mut places: HashMap<Key, usize> = HashMap::new();
         for (key, windows) in asked {
             places.insert(key, trackers.len());
             trackers.push(Tracker::new(windows));
         }
-        for path in store::table_files(dir, &SAMPLES)? {
-            let metadata = store::read_metadata(&path)?;
+        for path in samples {
+            let metadata = store::read_metadata(path)?;
             let place = |device: &str| places.get(&(metadata.host.clone(), device.to_owned())).copied();
             for device in &metadata.devices {
                 if let Some(tracker) = place(&device.id).and_then(|p| trackers.get_mut(p)) {
                     tracker.describe(device);
                 }
             }
-            for batch in store::read_file(&path, &SAMPLES)? {
+            for batch in store::read_file(path, &SAMPLES)? {
                 push_batch(&batch?, &place, &mut trackers)?;
             }
         }

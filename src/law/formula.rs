@@ -39,23 +39,25 @@ pub fn formula_line(skeleton: &Skeleton) -> String {
 
 /// The formula as a LaTeX expression.
 pub fn formula_latex(skeleton: &Skeleton) -> String {
-    let term = |term: &Term| {
-        let mut parts = vec![indexed(&term.name)];
-        for factor in &term.product {
-            let symbol = factor.symbol.latex();
-            parts.push(if factor.power == 1.0 { symbol.to_owned() } else { format!("{symbol}^{{{}}}", factor.power) });
-        }
-        for (symbol, exponent) in &term.scaling {
-            parts.push(format!("{symbol}^{{{}}}", indexed(exponent)));
-        }
-        parts.join(r"\,")
-    };
-    let terms: Vec<_> = skeleton.terms.iter().map(term).collect();
+    let terms: Vec<_> = skeleton.terms.iter().map(term_latex).collect();
     format!("E = {}", terms.join(" + "))
 }
 
+/// One term as LaTeX.
+pub(super) fn term_latex(term: &Term) -> String {
+    let mut parts = vec![indexed(&term.name)];
+    for factor in &term.product {
+        let symbol = factor.symbol.latex();
+        parts.push(if factor.power == 1.0 { symbol.to_owned() } else { format!("{symbol}^{{{}}}", factor.power) });
+    }
+    for (symbol, exponent) in &term.scaling {
+        parts.push(format!("{symbol}^{{{}}}", indexed(exponent)));
+    }
+    parts.join(r"\,")
+}
+
 /// `k3` as `k_{3}`.
-fn indexed(name: &str) -> String {
+pub(super) fn indexed(name: &str) -> String {
     let digits = name.find(|c: char| c.is_ascii_digit()).unwrap_or(name.len());
     let (stem, index) = name.split_at(digits);
     if index.is_empty() { stem.to_owned() } else { format!("{stem}_{{{index}}}") }
@@ -73,7 +75,8 @@ pub fn legend(skeleton: &Skeleton) -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-fn meaning(symbol: Symbol) -> &'static str {
+/// What a symbol stands for, in words.
+pub(super) fn meaning(symbol: Symbol) -> &'static str {
     match symbol {
         Symbol::TensorParallel => "tensor_parallel",
         Symbol::TensorParallelLessOne => "tensor_parallel - 1",

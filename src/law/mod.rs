@@ -11,6 +11,7 @@
 
 mod case;
 mod check;
+pub mod export;
 mod fitted;
 mod formula;
 mod matching;

@@ -1,6 +1,7 @@
 //! The model file: laws with everything needed to use them elsewhere.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,9 @@ use crate::dataset::Row;
 
 /// Version of the model file.
 pub const MODEL_FORMAT: &str = "energylens-model/1";
+
+/// A law takes some 15 kB: more than a thousand of them are no model file.
+const LARGEST_FILE_BYTES: u64 = 64 << 20;
 
 /// One set of numbers for one scenario, or for all models of a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,18 +207,35 @@ impl Scenario {
     }
 }
 
+/// What is looked at before the rest.
+#[derive(Default, Deserialize)]
+struct Head {
+    format: Option<String>,
+}
+
 impl Model {
     /// Reads and checks a model file. Any bytes give a model or an error, never a panic.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), verb: "read", source })?;
+        let fail = |source| Error::Io { path: path.to_owned(), verb: "read", source };
         let not = |problem: String| Error::NotAModel { path: path.to_owned(), problem };
-        let format = serde_json::from_slice::<serde_json::Value>(&bytes)
-            .map_err(|e| not(format!("not JSON: {e}")))?
-            .get("format")
-            .and_then(|v| v.as_str().map(str::to_owned));
-        match format.as_deref() {
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(fail)?;
+        file.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(fail)?;
+        if bytes.len() as u64 > LARGEST_FILE_BYTES {
+            return Err(not(format!("it has more than {LARGEST_FILE_BYTES} bytes")));
+        }
+        // Only the head: a tree of everything would take twenty times the memory of the text.
+        let head = match serde_json::from_slice::<Head>(&bytes) {
+            Ok(head) => head,
+            Err(e) if e.is_data() => Head::default(),
+            Err(e) => return Err(not(format!("not JSON: {e}"))),
+        };
+        match head.format.as_deref() {
             Some(MODEL_FORMAT) => {}
-            Some(other) => return Err(not(format!("its format is `{other}`, expected `{MODEL_FORMAT}`"))),
+            Some(other) => {
+                let shown: String = other.chars().take(60).collect();
+                return Err(not(format!("its format is `{shown}`, expected `{MODEL_FORMAT}`")));
+            }
             None => return Err(not(format!("it has no `format`, expected `{MODEL_FORMAT}`"))),
         }
         let model: Self = serde_json::from_slice(&bytes).map_err(|e| not(e.to_string()))?;

@@ -180,6 +180,9 @@ fn known(file: &str) -> Option<(String, String, Scope)> {
     Some((prefix.to_owned(), id, scope))
 }
 
+/// The counters count whole joules.
+const STEP_UJ: u64 = 1_000_000;
+
 fn device(id: &str, scope: Scope) -> Device {
     Device {
         id: format!("cray:{id}"),
@@ -187,6 +190,7 @@ fn device(id: &str, scope: Scope) -> Device {
         scope,
         energy_source: EnergySource::Counter,
         counter_modulus_uj: None,
+        counter_step_uj: Some(STEP_UJ),
         // The cap is what an administrator set, not what the hardware can draw.
         power_limit_w: None,
         memory_bytes: None,

@@ -189,6 +189,7 @@ impl Card {
                 energy_source: EnergySource::Counter,
                 // 64 bits by the interface. Where it falls all the same, the modulus is nobody's promise.
                 counter_modulus_uj: None,
+                counter_step_uj: None,
                 // The largest that is known: a limit lowered by hand is no bound on what the card can draw.
                 power_limit_w: [sustained_w, domain.limit_w].into_iter().flatten().reduce(f64::max),
                 memory_bytes,

@@ -62,6 +62,9 @@ pub struct Device {
     pub energy_source: crate::schema::EnergySource,
     /// Value at which the counter starts again at 0, µJ; `None` where it never wraps in practice.
     pub counter_modulus_uj: Option<u64>,
+    /// Steps in which the counter counts, µJ, where they are coarser than a millijoule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter_step_uj: Option<u64>,
     /// Board power limit, W, where known; differences that imply more than 1.5 times as much are no energy.
     pub power_limit_w: Option<f64>,
     /// Memory of the device, bytes, where known.

@@ -8,10 +8,11 @@
 //! The kernel refreshes the values about every millisecond. Since CVE-2020-8694 only root reads them by default.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::sysfs::LONGEST_TEXT_BYTES;
 use super::{CounterSource, Device, ReadError, Reading, Scope};
 use crate::schema::EnergySource;
 use crate::units::UJ_PER_J;
@@ -170,6 +171,7 @@ fn open_zone(root: &Path, name: &str, names: &[String]) -> Result<Option<(Zone, 
         scope,
         energy_source: EnergySource::Counter,
         counter_modulus_uj: modulus,
+        counter_step_uj: None,
         power_limit_w,
         memory_bytes: None,
     };
@@ -185,7 +187,9 @@ fn io_error(root: &Path, path: &Path, error: &io::Error) -> Error {
 
 fn read_text(root: &Path, path: &Path) -> Result<String, Error> {
     // Lossy, because a name is only compared and shown.
-    let bytes = std::fs::read(path).map_err(|e| io_error(root, path, &e))?;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_TEXT_BYTES).read_to_end(&mut bytes));
+    read.map_err(|e| io_error(root, path, &e))?;
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 

@@ -1,7 +1,7 @@
 //! Values that the kernel shows as small text files.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,8 @@ use super::ReadError;
 
 /// Longer than any value that sysfs shows: three numbers with units.
 const VALUE_BYTES: usize = 128;
+/// A page: what sysfs shows at most.
+pub(super) const LONGEST_TEXT_BYTES: u64 = 4096;
 
 /// Why a file gave no value.
 #[derive(Debug)]
@@ -87,8 +89,9 @@ impl Attribute {
 
 /// The trimmed text of a file that is read once; `None` where there is none. Lossy: such text is compared and shown.
 pub(super) fn text_of(path: &Path) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
-    let text: String = String::from_utf8_lossy(bytes.get(..bytes.len().min(4096))?).into_owned();
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(LONGEST_TEXT_BYTES).read_to_end(&mut bytes).ok()?;
+    let text: String = String::from_utf8_lossy(&bytes).into_owned();
     Some(text.trim().to_owned())
 }
 

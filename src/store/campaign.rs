@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
@@ -108,10 +109,14 @@ impl Campaign {
 }
 
 fn recover_one(spool: &Path) -> Result<Option<RecoveredAs>> {
-    let file = match OpenOptions::new().read(true).write(true).open(spool) {
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(spool) {
         Ok(file) => file,
         // Another user's, such as the daemon's.
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(Some(RecoveredAs::Live)),
+        // A link, put there by somebody: no writer makes one.
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => {
+            return Ok(Some(RecoveredAs::Refused("it is a symbolic link".to_owned())));
+        }
         // Sealed by its writer since the directory was listed.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io("open", spool)(e)),

@@ -4,14 +4,15 @@
 //! floats. All of that is accepted where no value changes by it; anything else is an error that names the column.
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, PrimitiveArray, StringArray, UInt32Array,
-    UInt64Array,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, PrimitiveArray, StringArray,
+    UInt32Array, UInt64Array, new_null_array,
 };
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Float64Type, Int64Type, UInt32Type, UInt64Type};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type, UInt32Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
 use super::error::{Error, Result};
+use crate::schema::{Column, Table};
 
 fn find<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
     batch.column_by_name(name).ok_or_else(|| {
@@ -43,6 +44,28 @@ fn cast(array: &ArrayRef, name: &str, to: &DataType) -> Result<ArrayRef> {
 
 fn primitive<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Result<PrimitiveArray<T>> {
     Ok(cast(find(batch, name)?, name, &T::DATA_TYPE)?.as_primitive::<T>().clone())
+}
+
+/// The columns of `table`, in its order and types: what else there is goes, what may be missing is empty.
+pub fn conform(batch: &RecordBatch, table: &Table) -> Result<RecordBatch> {
+    let schema = table.arrow_schema();
+    if batch.schema().fields() == schema.fields() {
+        return Ok(batch.clone());
+    }
+    let column = |column: &Column, field: &Field| match batch.column_by_name(column.name) {
+        Some(array) => cast(array, column.name, field.data_type()),
+        None if column.nullable => Ok(new_null_array(field.data_type(), batch.num_rows())),
+        None => find(batch, column.name).cloned(),
+    };
+    let columns = table.columns.iter().zip(schema.fields()).map(|(c, f)| column(c, f)).collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new(schema, columns).map_err(|source| Error::Batch { table: table.name, source })
+}
+
+/// The rows whose text in column `name` is wanted.
+pub fn rows_where(batch: &RecordBatch, name: &str, mut wanted: impl FnMut(&str) -> bool) -> Result<RecordBatch> {
+    let texts = text(batch, name)?;
+    let keep: BooleanArray = (0..texts.len()).map(|row| Some(text_at(&texts, row).is_some_and(&mut wanted))).collect();
+    filter_record_batch(batch, &keep).map_err(|e| Error::column(name, "rows that can be filtered", e.to_string()))
 }
 
 /// Floats.

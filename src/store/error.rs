@@ -95,6 +95,9 @@ pub enum Error {
 }
 
 fn advice(source: &io::Error) -> &'static str {
+    if source.raw_os_error() == Some(libc::ELOOP) {
+        return ": it is a symbolic link, which is not followed here: somebody else may have put it there; remove it";
+    }
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": the disk or the quota is full; free some space",
         io::ErrorKind::PermissionDenied => ": permission denied; choose a directory that you may write, or its owner",

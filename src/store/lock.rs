@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -51,6 +52,7 @@ impl CampaignLock {
             .read(true)
             .write(true)
             .truncate(false) // The holder's pid must survive our failing to get the lock.
+            .custom_flags(libc::O_NOFOLLOW) // In a directory of others, a link would have us empty a file of ours.
             .open(&path)
             .map_err(Error::io("open", &path))?;
         if try_lock(&file, &path)? == Attempt::HeldByOther {

@@ -134,9 +134,19 @@ pub(super) fn sync_directory(dir: &Path) -> Result<()> {
 
 /// Writes a whole table at once, replacing the file if there is one: readers see the old rows or the new, never half.
 pub fn write_table(path: &Path, table: &'static Table, batches: &[RecordBatch], meta: &FileMetadata) -> Result<()> {
+    write_table_from(path, table, batches.iter().cloned().map(Ok::<_, Error>), meta).map(|_| ())
+}
+
+/// The same for batches that come one after the other and need not all be in memory. Returns the rows written.
+pub fn write_table_from<E: From<Error>>(
+    path: &Path,
+    table: &'static Table,
+    batches: impl IntoIterator<Item = Result<RecordBatch, E>>,
+    meta: &FileMetadata,
+) -> Result<u64, E> {
     let mut writer = SealedWriter::create(path, table, &meta.to_pairs(table))?;
     for batch in batches {
-        writer.write(batch)?;
+        writer.write(&columns::conform(&batch?, table)?)?;
     }
-    writer.finish().map(|_| ())
+    Ok(writer.finish()?)
 }

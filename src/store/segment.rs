@@ -246,6 +246,13 @@ pub(super) fn segment_number(name: &str, table: &Table, host: &str) -> Option<u6
     number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok()).flatten()
 }
 
+/// Whether a name without its suffix is that of a segment of `table`, of whichever host.
+pub(super) fn is_segment(stem: &str, table: &Table) -> bool {
+    let rest = stem.strip_prefix(table.name).and_then(|rest| rest.strip_prefix('-'));
+    rest.and_then(|rest| rest.rsplit_once('-'))
+        .is_some_and(|(host, number)| !host.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Whether `path` still names the open `file`.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), path.metadata()) {

@@ -1,6 +1,8 @@
 //! Axes: what values a quantity may take, as levels for a grid and as quantiles for a hypercube.
 
-use super::plan::{Measure, WorkloadSpec};
+use super::plan::Measure;
+use super::sbatch::SlurmSpec;
+use super::workload::WorkloadSpec;
 use crate::card::{GpuCard, ModelCard};
 
 /// Most levels that one axis may have.
@@ -160,6 +162,8 @@ pub struct Sweep {
     pub measure: Measure,
     /// What runs.
     pub workload: WorkloadSpec,
+    /// Where it runs, if Slurm is asked.
+    pub slurm: Option<SlurmSpec>,
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ pub enum Error {
     },
     /// The campaign's files.
     #[error("campaign")]
-    Store(#[source] crate::store::Error),
+    Store(#[from] crate::store::Error),
     /// Whoever watches the sweep could not go on (a recorder whose disk is full, say).
     #[error("the sweep stopped because its recording failed; the same command goes on with the runs that are left")]
     Observer(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -7,12 +7,15 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use arrow::record_batch::RecordBatch;
 
 use super::{Error, Plan};
 use crate::clock::ClockAnchor;
 use crate::schema::{RUNS, RunStatus};
-use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, host_name, write_table};
+use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, host_name, write_table_from};
 
 /// Rows of one batch of the `runs` table: so many are in memory at once.
 const ROWS_PER_BATCH: usize = 4096;
@@ -37,7 +40,10 @@ impl Journal {
         let dir = campaign.dir().to_owned();
         keep_plan(&dir.join("plan.json"), plan)?;
         let path = dir.join("runs.jsonl");
-        let open = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&path);
+        // Not through a link, which in a directory of others could lead to any file of ours.
+        let flags = libc::O_NOFOLLOW;
+        let open =
+            OpenOptions::new().create(true).read(true).write(true).truncate(false).custom_flags(flags).open(&path);
         let mut file = open.map_err(io(&path, "opened"))?;
         let mut finished = HashSet::new();
         let mut failed = 0;
@@ -92,27 +98,103 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes `runs.parquet` from the noted runs and returns its path.
-    pub fn write_table(&self, anchor: ClockAnchor) -> Result<PathBuf, Error> {
-        let source = self.dir.join("runs.jsonl");
-        let mut file = File::open(&source).map_err(io(&source, "read"))?;
-        let mut batches = Vec::new();
-        let mut rows = Vec::new();
-        read_lines(&source, &mut file, &mut |row| {
-            rows.push(row);
-            if rows.len() == ROWS_PER_BATCH {
-                batches.push(RunRow::batch(&rows).map_err(Error::Store)?);
-                rows.clear();
+    /// Takes over the runs of the journal in another directory that this one does not have, as they stand there.
+    ///
+    /// They are safe from a power failure after [`sync`](Self::sync). `each` is told every run of the other journal.
+    pub fn take_over(&mut self, dir: &Path, each: &mut dyn FnMut(&RunRow)) -> Result<usize, Error> {
+        let path = self.dir.join("runs.jsonl");
+        let mut lines = Vec::new();
+        let mut taken = 0;
+        read_runs(dir, &mut |row| {
+            each(&row);
+            if !self.finished.contains(&row.run_id) {
+                let foreign = |source| Error::Json { path: path.clone(), source };
+                serde_json::to_writer(&mut lines, &row).map_err(foreign)?;
+                lines.push(b'\n');
+                self.failed += usize::from(row.status == RunStatus::Failed);
+                self.finished.insert(row.run_id);
+                taken += 1;
             }
             Ok(())
         })?;
-        if !rows.is_empty() {
-            batches.push(RunRow::batch(&rows).map_err(Error::Store)?);
-        }
-        let path = self.dir.join("runs.parquet");
-        write_table(&path, &RUNS, &batches, &FileMetadata::of_host(&host_name(), anchor)).map_err(Error::Store)?;
-        Ok(path)
+        self.file.write_all(&lines).map_err(io(&path, "written"))?;
+        Ok(taken)
     }
+
+    /// Makes everything noted last.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.file.sync_all().map_err(io(&self.dir.join("runs.jsonl"), "written"))
+    }
+
+    /// Writes `runs.parquet` from the noted runs and returns its path.
+    pub fn write_table(&self, anchor: ClockAnchor) -> Result<PathBuf, Error> {
+        write_runs(&self.dir, anchor)
+    }
+}
+
+/// Calls `each` for every whole line of the journal in `dir`; no journal has no lines.
+pub fn read_runs(dir: &Path, each: &mut dyn FnMut(RunRow) -> Result<(), Error>) -> Result<(), Error> {
+    let path = dir.join("runs.jsonl");
+    match File::open(&path) {
+        Ok(mut file) => read_lines(&path, &mut file, each).map(|_| ()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(io(&path, "read")(e)),
+    }
+}
+
+/// Writes the `runs.parquet` of `dir` from its journal, some thousand rows at a time, and returns its path.
+pub fn write_runs(dir: &Path, anchor: ClockAnchor) -> Result<PathBuf, Error> {
+    let path = dir.join("runs.parquet");
+    let batches = RunBatches { path: dir.join("runs.jsonl"), lines: None, line: 0 };
+    let metadata = FileMetadata::of_host(&host_name(), anchor);
+    write_table_from(&path, &RUNS, batches, &metadata)?;
+    Ok(path)
+}
+
+/// The lines of a journal as batches.
+struct RunBatches {
+    path: PathBuf,
+    lines: Option<BufReader<File>>,
+    line: usize,
+}
+
+impl RunBatches {
+    fn rows(&mut self) -> Result<Vec<RunRow>, Error> {
+        let mut reader = match self.lines.take() {
+            Some(reader) => reader,
+            None => BufReader::new(File::open(&self.path).map_err(io(&self.path, "read"))?),
+        };
+        let mut rows = Vec::new();
+        let mut line = Vec::new();
+        while rows.len() < ROWS_PER_BATCH {
+            line.clear();
+            reader.read_until(b'\n', &mut line).map_err(io(&self.path, "read"))?;
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            self.line += 1;
+            rows.push(parsed(&self.path, self.line, &line)?);
+        }
+        self.lines = Some(reader);
+        Ok(rows)
+    }
+}
+
+impl Iterator for RunBatches {
+    type Item = Result<RecordBatch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.rows() {
+            Ok(rows) if rows.is_empty() => None,
+            Ok(rows) => Some(RunRow::batch(&rows).map_err(Error::Store)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn parsed(path: &Path, line: usize, text: &[u8]) -> Result<RunRow, Error> {
+    let foreign = |source| Error::Foreign { path: path.to_owned(), line, expected: "run", source };
+    serde_json::from_slice(text).map_err(foreign)
 }
 
 fn io(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> Error {
@@ -138,7 +220,10 @@ fn keep_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let json = serde_json::to_vec(plan).map_err(|source| Error::Json { path: path.to_owned(), source })?;
             let dir = path.parent().unwrap_or(Path::new("."));
-            let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io(path, "written"))?;
+            // As any new file, minus the umask: whoever may read the rest of the campaign may read its plan.
+            let permissions = std::fs::Permissions::from_mode(0o666);
+            let new = tempfile::Builder::new().permissions(permissions).tempfile_in(dir);
+            let mut file = new.map_err(io(path, "written"))?;
             file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
             file.persist(path).map_err(|e| io(path, "written")(e.error))?;
             // The name too must survive a power failure.
@@ -159,8 +244,7 @@ fn read_lines(path: &Path, file: &mut File, each: &mut dyn FnMut(RunRow) -> Resu
         if line.last() != Some(&b'\n') {
             break;
         }
-        let foreign = |source| Error::Foreign { path: path.to_owned(), line: number, expected: "run", source };
-        each(serde_json::from_slice(&line).map_err(foreign)?)?;
+        each(parsed(path, number, &line)?)?;
         whole_bytes += bytes as u64;
     }
     Ok(whole_bytes)

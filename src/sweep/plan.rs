@@ -1,6 +1,7 @@
 //! The plan: points, runs and their identifiers.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::Path;
 
 use rand::SeedableRng;
@@ -12,8 +13,13 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::axis::Sweep;
 use super::design::{self, Candidate};
+use super::sbatch::SlurmSpec;
 use super::script::Script;
+use super::workload::WorkloadSpec;
 use crate::card::{GpuCard, ModelCard};
+
+/// Far more than anybody writes; a device or a log given by mistake ends here.
+const LONGEST_SCRIPT_BYTES: u64 = 1 << 20;
 
 /// One configuration to be measured. Field names are the Lua axes and the table columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -97,35 +103,6 @@ impl Default for Measure {
     }
 }
 
-/// What the runs run on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum WorkloadSpec {
-    /// The built-in simulated node, with so many GPUs of each model that the sweep names.
-    Simulated {
-        /// GPUs of each model.
-        gpus: u32,
-        /// Standard deviation of power and of time from one deployment to the next, relative.
-        run_noise: f64,
-    },
-}
-
-impl WorkloadSpec {
-    /// What the `engine` column says.
-    pub fn engine(&self) -> &'static str {
-        match self {
-            Self::Simulated { .. } => "simulated",
-        }
-    }
-
-    /// GPUs of one model that a point may occupy.
-    pub fn gpus(&self) -> u32 {
-        match self {
-            Self::Simulated { gpus, .. } => *gpus,
-        }
-    }
-}
-
 /// Everything a sweep will do, before it does any of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
@@ -145,6 +122,8 @@ pub struct Plan {
     pub points: Vec<Point>,
     /// Runs, in the order in which they will be carried out.
     pub runs: Vec<Run>,
+    /// Where they run, if Slurm is asked. What they do does not depend on it.
+    pub slurm: Option<SlurmSpec>,
 }
 
 impl Plan {
@@ -152,11 +131,14 @@ impl Plan {
     ///
     /// Model configurations that the script names are looked for beside it; it can read nothing else and write nothing.
     pub fn from_script(path: &Path, log: &mut dyn FnMut(&str)) -> Result<Self, Error> {
-        let source = std::fs::read_to_string(path).map_err(|source| Error::Io {
-            path: path.to_owned(),
-            verb: "read",
-            source,
-        })?;
+        let fail = |source| Error::Io { path: path.to_owned(), verb: "read", source };
+        let mut source = String::new();
+        let file = std::fs::File::open(path).map_err(fail)?;
+        file.take(LONGEST_SCRIPT_BYTES + 1).read_to_string(&mut source).map_err(fail)?;
+        if source.len() as u64 > LONGEST_SCRIPT_BYTES {
+            let reason = format!("it has more than {LONGEST_SCRIPT_BYTES} bytes; expected a Lua script");
+            return Err(fail(std::io::Error::new(std::io::ErrorKind::FileTooLarge, reason)));
+        }
         let name = path.file_name().map_or_else(|| "sweep.lua".into(), |n| n.to_string_lossy());
         Self::from_source(&name, &source, path.parent().unwrap_or(Path::new(".")), log)
     }
@@ -169,10 +151,21 @@ impl Plan {
         log: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
         let script = Script::evaluate(file_name, source, directory, log)?;
-        let hash = hex(&Sha256::digest(source.as_bytes()), 64);
-        let result = Self::lay_out(script.sweep(), hash, &mut |c| script.accepts(c));
+        let result = Self::lay_out(script.sweep(), script_hash(source), &mut |c| script.accepts(c));
         script.drain_log(log);
         result
+    }
+
+    /// The plan that the campaign in `dir` began with.
+    pub fn of_campaign(dir: &Path) -> Result<Self, Error> {
+        let path = dir.join("plan.json");
+        let bytes = std::fs::read(&path).map_err(|source| Error::Io { path: path.clone(), verb: "read", source })?;
+        serde_json::from_slice(&bytes).map_err(|source| Error::Foreign {
+            line: source.line(),
+            path,
+            expected: "plan",
+            source,
+        })
     }
 
     /// Lays out a sweep; `accept` is its `where`.
@@ -182,6 +175,7 @@ impl Plan {
         accept: &mut dyn FnMut(&Candidate<'_>) -> Result<bool, Error>,
     ) -> Result<Self, Error> {
         let points = design::points(sweep, accept)?;
+        sweep.workload.check(&points).map_err(Error::Workload)?;
         let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(points.len());
         for (second, point) in points.iter().enumerate() {
             if let Some(first) = by_id.insert(&point.point_id, second) {
@@ -198,7 +192,36 @@ impl Plan {
             workload: sweep.workload.clone(),
             points,
             runs,
+            slurm: sweep.slurm.clone(),
         })
+    }
+
+    /// The plan of some of the runs, given by their places in [`runs`](Self::runs), with the points that they need.
+    ///
+    /// `salt` keeps the simulated noise of parts that are carried out side by side apart.
+    pub fn part(&self, runs: &[usize], salt: u64) -> Self {
+        let mut places: HashMap<usize, usize> = HashMap::new();
+        let mut points = Vec::new();
+        let mut chosen = Vec::new();
+        for run in runs.iter().filter_map(|&run| self.runs.get(run)) {
+            let Some(point) = self.points.get(run.point) else { continue };
+            let place = *places.entry(run.point).or_insert_with(|| {
+                points.push(point.clone());
+                points.len() - 1
+            });
+            chosen.push(Run { point: place, ..run.clone() });
+        }
+        Self {
+            name: self.name.clone(),
+            script_sha256: self.script_sha256.clone(),
+            seed: self.seed.wrapping_add(salt.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            repeats: self.repeats,
+            measure: self.measure,
+            workload: self.workload.clone(),
+            points,
+            runs: chosen,
+            slurm: None,
+        }
     }
 
     /// What is different in `other`, in a few words; `None` if it does the same. The script's text may differ.
@@ -272,6 +295,11 @@ fn ordered_runs(points: &[Point], repeats: u32, seed: u64) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// What [`Plan::script_sha256`] is of a script's text.
+pub(super) fn script_hash(source: &str) -> String {
+    hex(&Sha256::digest(source.as_bytes()), 64)
 }
 
 /// The first `digits` hexadecimal digits of a hash.

@@ -8,15 +8,17 @@
 //!
 //! One prefill is over before a counter has moved, so a phase is repeated until its window spans many counter
 //! refreshes, and its joules are divided by the number of batches. Decode is the difference of the two windows. A
-//! prefill-only point has no total window. The runner records nothing: it says when phases begin and end, and whoever
+//! prefill-only point has no total window. A workload that marks its own phases (a command, the script's own `run`) is
+//! let idle and then carries out the run as it sees fit. The runner records nothing: it says when phases begin and end, and whoever
 //! observes it polls the counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::workload::{Batch, Deployed, Workload};
+use super::server::Latency;
+use super::workload::{Batch, Deployed, OwnMark, OwnPhases, OwnWindow, Workload};
 use super::{Error, Journal, Plan, Point, Run};
 use crate::schema::{MarkEvent, RunStatus};
-use crate::store::{RunRow, host_name};
+use crate::store::{RunRow, Serving, host_name};
 use crate::units::ns_to_s;
 
 /// What an observer hears, in the order of time.
@@ -35,8 +37,8 @@ pub enum Event<'a> {
         t_mono_ns: i64,
         /// Run that the phase belongs to.
         run_id: &'a str,
-        /// `idle`, `warmup`, `prefill` or `total`.
-        phase: &'static str,
+        /// `idle`, `warmup`, `prefill`, `decode` or `total`.
+        phase: &'a str,
         /// Whether it begins or ends.
         event: MarkEvent,
     },
@@ -152,7 +154,12 @@ impl From<Error> for Break {
 struct Measured {
     deployed: Option<Deployed>,
     prefill: Window,
+    decode: Window,
     total: Window,
+    /// What the requests of the last window had to wait.
+    latency: Option<Latency>,
+    /// What a workload with its own phases says of its times.
+    told: Option<(Option<f64>, Option<f64>)>,
 }
 
 /// Sums over the batches of one window.
@@ -177,6 +184,12 @@ impl Window {
     }
 }
 
+impl From<OwnWindow> for Window {
+    fn from(own: OwnWindow) -> Self {
+        Self { batches: own.batches, duration_s: own.duration_s, ..Self::default() }
+    }
+}
+
 /// One run in progress.
 struct Session<'a, 'o> {
     plan: &'a Plan,
@@ -196,7 +209,7 @@ impl Session<'_, '_> {
         let measure = self.plan.measure;
         let deployed = match serving {
             Some(deployed) => deployed,
-            None => self.workload.deploy(self.point).map_err(Break::Failed)?,
+            None => self.workload.deploy(self.point).map_err(|why| self.failed(why))?,
         };
         let mut measured = Measured { deployed: Some(deployed), ..Measured::default() };
         if measure.idle_s > 0.0 {
@@ -204,6 +217,10 @@ impl Session<'_, '_> {
                 session.workload.idle(measure.idle_s);
                 session.advanced()
             })?;
+        }
+        if self.workload.has_own_phases() {
+            self.own_phases(&mut measured)?;
+            return Ok(measured);
         }
         if measure.warmup_batches > 0 {
             self.phase("warmup", |session| {
@@ -214,20 +231,50 @@ impl Session<'_, '_> {
             })?;
         }
         measured.prefill = self.window("prefill", 1)?;
+        measured.latency = self.workload.take_latency();
         if !self.point.is_prefill_only() {
             measured.total = self.window("total", self.point.output_tokens)?;
+            measured.latency = self.workload.take_latency();
         }
-        // The window's last joules are known once each counter has moved again: a run that is called done without it
-        // would lose them to whoever kills the runner now.
-        self.workload.idle(CLOSING_S);
-        self.advanced()?;
+        self.close()?;
         Ok(measured)
+    }
+
+    /// The window's last joules are known once each counter has moved again: a run that is called done without it would
+    /// lose them to whoever kills the runner now.
+    fn close(&mut self) -> Result<(), Break> {
+        self.workload.idle(CLOSING_S);
+        self.advanced()
+    }
+
+    /// A run that the workload carries out whole.
+    fn own_phases(&mut self, measured: &mut Measured) -> Result<(), Break> {
+        let carried = self.workload.carry_out(self.run, self.point);
+        let OwnPhases { untold, prefill, decode, total, mean_ttft_s, mean_tpot_s, kv_capacity_tokens } =
+            carried.map_err(|why| self.failed(why))?;
+        for OwnMark { t_mono_ns, phase, event } in &untold {
+            let (t_mono_ns, event, run_id) = (*t_mono_ns, *event, &self.run.run_id);
+            self.tell(Event::Mark { t_mono_ns, run_id, phase, event })?;
+        }
+        (measured.prefill, measured.decode, measured.total) = (prefill.into(), decode.into(), total.into());
+        measured.told = Some((mean_ttft_s, mean_tpot_s));
+        if let Some(deployed) = &mut measured.deployed {
+            deployed.kv_capacity_tokens = kv_capacity_tokens;
+        }
+        self.close()
+    }
+
+    /// What breaks a run off: what went wrong in it, unless it went wrong because somebody asked to stop.
+    fn failed(&self, why: String) -> Break {
+        if self.stop.load(Ordering::Relaxed) { Break::Stopped } else { Break::Failed(why) }
     }
 
     /// Batches of `output_tokens` until the window is long enough.
     fn window(&mut self, phase: &'static str, output_tokens: u32) -> Result<Window, Break> {
         let measure = self.plan.measure;
         let mut window = Window::default();
+        // What the warm-up had to wait is nobody's business.
+        self.workload.take_latency();
         let begin = self.workload.now();
         self.phase(phase, |session| {
             while window.batches < measure.max_batches.max(1) {
@@ -256,7 +303,7 @@ impl Session<'_, '_> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Break::Stopped);
         }
-        let batch = self.workload.batch(self.point, output_tokens).map_err(Break::Failed)?;
+        let batch = self.workload.batch(self.point, output_tokens).map_err(|why| self.failed(why))?;
         self.advanced()?;
         Ok(batch)
     }
@@ -268,10 +315,11 @@ impl Session<'_, '_> {
 }
 
 fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Measured) -> RunRow {
-    let Measured { deployed, prefill, total } = measured;
+    let Measured { deployed, prefill, decode, total, latency, told } = measured;
     let (devices, kv_capacity_tokens) = deployed.map_or((Vec::new(), None), |d| (d.devices, d.kv_capacity_tokens));
     // Without a total window the first token is all there is to time.
     let ttft = if total.batches > 0 { total.mean(total.ttft_s) } else { prefill.mean(prefill.ttft_s) };
+    let (mean_ttft_s, mean_tpot_s) = told.unwrap_or((ttft, total.mean(total.tpot_s)));
     let (model, gpu) = (&point.model, &point.gpu);
     RunRow {
         run_id: run.run_id.clone(),
@@ -285,11 +333,13 @@ fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Meas
         t_begin_mono_ns: 0,
         t_end_mono_ns: workload.now(),
         prefill_batches: prefill.batches,
+        decode_batches: (decode.batches > 0).then_some(decode.batches),
         total_batches: total.batches,
         prefill_duration_s: prefill.mean(prefill.duration_s),
         total_duration_s: total.mean(total.duration_s),
-        mean_ttft_s: ttft,
-        mean_tpot_s: total.mean(total.tpot_s),
+        mean_ttft_s,
+        mean_tpot_s,
+        serving: serving(workload, latency.as_ref()),
         model: model.model.clone(),
         architecture: Some(model.architecture.as_str().to_owned()),
         engine: Some(point.engine.clone()),
@@ -316,5 +366,25 @@ fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Meas
         // The journal knows them.
         job_id: None,
         step_id: None,
+    }
+}
+
+fn serving(workload: &Workload, latency: Option<&Latency>) -> Serving {
+    let ttft = latency.and_then(|l| l.ttft);
+    let tpot = latency.and_then(|l| l.tpot);
+    let itl = latency.and_then(|l| l.itl);
+    Serving {
+        engine_version: workload.facts().and_then(|f| f.engine_version.clone()),
+        completed_requests: latency.map(|l| l.requests),
+        output_tokens_per_s: latency.and_then(|l| l.output_tokens_per_s),
+        p50_ttft_s: ttft.map(|p| p.p50_s),
+        p90_ttft_s: ttft.map(|p| p.p90_s),
+        p99_ttft_s: ttft.map(|p| p.p99_s),
+        p50_tpot_s: tpot.map(|p| p.p50_s),
+        p90_tpot_s: tpot.map(|p| p.p90_s),
+        p99_tpot_s: tpot.map(|p| p.p99_s),
+        p50_itl_s: itl.map(|p| p.p50_s),
+        p90_itl_s: itl.map(|p| p.p90_s),
+        p99_itl_s: itl.map(|p| p.p99_s),
     }
 }

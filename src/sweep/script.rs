@@ -9,9 +9,13 @@ mod cards;
 mod fields;
 mod place;
 mod point;
+mod run;
 mod sandbox;
+mod servers;
+mod slurm;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use std::path::Path;
 
@@ -19,6 +23,7 @@ use mlua::{Function, Value};
 
 use self::place::Place;
 use self::point::PointTable;
+pub(super) use self::run::Job;
 use self::sandbox::Sandbox;
 use super::Error;
 use super::axis::Sweep;
@@ -30,6 +35,7 @@ pub struct Script {
     place: Place,
     sweep: Sweep,
     accepts: Option<Function>,
+    run: Option<Function>,
     point_table: PointTable,
 }
 
@@ -38,23 +44,25 @@ impl Script {
     pub fn evaluate(file_name: &str, source: &str, directory: &Path, log: &mut dyn FnMut(&str)) -> Result<Self, Error> {
         let place = Place::new(file_name, source);
         let sandbox = Sandbox::new(&place).map_err(|e| place.error(&e))?;
-        let result = Self::run(&sandbox, &place, source, directory);
+        let result = Self::returned(&sandbox, &place, source, directory);
         sandbox.drain_log(log);
-        let (sweep, accepts) = result.map_err(|e| place.error(&e))?;
+        let (sweep, accepts, run) = result.map_err(|e| place.error(&e))?;
         let point_table = PointTable::new(&sandbox.lua, &place).map_err(|e| place.error(&e))?;
-        Ok(Self { sandbox, place, sweep, accepts, point_table })
+        Ok(Self { sandbox, place, sweep, accepts, run, point_table })
     }
 
-    fn run(
+    fn returned(
         sandbox: &Sandbox,
         place: &Place,
         source: &str,
         directory: &Path,
-    ) -> mlua::Result<(Sweep, Option<Function>)> {
+    ) -> mlua::Result<(Sweep, Option<Function>, Option<Function>)> {
         let el = api::module(&sandbox.lua, place, directory)?;
         let value = sandbox.evaluate(place, source, el)?;
         let returned = match &value {
-            Value::UserData(data) => data.borrow::<api::Returned>().ok().map(|r| (r.sweep.clone(), r.accepts.clone())),
+            Value::UserData(data) => {
+                data.borrow::<api::Returned>().ok().map(|r| (r.sweep.clone(), r.accepts.clone(), r.run.clone()))
+            }
             _ => None,
         };
         returned.ok_or_else(|| {
@@ -74,6 +82,12 @@ impl Script {
     /// Hands over what the script has printed since it was last asked.
     pub fn drain_log(&self, log: &mut dyn FnMut(&str)) {
         self.sandbox.drain_log(log);
+    }
+
+    /// Has the script's own `run` carry out a run; what it started has ended when this returns.
+    pub(super) fn carry_out(&self, job: run::Job) -> Result<run::Told, Error> {
+        let run = self.run.as_ref().ok_or_else(|| Error::Script("the script has no `run`".to_owned()))?;
+        run::call(&self.sandbox.lua, &self.place, self.sandbox.budget(), run, job).map_err(|e| self.place.error(&e))
     }
 
     /// Whether `where` takes this point; a script without one takes all.

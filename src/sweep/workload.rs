@@ -1,21 +1,38 @@
-//! What a run runs on. Today: the simulated node; real servers come beside it.
+//! What a run runs on: the simulated node, an inference server, a command, the script's own function.
+//!
+//! Two kinds. A simulated node and a server answer one batch after the other, and the runner lays the windows around
+//! them. A command and a script carry out a whole run and mark its phases themselves.
 
-use super::{Error, Plan, Point, WorkloadSpec};
-use crate::card::GpuCard;
+mod command;
+mod own_phases;
+mod scripted;
+mod simulated;
+mod spec;
+
+pub(super) use self::command::COMMAND_NAMES;
+pub use self::command::CommandWorkload;
+pub(super) use self::own_phases::{Counts, OwnMark, OwnPhases, OwnWindow};
+pub use self::scripted::ScriptedWorkload;
+pub use self::simulated::SimulatedWorkload;
+pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};
+use super::server::{Facts, Latency, ServerWorkload};
+use super::surroundings::Surroundings;
+use super::{Error, Plan, Point, Run};
+use crate::clock::{Clock, SystemClock};
 use crate::schema::Origin;
-use crate::source::sim::{BatchRequest, SimNode, SimOptions};
+use crate::source::sim::SimNode;
 
-/// A running workload.
+/// A running workload. What it started ends with it.
 #[derive(Debug)]
 pub enum Workload {
     /// The built-in simulated node.
     Simulated(SimulatedWorkload),
-}
-
-/// The simulated node as a workload.
-#[derive(Debug)]
-pub struct SimulatedWorkload {
-    node: SimNode,
+    /// Inference servers, one after the other.
+    Server(Box<ServerWorkload>),
+    /// A command that marks its own phases.
+    Command(Box<CommandWorkload>),
+    /// The script's own `run` function.
+    Script(Box<ScriptedWorkload>),
 }
 
 /// Servers that are up for a point.
@@ -39,28 +56,33 @@ pub struct Batch {
 }
 
 impl Workload {
-    /// Starts what the plan asks for; simulated time begins at `t_start_mono_ns`.
+    /// Starts the simulated node of a plan; simulated time begins at `t_start_mono_ns`.
     ///
     /// A resumed sweep passes an instant behind the recording so far, and how many runs it has behind it, so that the
     /// noise goes on instead of starting over.
     pub fn start(plan: &Plan, finished_runs: usize, t_start_mono_ns: i64) -> Result<Self, Error> {
         match &plan.workload {
             WorkloadSpec::Simulated { gpus, run_noise } => {
-                let mut cards: Vec<GpuCard> = Vec::new();
-                for point in &plan.points {
-                    match cards.iter().find(|c| c.gpu_model == point.gpu.gpu_model) {
-                        None => cards.push(point.gpu.clone()),
-                        Some(card) if *card != point.gpu => {
-                            let message = format!("the plan has two different cards called `{}`", card.gpu_model);
-                            return Err(Error::Workload(message));
-                        }
-                        Some(_) => {}
-                    }
-                }
-                let node_gpus: Vec<(GpuCard, usize)> = cards.into_iter().map(|c| (c, *gpus as usize)).collect();
-                let seed = plan.seed.wrapping_add((finished_runs as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                let options = SimOptions { seed, t_start_mono_ns, run_noise: *run_noise, ..SimOptions::default() };
-                Ok(Self::Simulated(SimulatedWorkload { node: SimNode::new(&node_gpus, options) }))
+                SimulatedWorkload::new(plan, *gpus, *run_noise, finished_runs, t_start_mono_ns).map(Self::Simulated)
+            }
+            other => Err(Error::Workload(format!("{} does not run on the simulated node", other.engine()))),
+        }
+    }
+
+    /// Starts what the plan asks for on this node, in real time.
+    pub fn start_here(plan: &Plan, surroundings: Surroundings) -> Result<Self, Error> {
+        match &plan.workload {
+            WorkloadSpec::Simulated { .. } => {
+                Err(Error::Workload("the simulated node does not run in real time".to_owned()))
+            }
+            WorkloadSpec::Server(spec) => {
+                ServerWorkload::start(plan, spec, surroundings).map(|server| Self::Server(Box::new(server)))
+            }
+            WorkloadSpec::Command(spec) => {
+                Ok(Self::Command(Box::new(CommandWorkload::new(spec.clone(), plan.measure, surroundings))))
+            }
+            WorkloadSpec::Script(_) => {
+                ScriptedWorkload::new(plan, surroundings).map(|script| Self::Script(Box::new(script)))
             }
         }
     }
@@ -69,71 +91,96 @@ impl Workload {
     pub fn sim_node(&self) -> Option<&SimNode> {
         match self {
             Self::Simulated(simulated) => Some(&simulated.node),
+            _ => None,
+        }
+    }
+
+    /// The real node around it.
+    fn surroundings(&self) -> Option<&Surroundings> {
+        match self {
+            Self::Simulated(_) => None,
+            Self::Server(server) => Some(server.surroundings()),
+            Self::Command(command) => Some(command.surroundings()),
+            Self::Script(script) => Some(script.surroundings()),
         }
     }
 
     /// What the `source` column of runs and marks says.
     pub fn origin(&self) -> Origin {
-        match self {
-            Self::Simulated(_) => Origin::Simulated,
-        }
+        self.surroundings().map_or(Origin::Simulated, |s| s.devices.origin())
     }
 
     /// The present instant on the workload's time, `t_mono_ns`.
     pub fn now(&self) -> i64 {
         match self {
             Self::Simulated(simulated) => simulated.node.now(),
+            _ => SystemClock.now(),
         }
     }
 
-    /// Starts what `point` needs; a failure is an outcome of the run, in words.
+    /// Starts what `point` needs, in place of what is up; a failure is an outcome of the run, in words.
     pub(super) fn deploy(&mut self, point: &Point) -> Result<Deployed, String> {
         match self {
-            Self::Simulated(simulated) => {
-                let up = simulated.node.deploy(&request(point, point.output_tokens)).map_err(|e| e.to_string())?;
-                Ok(Deployed { devices: up.devices, kv_capacity_tokens: up.kv_capacity_tokens })
-            }
+            Self::Simulated(simulated) => return simulated.deploy(point),
+            Self::Server(server) => return server.deploy(point),
+            Self::Command(_) | Self::Script(_) => {}
         }
+        let devices = self.surroundings().map_or(Ok(Vec::new()), |s| s.devices.of_run(point.num_gpus()))?;
+        Ok(Deployed { devices, kv_capacity_tokens: None })
     }
 
     /// Lets everything idle.
     pub(super) fn idle(&mut self, duration_s: f64) {
-        match self {
-            Self::Simulated(simulated) => simulated.node.idle(duration_s),
+        if let Self::Simulated(simulated) = self {
+            simulated.node.idle(duration_s);
+        } else if let Some(surroundings) = self.surroundings() {
+            surroundings.sleep(duration_s);
         }
     }
 
     /// Runs one batch of the point with so many output tokens.
     pub(super) fn batch(&mut self, point: &Point, output_tokens: u32) -> Result<Batch, String> {
         match self {
-            Self::Simulated(simulated) => {
-                let done = simulated.node.execute(&request(point, output_tokens)).map_err(|e| e.to_string())?;
-                Ok(Batch {
-                    duration_s: crate::units::ns_to_s(done.t_end_mono_ns - done.t_begin_mono_ns),
-                    mean_ttft_s: done.mean_ttft_s,
-                    mean_tpot_s: done.mean_tpot_s,
-                })
-            }
+            Self::Simulated(simulated) => simulated.batch(point, output_tokens),
+            Self::Server(server) => server.batch(point, output_tokens),
+            Self::Command(_) | Self::Script(_) => Err("this workload runs no single batches".to_owned()),
+        }
+    }
+
+    /// Whether a run is carried out whole, by [`carry_out`](Self::carry_out), instead of batch by batch.
+    pub(super) fn has_own_phases(&self) -> bool {
+        matches!(self, Self::Command(_) | Self::Script(_))
+    }
+
+    /// Carries out a whole run.
+    pub(super) fn carry_out(&mut self, run: &Run, point: &Point) -> Result<OwnPhases, String> {
+        match self {
+            Self::Simulated(_) | Self::Server(_) => Err("this workload runs batch by batch".to_owned()),
+            Self::Command(command) => command.carry_out(run, point),
+            Self::Script(script) => script.carry_out(run, point),
+        }
+    }
+
+    /// What requests had to wait since this was last asked, where each of them is timed.
+    pub(super) fn take_latency(&mut self) -> Option<Latency> {
+        match self {
+            Self::Server(server) => server.take_latency(),
+            _ => None,
+        }
+    }
+
+    /// What the server that is up says about itself.
+    pub(super) fn facts(&self) -> Option<&Facts> {
+        match self {
+            Self::Server(server) => server.facts(),
+            _ => None,
         }
     }
 
     /// Between two runs: whatever nobody will ask for again may go.
     pub(super) fn forget(&mut self) {
-        match self {
-            Self::Simulated(simulated) => simulated.node.forget(),
+        if let Self::Simulated(simulated) = self {
+            simulated.node.forget();
         }
-    }
-}
-
-fn request(point: &Point, output_tokens: u32) -> BatchRequest {
-    BatchRequest {
-        model: point.model.clone(),
-        gpu_model: point.gpu.gpu_model.clone(),
-        tensor_parallel: point.tensor_parallel,
-        pipeline_parallel: point.pipeline_parallel,
-        data_parallel: point.data_parallel,
-        batch_size: point.batch_size,
-        input_tokens: point.input_tokens,
-        output_tokens,
     }
 }

@@ -1,8 +1,13 @@
 //! `doctor`, `agent` and `record` against a stub of NVIDIA's library and a fake powercap tree.
 
+use arrow::array::AsArray;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use energylens::schema::{MARKS, SAMPLES};
+use energylens::store::read_table;
 use serde_json::Value;
 
-use crate::support::desk::{Desk, Ran};
+use crate::support::desk::{Desk, Ran, program};
 use crate::support::nvml::Stub;
 use crate::support::powercap::Powercap;
 
@@ -235,4 +240,29 @@ fn whatever_simulated_gpus_gave_is_labelled() {
     desk.type_in("agent --sources sim -o rec --duration 1s").done().prints("[simulated]");
     desk.type_in("top --once --sources sim").done().prints("[simulated]");
     desk.type_in("doctor --sources sim --duration 500ms").done().prints("nothing is measured");
+}
+
+#[test]
+fn every_row_of_a_job_knows_the_job() {
+    let (desk, tree) = (Desk::new(), Powercap::drawing(120.0));
+    let root = tree.root().to_str().expect("a path of text");
+    let mark = format!("{} mark begin prefill && sleep 0.3", program().display());
+    let recorded = std::process::Command::new(program())
+        .args(["record", "--nvml-library", "no-library.so", "--sysfs-root", root, "-o", "rec", "--", "sh", "-c", &mark])
+        .current_dir(desk.path(""))
+        .envs([("SLURM_JOB_ID", "4242"), ("SLURM_STEP_ID", "7")])
+        .output()
+        .expect("the program");
+    assert!(recorded.status.success(), "{}", String::from_utf8_lossy(&recorded.stderr));
+    for table in [&SAMPLES, &MARKS] {
+        let batches: Vec<_> = read_table(&desk.path("rec"), table).expect("a campaign").flatten().collect();
+        let jobs: Vec<Option<String>> = batches
+            .iter()
+            .flat_map(|batch| {
+                let column = cast(batch.column_by_name("job_id").expect("job_id"), &DataType::Utf8).expect("text");
+                column.as_string::<i32>().iter().map(|job| job.map(str::to_owned)).collect::<Vec<_>>()
+            })
+            .collect();
+        assert!(!jobs.is_empty() && jobs.iter().all(|job| job.as_deref() == Some("4242")), "{}: {jobs:?}", table.name);
+    }
 }

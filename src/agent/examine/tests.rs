@@ -12,6 +12,7 @@ fn watch(seen: &[(i64, u64)], reported_power_w: Option<f64>) -> Watch {
             scope: Scope::Gpu,
             energy_source: EnergySource::Counter,
             counter_modulus_uj: Some(1_000_000_000),
+            counter_step_uj: None,
             power_limit_w: None,
             memory_bytes: None,
         },

@@ -40,6 +40,14 @@ pub struct MarkMessage {
     pub step_id: Option<String>,
 }
 
+impl MarkMessage {
+    /// The row that a datagram stands for, as the agent takes it at `now_ns` from a process of `uid` that the kernel
+    /// knows to be in `job`.
+    pub fn row_of(datagram: &[u8], uid: u32, job: Option<JobIds>, now_ns: i64) -> Result<MarkRow, Refusal> {
+        row_of(datagram, &Sender { uid, job }, now_ns)
+    }
+}
+
 /// What the kernel says of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sender {

@@ -20,6 +20,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -32,7 +33,7 @@ use self::serve::Server;
 use super::error::{Error, Result};
 use super::job::JobPlaces;
 use crate::clock::{Clock, ClockAnchor};
-use crate::store::FileMetadata;
+use crate::store::{FileMetadata, MarkRow};
 
 /// Bytes of the longest path of a socket: `sockaddr_un` holds 108, with a zero at the end.
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -52,6 +53,8 @@ pub struct MarkSocketOptions {
     pub anchor: Option<ClockAnchor>,
     /// Where senders' cgroups are looked up.
     pub places: JobPlaces,
+    /// Who else is told of every mark that is taken.
+    pub tap: Option<Sender<MarkRow>>,
 }
 
 /// What has come by the socket so far; shared with whoever shows it.
@@ -123,7 +126,7 @@ impl MarkSocket {
             let keeper = Keeper::create(options.dir, meta, clock.now())?;
             let counts = Arc::new(MarkCounts::default());
             let (stop, reopen) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-            let server = Server::new(socket, keeper, clock, options.places, counts.clone());
+            let server = Server::new(socket, keeper, clock, options.places, counts.clone(), options.tap);
             let flags = (stop.clone(), reopen.clone());
             let thread = std::thread::Builder::new()
                 .name("el-marks".to_owned())

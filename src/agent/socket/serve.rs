@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -21,6 +22,7 @@ use super::{MarkCounts, MarksReceived};
 use crate::agent::error::Result;
 use crate::agent::job::{JobIds, JobPlaces};
 use crate::clock::Clock;
+use crate::store::MarkRow;
 use crate::units::NS_PER_MS;
 
 /// The first mark after a silence is flushed at once; in a flood, at most so often.
@@ -39,6 +41,7 @@ pub(super) struct Server {
     clock: Arc<dyn Clock>,
     places: JobPlaces,
     counts: Arc<MarkCounts>,
+    tap: Option<mpsc::Sender<MarkRow>>,
     rate: RateLimit,
     jobs: HashMap<i32, Option<JobIds>>,
     jobs_forgotten_ns: i64,
@@ -60,6 +63,7 @@ impl Server {
         clock: Arc<dyn Clock>,
         places: JobPlaces,
         counts: Arc<MarkCounts>,
+        tap: Option<mpsc::Sender<MarkRow>>,
     ) -> Self {
         let now_ns = clock.now();
         Self {
@@ -68,6 +72,7 @@ impl Server {
             clock,
             places,
             counts,
+            tap,
             rate: RateLimit::new(now_ns),
             jobs: HashMap::new(),
             jobs_forgotten_ns: now_ns,
@@ -141,7 +146,12 @@ impl Server {
             return Err(Refusal::Storage);
         }
         let sender = Sender { uid: sender.uid(), job: self.job_of(sender.pid(), now_ns) };
-        self.keeper.push(row_of(datagram, &sender, now_ns)?);
+        let row = row_of(datagram, &sender, now_ns)?;
+        if self.tap.as_ref().is_some_and(|tap| tap.send(row.clone()).is_err()) {
+            // Nobody listens any more.
+            self.tap = None;
+        }
+        self.keeper.push(row);
         Ok(())
     }
 

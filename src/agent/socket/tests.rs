@@ -29,6 +29,7 @@ fn options(dir: &TempDir, name: &str) -> MarkSocketOptions {
         host: "n".to_owned(),
         anchor: None,
         places: JobPlaces { proc_root: dir.path().join("proc"), cgroup_root: dir.path().join("cgroup") },
+        tap: None,
     }
 }
 

@@ -25,6 +25,7 @@ impl Slow {
             scope: Scope::Gpu,
             energy_source: EnergySource::Counter,
             counter_modulus_uj: None,
+            counter_step_uj: None,
             power_limit_w: None,
             memory_bytes: None,
         };

@@ -51,6 +51,7 @@ pub(in crate::agent) fn fake(clock: &Arc<dyn Clock>, devices: Vec<FakeDevice>) -
         scope: Scope::Gpu,
         energy_source: if d.power_only { EnergySource::Power } else { EnergySource::Counter },
         counter_modulus_uj: None,
+        counter_step_uj: None,
         power_limit_w: None,
         memory_bytes: None,
     });

@@ -145,7 +145,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     match &a.summary {
         Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?,
-        None => eprint!("{text}"),
+        None => eprint!("{}", output::plain(&text)),
     }
     Ok(Outcome::Status(last_code))
 }

@@ -32,10 +32,10 @@ impl Phases {
     pub(super) fn listen(campaign: &Campaign) -> Option<Self> {
         let directory = tempfile::Builder::new().prefix("energylens-").tempdir();
         let opened = directory.map_err(anyhow::Error::new).and_then(|directory| {
-            let socket = service::take_marks(campaign, directory.path().join("marks.sock"), OWN_USER)?;
+            let socket = service::take_marks(campaign, directory.path().join("marks.sock"), OWN_USER, None)?;
             Ok(Self { socket, _directory: directory })
         });
-        opened.inspect_err(|e| eprintln!("note: the command cannot mark phases: {e:#}")).ok()
+        opened.inspect_err(|e| output::say(&format!("note: the command cannot mark phases: {e:#}"))).ok()
     }
 
     /// What the command's environment gets beside ours.

@@ -16,7 +16,7 @@
 //!
 //! s_l^2 is the variance of the power from one interval to the next on that side, less what edge timing adds to it; L
 //! the mean length of those intervals; S the span from edge k to edge 0 over which P_l was measured; u the standard
-//! uncertainty of an edge instant, bracket width/sqrt(12); f P a floor (P the larger power); q the counter's step.
+//! uncertainty of an edge instant, bracket width/sqrt(12); f P a floor (P the larger power); q what its steps hide
 //!
 //! The power may also have stepped between edges 0 and 1: a first kernel that draws more than those after it, work that
 //! starts after its mark. Then all of r belongs to x, or all of it to y. So three cases are weighed by how well each
@@ -39,8 +39,8 @@ pub(super) const NEIGHBOURS: usize = 8;
 /// Power differences that two steady-looking sides may still hide, relative to the larger power.
 const FLOOR: f64 = 0.001;
 
-/// The coarsest step of a counter in use: NVML's millijoule.
-const COUNTER_STEP_J: f64 = 1e-3;
+/// The step of a counter that says nothing of it, J: NVML's millijoule. Only HPE Cray's are coarser.
+pub(super) const USUAL_STEP_J: f64 = 1e-3;
 
 /// How often the power steps between the two edges beside a mark. A step costs little where none was (it explains
 /// nothing), so this need not be right; at 0.2 intervals of steady power hold the truth 99 % of the time.
@@ -69,6 +69,8 @@ pub(super) struct Boundary {
     pub(super) t_ns: i64,
     pub(super) before: Vec<Edge>,
     pub(super) after: Vec<Edge>,
+    /// The counter's step, J.
+    pub(super) step_j: f64,
 }
 
 /// Energy from the last edge before a boundary to the boundary.
@@ -113,8 +115,8 @@ impl Boundary {
         // Each side seen outwards from the boundary.
         let before: Vec<Instant> = self.before.iter().rev().take(known_before.max(1)).map(see).collect();
         let after: Vec<Instant> = self.after.iter().take(known_after.max(1)).map(see).collect();
-        let left = (known_before >= 2).then(|| Side::of(&before)).flatten();
-        let right = (known_after >= 2).then(|| Side::of(&after)).flatten();
+        let left = (known_before >= 2).then(|| Side::of(&before, self.step_j)).flatten();
+        let right = (known_after >= 2).then(|| Side::of(&after, self.step_j)).flatten();
         let (x_s, edge_uj) = (before.first().map_or(0.0, |e| -e.t_s).max(0.0), nearest.energy_uj);
         let Some(next) = after.first() else {
             // No edge after the boundary: the power goes on as it was, for as long as one interval more.
@@ -159,7 +161,7 @@ impl Boundary {
             }
             (None, None) => {
                 let share = x_s / (x_s + y_s).max(f64::MIN_POSITIVE);
-                division(d_j * share, d_j * d_j * share * (1.0 - share) + COUNTER_STEP_J.powi(2), x_s + y_s)
+                division(d_j * share, d_j * d_j * share * (1.0 - share) + self.step_j.powi(2), x_s + y_s)
             }
         })
     }
@@ -184,11 +186,13 @@ struct Side {
     near_std_s: f64,
     far_std_s: f64,
     span_s: f64,
+    /// The counter's step.
+    step_j: f64,
 }
 
 impl Side {
     /// From the edges of one side, the nearest to the boundary first.
-    fn of(edges: &[Instant]) -> Option<Self> {
+    fn of(edges: &[Instant], step_j: f64) -> Option<Self> {
         let (near, outermost) = (edges.first()?, edges.last()?);
         let intervals = edges.len().checked_sub(1).filter(|n| *n > 0)?;
         let interval_s = (outermost.t_s - near.t_s).abs() / intervals as f64;
@@ -210,6 +214,7 @@ impl Side {
             near_std_s: near.std_s,
             far_std_s: far.std_s,
             span_s,
+            step_j,
         })
     }
 
@@ -222,7 +227,7 @@ impl Side {
     fn variance_j2(&self, length_s: f64, most_w: f64) -> f64 {
         let reach = length_s / self.span_s;
         let timing_s2 = (self.near_std_s * (1.0 + reach)).powi(2) + (self.far_std_s * reach).powi(2);
-        self.fluctuation_j2(length_s, most_w) + self.power_w.powi(2) * timing_s2 + COUNTER_STEP_J.powi(2)
+        self.fluctuation_j2(length_s, most_w) + self.power_w.powi(2) * timing_s2 + self.step_j.powi(2)
     }
 }
 

@@ -77,7 +77,7 @@ enum Restless {
 }
 
 /// Idle, a busy window, idle again. Gives (estimate - truth) / std, and whether the window was long enough.
-fn trial(rng: &mut ChaCha8Rng, refresh_s: f64, duration_s: f64, restless: Restless) -> (f64, bool) {
+fn trial(rng: &mut ChaCha8Rng, refresh_s: f64, duration_s: f64, restless: Restless, step_j: f64) -> (f64, bool) {
     let begin_s = 1.5 + rng.random_range(0.0..0.2);
     let end_s = begin_s + duration_s;
     let until_s = end_s + 1.5;
@@ -123,10 +123,13 @@ fn trial(rng: &mut ChaCha8Rng, refresh_s: f64, duration_s: f64, restless: Restle
     pieces.sort_by(|a, b| a.0.total_cmp(&b.0));
     let power = Power(pieces);
     let poll_s = if rng.random_bool(0.5) { 1e-3 } else { 5e-3 };
-    let counter = Counter { refresh_s, jitter: 0.03, poll_s, step_j: 1e-3 };
+    let counter = Counter { refresh_s, jitter: 0.03, poll_s, step_j };
     let edges = counter.edges(&power, until_s, rng);
     let truth_j = power.energy_j(end_s) - power.energy_j(begin_s);
-    let got = energy(edges, window(begin_s, end_s)).expect("the recording covers the window");
+    let mut collector = Collector::new(&[window(begin_s, end_s)]);
+    collector.counts_in((step_j * 1e6) as u64);
+    edges.into_iter().for_each(|edge| collector.push(edge));
+    let got = collector.finish().remove(0).expect("the recording covers the window");
     ((got.energy_j - truth_j) / got.std_j, !got.quality.contains(&Reason::WindowShorterThanRefreshes))
 }
 
@@ -136,11 +139,21 @@ fn window(begin_s: f64, end_s: f64) -> Window {
 
 /// Share of trials whose 95 % interval holds the truth, all of them and those that would be fitted.
 fn coverage(seed: u64, trials: usize, draw: impl Fn(&mut ChaCha8Rng) -> (f64, f64, Restless)) -> (f64, f64) {
+    coverage_in_steps(1e-3, seed, trials, draw)
+}
+
+/// The same for a counter that counts in steps of `step_j`.
+fn coverage_in_steps(
+    step_j: f64,
+    seed: u64,
+    trials: usize,
+    draw: impl Fn(&mut ChaCha8Rng) -> (f64, f64, Restless),
+) -> (f64, f64) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let results: Vec<(f64, bool)> = (0..trials)
         .map(|_| {
             let (refresh_s, duration_s, restless) = draw(&mut rng);
-            trial(&mut rng, refresh_s, duration_s, restless)
+            trial(&mut rng, refresh_s, duration_s, restless, step_j)
         })
         .collect();
     let share = |results: &mut dyn Iterator<Item = f64>| {
@@ -184,6 +197,15 @@ fn no_kind_of_power_breaks_the_interval() {
         // that starts late by anything up to half of an interval is the case in which it is wrong most often.
         let least = if matches!(restless, Restless::Lagging(most_s) if most_s > 0.01) { 0.85 } else { 0.92 };
         assert!((least..=0.995).contains(&fitted), "{restless:?}: {fitted}");
+    }
+}
+
+#[test]
+fn whole_joules_are_allowed_for() {
+    // A node counter of HPE Cray: ten refreshes a second, whole joules.
+    for restless in [Restless::No, Restless::Steps(5.0), Restless::Noise] {
+        let (_, fitted) = coverage_in_steps(1.0, 13, 600, |rng| (0.1, log_uniform(rng, 0.5, 10.0), restless));
+        assert!((0.92..=0.995).contains(&fitted), "{restless:?}: {fitted}");
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::dataset::load;
 use crate::schema::{MARKS, RUNS, SAMPLES};
 use crate::source::{Device, Scope};
-use crate::store::{SampleRow, SegmentWriter, write_table};
+use crate::store::{SampleRow, SegmentWriter, Serving, write_table};
 
 const MS: i64 = 1_000_000;
 
@@ -76,11 +76,13 @@ impl Node {
             t_begin_mono_ns: prefill.0 * MS,
             t_end_mono_ns: total.1 * MS,
             prefill_batches: prefill.2,
+            decode_batches: None,
             total_batches: total.2,
             prefill_duration_s: None,
             total_duration_s: None,
             mean_ttft_s: Some(0.1),
             mean_tpot_s: Some(0.02),
+            serving: Serving::default(),
             model: "m-7b".to_owned(),
             architecture: Some("dense".to_owned()),
             engine: None,
@@ -132,6 +134,7 @@ impl Node {
                 scope: Scope::Gpu,
                 energy_source: EnergySource::Counter,
                 counter_modulus_uj: self.modulus_uj,
+                counter_step_uj: None,
                 power_limit_w: Some(700.0),
                 memory_bytes: None,
             });

@@ -129,6 +129,7 @@ mod tests {
             scope: Scope::Gpu,
             energy_source: EnergySource::Counter,
             counter_modulus_uj: None,
+            counter_step_uj: None,
             power_limit_w: None,
             memory_bytes: None,
         };

@@ -1,4 +1,4 @@
-//! The binary file `gpu_metrics` that the amdgpu driver shows for each card: formats 1.0 to 1.8, and what 2.x lacks.
+//! The binary file `gpu_metrics` that the amdgpu driver shows for each card: formats 1.0 to 1.9, and what 2.x lacks.
 //!
 //! Start at [`parse`]. The file begins with its size, format and content revision; each content revision is another C
 //! struct of the kernel's `kgd_pp_interface.h`, from which the offsets below were counted by hand. All bytes set means that
@@ -6,7 +6,9 @@
 //! newer, and the width of the firmware's 32-bit register on the cards before and beside them.
 //!
 //! Limits: the driver renews these figures once a millisecond at most; formats 2.x and 3.x (processors with graphics) have
-//! no energy; 1.9 and newer are lists of attributes and not read.
+//! no energy.
+
+mod attributes;
 
 /// What a card's metrics say.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -56,7 +58,7 @@ pub enum MetricsError {
         minor: u8,
     },
     /// A format that nobody has described to us.
-    #[error("is of format {major}.{minor}: expected 1.0 to 1.8")]
+    #[error("is of format {major}.{minor}: expected 1.0 to 1.9")]
     Unknown {
         /// Format revision.
         major: u8,
@@ -70,6 +72,14 @@ pub enum MetricsError {
         major: u8,
         /// Content revision.
         minor: u8,
+    },
+    /// A list of attributes with one of a type that nobody has described to us.
+    #[error("lists attribute {identifier} with the unknown type {kind}")]
+    Attribute {
+        /// The attribute.
+        identifier: u64,
+        /// Its type.
+        kind: u64,
     },
 }
 
@@ -142,6 +152,9 @@ pub fn parse(bytes: &[u8]) -> Result<GpuMetrics, MetricsError> {
         return Err(MetricsError::Short { found: bytes.len(), expected: 4, major: 0, minor: 0 });
     };
     let size = usize::from(u16::from_le_bytes([size_low, size_high]));
+    let short = |expected| MetricsError::Short { found: bytes.len(), expected, major, minor };
+    // What lies behind the announced size is somebody else's.
+    let bytes = bytes.get(..size).ok_or_else(|| short(size))?;
     let layout = match (major, minor) {
         (1, 0) => V1_0,
         (1, 1 | 2) => V1_1,
@@ -151,12 +164,10 @@ pub fn parse(bytes: &[u8]) -> Result<GpuMetrics, MetricsError> {
         (1, 6) if size == V1_6_EARLY_BYTES => V1_6_EARLY,
         (1, 6) => V1_6,
         (1, 7 | 8) => V1_7,
+        (1, 9) => return attributes::parse(bytes, (major, minor)),
         (2 | 3, _) => return Err(MetricsError::NoEnergy { major, minor }),
         _ => return Err(MetricsError::Unknown { major, minor }),
     };
-    let short = |expected| MetricsError::Short { found: bytes.len(), expected, major, minor };
-    // What lies behind the announced size is somebody else's.
-    let bytes = bytes.get(..size).ok_or_else(|| short(size))?;
     let energy =
         if layout.energy_is_u32 { u32_at(bytes, layout.energy).map(u64::from) } else { u64_at(bytes, layout.energy) };
     let end = layout.timestamp.max(layout.energy) + 8;

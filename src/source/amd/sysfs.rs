@@ -71,6 +71,7 @@ pub(super) fn unseen(id: String, has_counter: bool) -> Device {
         scope: Scope::Gpu,
         energy_source: if has_counter { EnergySource::Counter } else { EnergySource::Power },
         counter_modulus_uj: None,
+        counter_step_uj: None,
         power_limit_w: None,
         memory_bytes: None,
     }
@@ -84,6 +85,7 @@ pub(super) fn describe(card: &Card, has_counter: bool) -> Device {
         scope: Scope::Gpu,
         energy_source: if has_counter { EnergySource::Counter } else { EnergySource::Power },
         counter_modulus_uj: if has_counter { modulus_uj(card) } else { None },
+        counter_step_uj: None,
         power_limit_w: card.power_limit_w(),
         memory_bytes: card.memory_bytes,
     }

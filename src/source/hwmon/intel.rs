@@ -91,6 +91,7 @@ fn candidate(entry: &Entry, channel: u32, id: String, name: String, scope: Scope
             energy_source: EnergySource::Counter,
             // 64 bits of microjoules, as the kernel shows it.
             counter_modulus_uj: None,
+            counter_step_uj: None,
             power_limit_w,
             memory_bytes: None,
         },

@@ -49,6 +49,7 @@ pub(super) fn candidates(entries: &[Entry], notes: &mut Vec<String>) -> Vec<Cand
                 scope,
                 energy_source: EnergySource::Power,
                 counter_modulus_uj: None,
+                counter_step_uj: None,
                 power_limit_w: entry.number("power1_cap_max").filter(|uw| *uw > 0).map(watts),
                 memory_bytes: None,
             },

@@ -59,6 +59,7 @@ pub(super) fn probe(nvml: &Arc<Nvml>, gpu: &NvmlDevice<'_>, index: u32, notes: &
         energy_source: if counter_via.is_some() { EnergySource::Counter } else { EnergySource::Power },
         // 64 bits of millijoules: 600 million years at 1 kW.
         counter_modulus_uj: None,
+        counter_step_uj: None,
         // The limit is the GPU's; a module may draw more, and must not be held against it.
         power_limit_w: gpu.enforced_power_limit().ok().filter(|_| scope == Scope::Gpu).map(|mw| f64::from(mw) / 1e3),
         memory_bytes: gpu.memory_info().ok().map(|memory| memory.total),

@@ -275,6 +275,7 @@ fn device_of(gpu: &GpuState) -> Device {
         scope: Scope::Gpu,
         energy_source: EnergySource::Simulated,
         counter_modulus_uj: modulus,
+        counter_step_uj: None,
         power_limit_w: Some(card.power_limit_w),
         memory_bytes: Some(card.memory_bytes as u64),
     }

@@ -4,10 +4,12 @@ mod builder;
 mod mark;
 mod run;
 mod sample;
+mod serving;
 mod telemetry;
 
 pub use builder::BatchBuilder;
 pub use mark::MarkRow;
 pub use run::RunRow;
 pub use sample::SampleRow;
+pub use serving::Serving;
 pub use telemetry::TelemetryRow;

@@ -7,6 +7,7 @@ use super::super::columns;
 use super::super::error::{Error, Result};
 use super::builder::BatchBuilder;
 use super::mark::unknown;
+use super::serving::Serving;
 use crate::schema::{Origin, RUNS, RunStatus};
 
 /// One run: what was asked, what came of it. Facts that nobody knows are `None`.
@@ -34,6 +35,9 @@ pub struct RunRow {
     pub t_end_mono_ns: i64,
     /// Batches with one output token inside the prefill window.
     pub prefill_batches: u32,
+    /// Decodes inside the decode window; `None` where decode was not marked on its own.
+    #[serde(default)]
+    pub decode_batches: Option<u32>,
     /// Whole batches inside the total window.
     pub total_batches: u32,
     /// Mean duration of one prefill-only batch.
@@ -44,6 +48,9 @@ pub struct RunRow {
     pub mean_ttft_s: Option<f64>,
     /// Mean time per output token after the first.
     pub mean_tpot_s: Option<f64>,
+    /// What the clients of a server had to wait.
+    #[serde(default)]
+    pub serving: Serving,
     /// Model name.
     pub model: String,
     /// Architecture label.
@@ -113,11 +120,24 @@ impl RunRow {
             .i64s("t_begin_mono_ns", rows.iter().map(|r| Some(r.t_begin_mono_ns)))
             .i64s("t_end_mono_ns", rows.iter().map(|r| Some(r.t_end_mono_ns)))
             .u32s("prefill_batches", rows.iter().map(|r| Some(r.prefill_batches)))
+            .u32s("decode_batches", rows.iter().map(|r| r.decode_batches))
             .u32s("total_batches", rows.iter().map(|r| Some(r.total_batches)))
             .f64s("prefill_duration_s", rows.iter().map(|r| r.prefill_duration_s))
             .f64s("total_duration_s", rows.iter().map(|r| r.total_duration_s))
             .f64s("mean_ttft_s", rows.iter().map(|r| r.mean_ttft_s))
             .f64s("mean_tpot_s", rows.iter().map(|r| r.mean_tpot_s))
+            .labels("engine_version", rows.iter().map(|r| r.serving.engine_version.as_deref()))
+            .u32s("completed_requests", rows.iter().map(|r| r.serving.completed_requests))
+            .f64s("output_tokens_per_s", rows.iter().map(|r| r.serving.output_tokens_per_s))
+            .f64s("p50_ttft_s", rows.iter().map(|r| r.serving.p50_ttft_s))
+            .f64s("p90_ttft_s", rows.iter().map(|r| r.serving.p90_ttft_s))
+            .f64s("p99_ttft_s", rows.iter().map(|r| r.serving.p99_ttft_s))
+            .f64s("p50_tpot_s", rows.iter().map(|r| r.serving.p50_tpot_s))
+            .f64s("p90_tpot_s", rows.iter().map(|r| r.serving.p90_tpot_s))
+            .f64s("p99_tpot_s", rows.iter().map(|r| r.serving.p99_tpot_s))
+            .f64s("p50_itl_s", rows.iter().map(|r| r.serving.p50_itl_s))
+            .f64s("p90_itl_s", rows.iter().map(|r| r.serving.p90_itl_s))
+            .f64s("p99_itl_s", rows.iter().map(|r| r.serving.p99_itl_s))
             .labels("model", rows.iter().map(|r| Some(r.model.as_str())))
             .labels("architecture", rows.iter().map(|r| r.architecture.as_deref()))
             .labels("engine", rows.iter().map(|r| r.engine.as_deref()))
@@ -172,11 +192,13 @@ impl RowOf {
             t_begin_mono_ns: self.i64("t_begin_mono_ns")?,
             t_end_mono_ns: self.i64("t_end_mono_ns")?,
             prefill_batches: self.u32("prefill_batches")?,
+            decode_batches: self.u32_opt("decode_batches")?,
             total_batches: self.u32("total_batches")?,
             prefill_duration_s: self.f64_opt("prefill_duration_s")?,
             total_duration_s: self.f64_opt("total_duration_s")?,
             mean_ttft_s: self.f64_opt("mean_ttft_s")?,
             mean_tpot_s: self.f64_opt("mean_tpot_s")?,
+            serving: self.serving()?,
             model: self.text("model")?,
             architecture: self.text_opt("architecture")?,
             engine: self.text_opt("engine")?,
@@ -202,6 +224,23 @@ impl RowOf {
             gpu_memory_bytes: self.f64_opt("gpu_memory_bytes")?,
             job_id: self.text_opt("job_id")?,
             step_id: self.text_opt("step_id")?,
+        })
+    }
+
+    fn serving(&self) -> Result<Serving> {
+        Ok(Serving {
+            engine_version: self.text_opt("engine_version")?,
+            completed_requests: self.u32_opt("completed_requests")?,
+            output_tokens_per_s: self.f64_opt("output_tokens_per_s")?,
+            p50_ttft_s: self.f64_opt("p50_ttft_s")?,
+            p90_ttft_s: self.f64_opt("p90_ttft_s")?,
+            p99_ttft_s: self.f64_opt("p99_ttft_s")?,
+            p50_tpot_s: self.f64_opt("p50_tpot_s")?,
+            p90_tpot_s: self.f64_opt("p90_tpot_s")?,
+            p99_tpot_s: self.f64_opt("p99_tpot_s")?,
+            p50_itl_s: self.f64_opt("p50_itl_s")?,
+            p90_itl_s: self.f64_opt("p90_itl_s")?,
+            p99_itl_s: self.f64_opt("p99_itl_s")?,
         })
     }
 
@@ -231,6 +270,13 @@ impl RowOf {
 
     fn u32(&self, name: &str) -> Result<u32> {
         self.needed(name, columns::value(&columns::u32s(&self.batch, name)?, 0))
+    }
+
+    fn u32_opt(&self, name: &str) -> Result<Option<u32>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        Ok(columns::value(&columns::u32s(&self.batch, name)?, 0))
     }
 
     fn i64(&self, name: &str) -> Result<i64> {

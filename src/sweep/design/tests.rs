@@ -24,6 +24,7 @@ fn sweep(points: usize, prefill_share: f64) -> Sweep {
         design: Design::LatinHypercube { points, prefill_share },
         measure: Measure::default(),
         workload: WorkloadSpec::Simulated { gpus: 8, run_noise: 0.0 },
+        slurm: None,
     }
 }
 

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::schema::Origin;
+use crate::store::Serving;
 
 fn plan() -> Plan {
     let source = "local el = require 'energylens'\nreturn el.sweep { name = 'j', axes = { model = 'llama-2-7b', gpu_model = 'a100',\n\
@@ -23,11 +24,13 @@ fn row(run_id: &str) -> RunRow {
         t_begin_mono_ns: 1,
         t_end_mono_ns: 9,
         prefill_batches: 2,
+        decode_batches: None,
         total_batches: 3,
         prefill_duration_s: Some(0.1),
         total_duration_s: None,
         mean_ttft_s: Some(0.05),
         mean_tpot_s: None,
+        serving: Serving::default(),
         model: "m".to_owned(),
         architecture: None,
         engine: None,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Measure, Plan, Point, Run, WorkloadSpec};
+use super::{Measure, Plan, Point, Run, SlurmSpec, WorkloadSpec};
 use crate::card::{GpuCard, ModelCard};
 
 #[derive(Serialize, Deserialize)]
@@ -21,6 +21,8 @@ struct PlanFile {
     gpus: Vec<GpuCard>,
     points: Vec<PointLine>,
     runs: Vec<Run>,
+    #[serde(default)]
+    slurm: Option<SlurmSpec>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -92,6 +94,7 @@ impl Serialize for Plan {
             gpus,
             points,
             runs: self.runs.clone(),
+            slurm: self.slurm.clone(),
         }
         .serialize(serializer)
     }
@@ -132,6 +135,7 @@ impl<'de> Deserialize<'de> for Plan {
             workload: file.workload,
             points,
             runs: file.runs,
+            slurm: file.slurm,
         })
     }
 }

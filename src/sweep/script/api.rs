@@ -7,15 +7,20 @@ use mlua::{Function, Lua, Table, UserData, Value};
 use super::cards::{gpu_card, model_card};
 use super::fields::{Fields, as_whole, show};
 use super::place::Place;
+use super::slurm::slurm;
+use super::{servers, workloads};
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
 use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
-use crate::sweep::plan::{Measure, WorkloadSpec};
+use crate::sweep::plan::Measure;
+use crate::sweep::workload::{ScriptSpec, WorkloadSpec};
 
 /// What `el.sweep` returns.
 pub(super) struct Returned {
     pub(super) sweep: Sweep,
     pub(super) accepts: Option<Function>,
+    // Evaluated again, and called, when the plan is carried out.
+    pub(super) run: Option<Function>,
 }
 
 /// `el.choice`: values as the script gave them; each axis knows what to make of them.
@@ -26,7 +31,7 @@ struct Range(Levels);
 pub(super) struct Card(pub(super) ModelCard);
 /// `el.latin_hypercube`, `el.factorial`.
 struct Chosen(Design);
-/// `el.simulated`.
+/// `el.simulated`, `el.command`, `el.server` and the like.
 struct Workload(WorkloadSpec);
 
 impl UserData for Returned {}
@@ -59,6 +64,16 @@ pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result
     add("latin_hypercube", lua.create_function(move |lua, v: Value| latin_hypercube(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("simulated", lua.create_function(move |lua, v: Value| simulated(lua, &p, &v).map(Workload))?)?;
+    let p = at();
+    add("command", lua.create_function(move |lua, v: Value| workloads::command(lua, &p, &v).map(Workload))?)?;
+    let p = at();
+    add("server", lua.create_function(move |lua, v: Value| servers::server(lua, &p, &v).map(Workload))?)?;
+    for (name, made) in [("vllm", servers::VLLM), ("sglang", servers::SGLANG), ("llama_server", servers::LLAMA_SERVER)]
+    {
+        let p = at();
+        let make = move |lua: &Lua, v: Value| servers::ready_made(lua, &p, &v, &made).map(Workload);
+        add(name, lua.create_function(make)?)?;
+    }
     let p = at();
     add("sweep", lua.create_function(move |lua, v: Value| sweep(lua, &p, &v))?)?;
     Ok(el)
@@ -151,7 +166,8 @@ fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSp
 }
 
 fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
-    const KNOWN: [&str; 8] = ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload"];
+    const KNOWN: [&str; 12] =
+        ["name", "seed", "repeats", "axes", "where", "design", "measure", "workload", "slurm", "run", "engine", "gpus"];
     let fields = Fields::new(lua, place, value, "el.sweep", "field", &KNOWN, 0)?;
     let name = fields.text("name", "a text")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -165,10 +181,7 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
             Some(design) => design,
             None => return Err(fields.fail("design", "`design` must be el.latin_hypercube { ... } or el.factorial {}")),
         };
-    let workload = match borrowed(&fields.need("workload", "el.simulated { ... }")?, |w: &Workload| w.0.clone()) {
-        Some(workload) => workload,
-        None => return Err(fields.fail("workload", "`workload` must be el.simulated { ... }")),
-    };
+    let (workload, run) = what_runs(&fields)?;
     let accepts = match fields.get("where")? {
         Value::Nil => None,
         Value::Function(function) => Some(function),
@@ -187,8 +200,37 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
             value => measure(place, fields.line_of("measure"), &value)?,
         },
         workload,
+        slurm: match fields.get("slurm")? {
+            Value::Nil => None,
+            value => Some(slurm(place, fields.line_of("slurm"), &value)?),
+        },
     };
-    Ok(Returned { sweep, accepts })
+    Ok(Returned { sweep, accepts, run })
+}
+
+/// Either a workload, or the script's own `run` with what its rows need.
+fn what_runs(fields: &Fields<'_>) -> mlua::Result<(WorkloadSpec, Option<Function>)> {
+    const EXPECTED: &str = "el.simulated { ... }, el.command { ... }";
+    let Value::Function(run) = fields.get("run")? else {
+        if let other @ (Value::Boolean(_) | Value::Table(_) | Value::String(_)) = fields.get("run")? {
+            return Err(fields.fail("run", format!("`run` is {}; expected function(run) ... end", show(&other))));
+        }
+        for of_run in ["engine", "gpus"] {
+            if !fields.get(of_run)?.is_nil() {
+                return Err(fields.fail(of_run, format!("`{of_run}` belongs to `run`; a workload has its own")));
+            }
+        }
+        let value = fields.need("workload", &format!("{EXPECTED}, or `run` instead"))?;
+        return match borrowed(&value, |w: &Workload| w.0.clone()) {
+            Some(workload) => Ok((workload, None)),
+            None => Err(fields.fail("workload", format!("`workload` must be {EXPECTED}"))),
+        };
+    };
+    if !fields.get("workload")?.is_nil() {
+        return Err(fields.fail("run", "`run` stands beside `workload`; a sweep has one of them"));
+    }
+    let spec = ScriptSpec { engine: workloads::engine(fields)?, gpus: workloads::gpus(fields)? };
+    Ok((WorkloadSpec::Script(spec), Some(run)))
 }
 
 /// What `read` makes of a userdata value, if it is of the type that `read` takes.

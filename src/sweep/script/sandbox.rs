@@ -31,15 +31,25 @@ pub(super) struct Sandbox {
     pub(super) lua: Lua,
     library: Table,
     environment: Table,
-    used: Arc<AtomicU64>,
+    used: Budget,
     log: Arc<Mutex<Vec<String>>>,
+}
+
+/// Instructions used since the script was last given a whole budget.
+#[derive(Clone, Default)]
+pub(super) struct Budget(Arc<AtomicU64>);
+
+impl Budget {
+    pub(super) fn renew(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Sandbox {
     pub(super) fn new(place: &Place) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
-        let used = Arc::new(AtomicU64::new(0));
+        let used = Budget::default();
         let log = Arc::new(Mutex::new(Vec::new()));
         let library = library(&lua, place, &log)?;
         let environment = read_only(&lua, place, library.clone(), "global", "name")?;
@@ -50,7 +60,7 @@ impl Sandbox {
 
     fn limit(&self) -> mlua::Result<()> {
         self.lua.set_memory_limit(MEMORY_BYTES)?;
-        let used = Arc::clone(&self.used);
+        let used = self.used.0.clone();
         let triggers = HookTriggers::new().every_nth_instruction(HOOK_EVERY);
         self.lua.set_hook(triggers, move |_, _| {
             if used.fetch_add(u64::from(HOOK_EVERY), Ordering::Relaxed) < INSTRUCTIONS {
@@ -84,7 +94,12 @@ impl Sandbox {
 
     /// Gives the next call into the script a whole budget.
     pub(super) fn renew_budget(&self) {
-        self.used.store(0, Ordering::Relaxed);
+        self.used.renew();
+    }
+
+    /// The budget, for functions that take time of their own.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.used
     }
 
     pub(super) fn drain_log(&self, log: &mut dyn FnMut(&str)) {

@@ -15,6 +15,7 @@ fn device(id: &str, name: &str) -> Device {
         scope: Scope::Gpu,
         energy_source: EnergySource::Counter,
         counter_modulus_uj: None,
+        counter_step_uj: None,
         power_limit_w: Some(700.0),
         memory_bytes: None,
     }

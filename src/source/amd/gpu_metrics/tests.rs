@@ -106,7 +106,7 @@ fn what_cannot_be_read_says_why() {
         (file(30, 1, 3, &[]), "has 30 bytes: expected 40 for format 1.3"),
         (file(160, 2, 4, &[]), "which has no energy counter"),
         (file(264, 3, 0, &[]), "which has no energy counter"),
-        (file(400, 1, 9, &[]), "is of format 1.9: expected 1.0 to 1.8"),
+        (file(400, 1, 10, &[]), "is of format 1.10: expected 1.0 to 1.9"),
         (file(400, 77, 0, &[]), "is of format 77.0"),
     ] {
         let error = parse(&bytes).expect_err(expected);

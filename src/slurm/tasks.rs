@@ -1,0 +1,176 @@
+//! From runs to tasks: what one job of an array carries out.
+//!
+//! Runs that need the same GPUs make one class, and a class is submitted as arrays of its own, since all tasks of an
+//! array get the same resources. Within a class runs keep the plan's order; those of one deployment stay together, and
+//! small deployments share a task.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sweep::{Measure, Plan, Run, SlurmSpec};
+
+/// Runs of a task where neither the sweep nor a time limit says how many.
+const USUAL_RUNS: usize = 25;
+/// Most runs of a task where only a time limit speaks.
+const MOST_RUNS: usize = 200;
+/// What starting a server may take, s: minutes for large models.
+const START_S: f64 = 300.0;
+/// Share of the time limit that the runs shall take: they are guessed, and a task that is late is only interrupted.
+const SHARE: f64 = 0.5;
+/// Longest notice before a time limit, s.
+const LONGEST_NOTICE_S: u64 = 120;
+
+/// What all tasks of an array have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// GPUs of each run.
+    pub num_gpus: u32,
+    /// Their model.
+    pub gpu_model: String,
+}
+
+/// The tasks of one class; runs by their places in the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// What they have in common.
+    pub class: Class,
+    /// The runs of each task, in order.
+    pub tasks: Vec<Vec<usize>>,
+}
+
+/// The wanted runs of `plan` as tasks, by class.
+pub fn blocks(plan: &Plan, spec: &SlurmSpec, wanted: &dyn Fn(&Run) -> bool) -> Vec<Block> {
+    // Groups: neighbours of one deployment, seen within the class.
+    let mut classes: BTreeMap<Class, Vec<Vec<usize>>> = BTreeMap::new();
+    for (place, run) in plan.runs.iter().enumerate().filter(|(_, run)| wanted(run)) {
+        let Some(point) = plan.points.get(run.point) else { continue };
+        let class = Class { num_gpus: point.num_gpus(), gpu_model: point.gpu.gpu_model.clone() };
+        let groups = classes.entry(class).or_default();
+        let before = groups.last().and_then(|g| g.last()).and_then(|&last| plan.points.get(plan.runs.get(last)?.point));
+        match groups.last_mut() {
+            Some(group) if before.is_some_and(|b| b.shares_deployment(point)) => group.push(place),
+            _ => groups.push(vec![place]),
+        }
+    }
+    let most = runs_per_task(spec, &plan.measure);
+    classes.into_iter().map(|(class, groups)| Block { class, tasks: packed(groups, most) }).collect()
+}
+
+fn packed(groups: Vec<Vec<usize>>, most: usize) -> Vec<Vec<usize>> {
+    let mut tasks: Vec<Vec<usize>> = Vec::new();
+    let mut open: Vec<usize> = Vec::new();
+    for group in groups {
+        if open.len() + group.len() > most && !open.is_empty() {
+            tasks.push(std::mem::take(&mut open));
+        }
+        if group.len() > most {
+            // Pieces of about the same length, none longer than `most`.
+            let pieces = group.len().div_ceil(most);
+            tasks.extend(group.chunks(group.len().div_ceil(pieces)).map(<[usize]>::to_vec));
+        } else {
+            open.extend(group);
+        }
+    }
+    if !open.is_empty() {
+        tasks.push(open);
+    }
+    tasks
+}
+
+/// How many runs make a task.
+pub fn runs_per_task(spec: &SlurmSpec, measure: &Measure) -> usize {
+    if let Some(asked) = spec.runs_per_task {
+        return asked.max(1) as usize;
+    }
+    let Some(limit_s) = spec.time_limit_s() else { return USUAL_RUNS };
+    // Two windows, each longer than asked by up to a batch.
+    let run_s = measure.idle_s + 2.5 * measure.min_window_s + 1.0 + 2.0 * f64::from(measure.warmup_batches);
+    let usable_s = SHARE * (limit_s as f64) - START_S;
+    ((usable_s / run_s).max(1.0) as usize).clamp(1, MOST_RUNS)
+}
+
+/// How long before its time limit a task is told, s.
+pub fn notice_s(spec: &SlurmSpec) -> u64 {
+    let usual = spec.time_limit_s().map_or(LONGEST_NOTICE_S, |limit_s| (limit_s / 20).clamp(10, LONGEST_NOTICE_S));
+    spec.stop_early_s.map_or(usual, u64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sweep::OptionValue;
+
+    fn plan(repeats: u32) -> Plan {
+        let source = format!(
+            "local el = require 'energylens'\nreturn el.sweep {{ name = 'b', seed = 5, repeats = {repeats}, axes = {{\n\
+             model = 'llama-2-7b', gpu_model = el.choice {{ 'a100', 'h100' }}, tensor_parallel = el.choice {{ 1, 2, 4 }},\n\
+             pipeline_parallel = el.choice {{ 1, 2 }}, batch_size = el.choice {{ 1, 2, 3 }}, input_tokens = 64,\n\
+             output_tokens = 16 }}, design = el.factorial {{}}, workload = el.simulated {{ gpus = 8 }} }}"
+        );
+        Plan::from_source("b.lua", &source, Path::new("."), &mut |_| ()).unwrap()
+    }
+
+    #[test]
+    fn packing_is_as_by_hand() {
+        let group = |from: usize, len: usize| (from..from + len).collect::<Vec<_>>();
+        let lengths = |groups: Vec<Vec<usize>>, most| packed(groups, most).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(vec![group(0, 3), group(3, 3), group(6, 3)], 6), [6, 3]);
+        assert_eq!(lengths(vec![group(0, 3), group(3, 4)], 6), [3, 4]);
+        assert_eq!(lengths(vec![group(0, 2), group(2, 10), group(12, 2)], 4), [2, 4, 4, 2, 2]);
+        assert_eq!(lengths(vec![], 4), [0_usize; 0]);
+    }
+
+    #[test]
+    fn a_time_limit_makes_tasks_that_fit_into_it() {
+        let measure = Measure { min_window_s: 10.0, idle_s: 2.0, warmup_batches: 1, max_batches: 10 };
+        let spec = |time: Option<u64>, runs_per_task| SlurmSpec {
+            options: time.map(|m| ("time".to_owned(), OptionValue::Whole(m))).into_iter().collect(),
+            runs_per_task,
+            ..SlurmSpec::default()
+        };
+        // Half of an hour less 300 s, 30 s each: (1800 - 300) / 30 = 50.
+        assert_eq!(runs_per_task(&spec(Some(60), None), &measure), 50);
+        assert_eq!(runs_per_task(&spec(Some(1), None), &measure), 1);
+        assert_eq!(runs_per_task(&spec(None, None), &measure), 25);
+        assert_eq!(runs_per_task(&spec(Some(60), Some(7)), &measure), 7);
+        assert_eq!((notice_s(&spec(Some(60), None)), notice_s(&spec(Some(1), None))), (120, 10));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn every_wanted_run_is_in_one_task_of_its_class(most in 1..40_u32, repeats in 1..4_u32, skip in 1..7_usize) {
+            let plan = plan(repeats);
+            let skipped: HashSet<&str> = plan.runs.iter().step_by(skip + 1).map(|r| r.run_id.as_str()).collect();
+            let spec = SlurmSpec { runs_per_task: Some(most), ..SlurmSpec::default() };
+            let blocks = blocks(&plan, &spec, &|run| !skipped.contains(run.run_id.as_str()));
+            let mut seen = BTreeSet::new();
+            for block in &blocks {
+                for task in &block.tasks {
+                    prop_assert!(!task.is_empty() && task.len() <= most as usize);
+                    for &place in task {
+                        let point = &plan.points[plan.runs[place].point];
+                        prop_assert_eq!(point.num_gpus(), block.class.num_gpus);
+                        prop_assert_eq!(&point.gpu.gpu_model, &block.class.gpu_model);
+                        prop_assert!(seen.insert(place), "twice");
+                    }
+                    // Runs of one deployment and repeat are neighbours: none comes back after another.
+                    let mut deployments: Vec<_> = task.iter().map(|&p| {
+                        let (run, point) = (&plan.runs[p], &plan.points[plan.runs[p].point]);
+                        (run.repeat, point.tensor_parallel, point.pipeline_parallel)
+                    }).collect();
+                    deployments.dedup();
+                    prop_assert_eq!(deployments.len(), deployments.iter().collect::<BTreeSet<_>>().len());
+                }
+            }
+            prop_assert_eq!(seen.len(), plan.runs.len() - skipped.len());
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Plain HTTP to a server on this node.
+
+use std::io::Read;
+use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+
+/// Longest answer that is read of a server's facts: metrics of a busy vLLM are some 100 kB.
+const LONGEST_BYTES: u64 = 8 << 20;
+/// So long a question about a server's state may take.
+const ASK: Duration = Duration::from_secs(10);
+/// Servers close idle connections after five seconds (uvicorn, cpp-httplib); one that is older than this is not used
+/// again, lest a request meets the closing.
+const IDLE_CONNECTION: Duration = Duration::from_secs(2);
+/// Most requests in flight at once.
+pub(super) const MOST_REQUESTS: usize = 4096;
+
+/// What was asked for could not be had.
+pub(super) type Failed = String;
+
+/// An agent whose connections all requests of a deployment share.
+pub(super) fn agent(batch_timeout: Duration) -> Agent {
+    Agent::config_builder()
+        // An error's body says what is wrong; its number alone does not.
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .user_agent(concat!("energylens/", env!("CARGO_PKG_VERSION")))
+        .max_idle_connections(MOST_REQUESTS)
+        .max_idle_connections_per_host(MOST_REQUESTS)
+        .max_idle_age(IDLE_CONNECTION)
+        .timeout_connect(Some(ASK))
+        .timeout_global(Some(batch_timeout))
+        .build()
+        .new_agent()
+}
+
+/// The status and the text that GET gives.
+pub(super) fn get(agent: &Agent, url: &str) -> Result<(u16, String), Failed> {
+    let request = agent.get(url).config().timeout_global(Some(ASK)).build();
+    let mut response = request.call().map_err(|e| format!("{url} does not answer: {e}"))?;
+    let status = response.status().as_u16();
+    let mut bytes = Vec::new();
+    let reader = response.body_mut().as_reader();
+    reader.take(LONGEST_BYTES).read_to_end(&mut bytes).map_err(|e| format!("{url} breaks off: {e}"))?;
+    Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// What GET gives with status 200; `None` for anything else.
+pub(super) fn text(agent: &Agent, url: &str) -> Option<String> {
+    get(agent, url).ok().filter(|(status, _)| *status == 200).map(|(_, text)| text)
+}
+
+/// The same as JSON.
+pub(super) fn json(agent: &Agent, url: &str) -> Option<Value> {
+    serde_json::from_str(&text(agent, url)?).ok()
+}
+
+/// Host and port of `http://host:port`; the words of a template stand for their value.
+fn host_and_port(url: &str) -> Result<(&str, &str), Failed> {
+    let wanted = "expected http://HOST:PORT without a path";
+    if url.starts_with("https://") {
+        return Err(format!("`{url}` asks for https, which this program does not speak; {wanted}"));
+    }
+    let rest = url.strip_prefix("http://").ok_or_else(|| format!("`{url}` is no address; {wanted}"))?;
+    let (host, port) = rest.rsplit_once(':').ok_or_else(|| format!("`{url}` has no port; {wanted}"))?;
+    let port_is_fine = port == "{port}" || port.parse::<u16>().is_ok_and(|p| p > 0);
+    if host.is_empty() || host.contains(['/', '@']) || !port_is_fine {
+        return Err(format!("`{url}` is no address; {wanted}"));
+    }
+    Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
+}
+
+/// Refuses an address that this program could never ask.
+pub(super) fn check_url(url: &str) -> Result<(), Failed> {
+    host_and_port(url).map(drop)
+}
+
+/// The addresses of a url whose names are filled in, all of them on this node.
+///
+/// The counters of this node are recorded: work done elsewhere would be paired with the wrong joules.
+fn addresses(url: &str) -> Result<Vec<(IpAddr, u16)>, Failed> {
+    let (host, port) = host_and_port(url)?;
+    let port: u16 = port.parse().map_err(|_| format!("`{url}` has no port"))?;
+    let found = (host, port).to_socket_addrs().map_err(|e| format!("the host `{host}` is not known: {e}"))?;
+    let found: Vec<(IpAddr, u16)> = found.map(|a| (a.ip(), port)).collect();
+    // An address that can be bound to is one of this node's.
+    let here = |ip: &IpAddr| ip.is_loopback() || TcpListener::bind((*ip, 0)).is_ok();
+    if found.is_empty() || !found.iter().any(|(ip, _)| here(ip)) {
+        return Err(format!("`{url}` is on another node; this one's energy counters would not see its work"));
+    }
+    Ok(found)
+}
+
+/// Refuses an address on another node.
+pub(super) fn check_here(url: &str) -> Result<(), Failed> {
+    addresses(url).map(drop)
+}
+
+/// Whether somebody listens there already.
+pub(super) fn is_taken(url: &str) -> Result<bool, Failed> {
+    let connects = |address: &(IpAddr, u16)| TcpStream::connect_timeout(&(*address).into(), ASK).is_ok();
+    Ok(addresses(url)?.iter().any(connects))
+}
+
+/// A port on which nobody listens at this moment.
+pub(super) fn free_port() -> Result<u16, Failed> {
+    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map(|a| a.port());
+    port.map_err(|e| format!("no free port can be had: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_plain_http_with_a_port() {
+        assert_eq!(host_and_port("http://127.0.0.1:{port}"), Ok(("127.0.0.1", "{port}")));
+        assert_eq!(host_and_port("http://[::1]:8000"), Ok(("::1", "8000")));
+        for (url, says) in [
+            ("https://127.0.0.1:8000", "https"),
+            ("127.0.0.1:8000", "no address"),
+            ("http://localhost", "no port"),
+            ("http://localhost:8000/v1", "no address"),
+            ("http://user@host:80", "no address"),
+            ("http://localhost:0", "no address"),
+            ("http://:80", "no address"),
+        ] {
+            let message = check_url(url).expect_err(url);
+            assert!(message.contains(says), "{url}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_server_on_another_node_is_refused_and_one_here_is_not() {
+        // 192.0.2.0/24 is nobody's: it is set aside for documents.
+        assert!(check_here("http://192.0.2.7:8000").is_err_and(|e| e.contains("another node")));
+        assert_eq!(check_here("http://127.0.0.1:8000"), Ok(()));
+    }
+
+    #[test]
+    fn a_port_is_taken_while_somebody_listens() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let url = format!("http://127.0.0.1:{}", listener.local_addr().expect("an address").port());
+        assert_eq!(is_taken(&url), Ok(true));
+        drop(listener);
+        assert_eq!(is_taken(&url), Ok(false));
+    }
+}

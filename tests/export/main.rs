@@ -1,0 +1,85 @@
+//! Every exported function is run in its own language and held against the law itself, to 1e-12, over a few hundred random
+//! configurations and the edges: one token, one sequence, more replicas than sequences, a cache that is full, experts.
+//!
+//! An interpreter, compiler or database that is not there costs its test, which says so on stderr.
+
+mod languages;
+mod models;
+mod postgres;
+mod structure;
+
+use energylens::law::export::{Language, Selection, export};
+
+use models::{Asked, World};
+
+/// Relative difference that two orders of rounding may make.
+const TOLERANCE: f64 = 1e-12;
+
+/// What came of running one export: for each configuration a figure per target, or why nothing could be run.
+type Ran = Result<Vec<Vec<f64>>, String>;
+
+/// Runs `text` with `run` for each world, and compares.
+fn agree(language: Language, run: impl Fn(&World, &str, &[Asked]) -> Ran) {
+    for world in models::worlds() {
+        let text = export(&world.model, &Selection::default(), language).expect("an export");
+        let asked = world.asked();
+        let figures = match run(&world, &text, &asked) {
+            Ok(figures) => figures,
+            Err(missing) => {
+                eprintln!("SKIPPED: the export to {language} was not run: {missing}");
+                return;
+            }
+        };
+        assert_eq!(figures.len(), asked.len(), "{}: {language}", world.name);
+        for (one, got) in asked.iter().zip(&figures) {
+            let want = world.figures(one);
+            assert_eq!(got.len(), want.len());
+            for ((got, want), law) in got.iter().zip(&want).zip(&world.model.laws) {
+                let near = (got - want).abs() <= TOLERANCE * want.abs();
+                assert!(near, "{}: {language}: {} of {one:?}: {got} is not {want}", world.name, law.skeleton.target);
+            }
+        }
+    }
+}
+
+#[test]
+fn python_agrees() {
+    agree(Language::Python, languages::python);
+}
+
+#[test]
+fn rust_agrees() {
+    agree(Language::Rust, languages::rust);
+}
+
+#[test]
+fn c_agrees() {
+    agree(Language::C, languages::c);
+}
+
+#[test]
+fn lua_agrees() {
+    agree(Language::Lua, languages::lua);
+}
+
+#[test]
+fn sql_agrees_in_duckdb() {
+    agree(Language::Sql, languages::duckdb);
+}
+
+#[test]
+fn sql_agrees_in_postgres() {
+    let server = match postgres::Server::start() {
+        Ok(server) => server,
+        Err(missing) => {
+            eprintln!("SKIPPED: the export to sql was not run in PostgreSQL: {missing}");
+            return;
+        }
+    };
+    agree(Language::Sql, |world, text, asked| server.figures(world, text, asked));
+}
+
+#[test]
+fn json_agrees() {
+    agree(Language::Json, structure::json);
+}
