@@ -159,6 +159,7 @@ fn scenario(model: &str, descriptors: Descriptors) -> Scenario {
 fn model(pool: Pool, scenarios: Vec<Scenario>) -> Model {
     let name = (pool == Pool::None).then(|| scenarios[0].model.clone());
     Model {
+        survival: None,
         format: MODEL_FORMAT.to_owned(),
         energylens_version: "0.1.0".to_owned(),
         pool,

@@ -144,7 +144,11 @@ impl Symbols<'_> {
             Symbol::WeightBytes => self.column("weight_bytes"),
             Symbol::Hidden => self.column("hidden_size"),
             Symbol::KvBytes => self.column("kv_bytes_per_token"),
-            Symbol::Coverage => self.coverage(),
+            Symbol::Coverage => self.coverage(&self.together()),
+            Symbol::Reads => {
+                let prompt = self.coverage(&format!("{} * GREATEST({INPUT}, 1::float8)", self.together()));
+                format!("({prompt} + GREATEST({m} - 1::float8, 0::float8) * {})", self.coverage(&self.together()))
+            }
             Symbol::Waves => self.waves(),
             Symbol::MicroBatches => self.micro_batches(),
             Symbol::StagesPerMicroBatch => format!("({PIPELINE} / {})", self.micro_batches()),
@@ -194,13 +198,19 @@ impl Symbols<'_> {
         format!("LEAST(GREATEST({BATCH} / {}, 1::float8), GREATEST({PIPELINE}, 1::float8))", self.waves())
     }
 
-    fn coverage(&self) -> String {
+    /// Sequences that share every pass.
+    fn together(&self) -> String {
+        format!("({BATCH} / ({} * {}))", self.waves(), self.micro_batches())
+    }
+
+    /// Share of the weights that a pass over `tokens` reads.
+    fn coverage(&self, tokens: &str) -> String {
         if self.card.is_some_and(|card| !card.routes()) {
             return FIRST.to_owned();
         }
         let [experts, visited, routed] = ["num_experts", "experts_per_token", "routed_share"].map(|n| self.column(n));
         let missed = format!("(1::float8 - {visited} / NULLIF({experts}, 0::float8))");
-        let together = format!("GREATEST({BATCH} / ({} * {}), 1::float8)", self.waves(), self.micro_batches());
+        let together = format!("GREATEST({tokens}, 1::float8)");
         let most = format!("({}::float8 / -ln({missed}))", number(MOST_POWER));
         let missed_by_all = format!("power({missed}, LEAST({together}, {most}))");
         let share = format!("(1::float8 - {routed} * (1::float8 - (1::float8 - {missed_by_all})))");
