@@ -21,6 +21,10 @@ tmpfiles=$DESTDIR/usr/lib/tmpfiles.d/energylens.conf
 env=$DESTDIR/etc/energylens/agent.env
 program=$DESTDIR$PREFIX/bin/energylens
 doc=$DESTDIR$PREFIX/share/doc/energylens
+man=$DESTDIR$PREFIX/share/man/man1
+bash_completion=$DESTDIR$PREFIX/share/bash-completion/completions/energylens
+zsh_completion=$DESTDIR$PREFIX/share/zsh/site-functions/_energylens
+fish_completion=$DESTDIR$PREFIX/share/fish/vendor_completions.d/energylens.fish
 
 # On the running system only, and only where systemd runs it.
 is_live() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
@@ -28,6 +32,7 @@ is_live() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
 uninstall() {
     if is_live; then systemctl disable --now energylens-agent.service 2>/dev/null || true; fi
     rm -f "$program" "$unit" "$sysusers" "$tmpfiles"
+    rm -f "$man/energylens.1" "$man"/energylens-*.1 "$bash_completion" "$zsh_completion" "$fish_completion"
     rm -rf "$doc"
     # Options that somebody wrote stay.
     if [ -f "$env" ] && cmp -s systemd/agent.env "$env"; then rm -f "$env"; rmdir "${env%/*}" 2>/dev/null || true; fi
@@ -57,6 +62,21 @@ install -D -m 0644 systemd/energylens.tmpfiles "$tmpfiles"
 if [ ! -e "$env" ]; then install -D -m 0644 systemd/agent.env "$env"; fi
 install -d "$doc"
 install -m 0644 README.md LICENSE CHANGELOG.md docs/*.md "$doc"
+
+
+# The program writes its own manual and completions; one that does not run here (another machine's) is installed without.
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+if "$BINARY" man -o "$made/man" >/dev/null 2>&1 && [ -s "$made/man/energylens.1" ]; then
+    install -d "$man"
+    install -m 0644 "$made"/man/*.1 "$man"
+    for shell in bash zsh fish; do "$BINARY" completions "$shell" > "$made/$shell"; done
+    install -D -m 0644 "$made/bash" "$bash_completion"
+    install -D -m 0644 "$made/zsh" "$zsh_completion"
+    install -D -m 0644 "$made/fish" "$fish_completion"
+else
+    echo "install.sh: $BINARY does not run here; the manual and the completions are left out" >&2
+fi
 
 if is_live; then
     systemd-sysusers "$sysusers"

@@ -5,10 +5,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb
+# The program writes its own manual and completions, and the package takes them from target/manual.
+cargo run --locked --quiet --release -- man -o target/manual >/dev/null
+for shell in bash zsh fish; do cargo run --locked --quiet --release -- completions "$shell" > "target/manual/$shell"; done
 deb=$(cargo deb --locked "$@" | tail -n 1)
 listed=$(dpkg-deb --contents "$deb")
 for file in usr/bin/energylens usr/lib/systemd/system/energylens-agent.service usr/lib/sysusers.d/energylens.conf \
-    usr/lib/tmpfiles.d/energylens.conf etc/energylens/agent.env usr/share/doc/energylens/copyright; do
+    usr/lib/tmpfiles.d/energylens.conf etc/energylens/agent.env usr/share/doc/energylens/copyright \
+    usr/share/bash-completion/completions/energylens; do
     grep -q " \./$file$" <<<"$listed" || { echo "package.sh: $file is not in $deb" >&2; exit 1; }
 done
 control=$(mktemp -d)

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 /// Version of the on-disk tables; stands in every file's metadata as `energylens.format_version`.
@@ -31,6 +31,8 @@ pub enum ColumnType {
     Text,
     /// A list of labels.
     Labels,
+    /// A wall-clock instant in UTC, in milliseconds.
+    Timestamp,
 }
 
 impl fmt::Display for ColumnType {
@@ -43,8 +45,18 @@ impl fmt::Display for ColumnType {
             Self::Label => "label",
             Self::Text => "text",
             Self::Labels => "labels",
+            Self::Timestamp => "timestamp",
         })
     }
+}
+
+/// What a sealed file says of each row though nobody recorded it: it follows from the file's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Derived {
+    /// The host that the file names.
+    Host,
+    /// The wall-clock instant of the named column, which holds a monotonic one, by the file's clock anchor.
+    WallClock(&'static str),
 }
 
 /// One column of a table.
@@ -60,6 +72,8 @@ pub struct Column {
     pub unit: &'static str,
     /// One sentence on what the value says.
     pub doc: &'static str,
+    /// Where its values come from if they are not recorded; such columns are in sealed files only, not in spools.
+    pub derived: Option<Derived>,
 }
 
 /// One table of a campaign directory.
@@ -84,6 +98,7 @@ impl Column {
             ColumnType::Label => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
             ColumnType::Text => DataType::Utf8,
             ColumnType::Labels => DataType::List(Arc::new(Field::new("item", DataType::Utf8, false))),
+            ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
         };
         let mut metadata = HashMap::from([("doc".to_owned(), self.doc.to_owned())]);
         if !self.unit.is_empty() {
@@ -94,9 +109,15 @@ impl Column {
 }
 
 impl Table {
-    /// The Arrow schema of the table.
+    /// The Arrow schema of the table as it is sealed.
     pub fn arrow_schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(Column::field).collect::<Vec<_>>()))
+    }
+
+    /// The Arrow schema of what is recorded: without the columns that are derived when the table is sealed.
+    pub fn recorded_schema(&self) -> SchemaRef {
+        let recorded = self.columns.iter().filter(|c| c.derived.is_none());
+        Arc::new(Schema::new(recorded.map(Column::field).collect::<Vec<_>>()))
     }
 
     /// The column called `name`.
@@ -106,14 +127,25 @@ impl Table {
 }
 
 const fn col(name: &'static str, column_type: ColumnType, unit: &'static str, doc: &'static str) -> Column {
-    Column { name, column_type, nullable: false, unit, doc }
+    Column { name, column_type, nullable: false, unit, doc, derived: None }
 }
 
 const fn opt(name: &'static str, column_type: ColumnType, unit: &'static str, doc: &'static str) -> Column {
-    Column { name, column_type, nullable: true, unit, doc }
+    Column { name, column_type, nullable: true, unit, doc, derived: None }
 }
 
-use ColumnType::{F64, I64, Label, Labels, Text, U32, U64};
+/// The host of a row, for tables whose rows do not name it themselves.
+const fn host() -> Column {
+    let doc = "Node that recorded the row, as in the file's metadata; in sealed files only.";
+    Column { name: "host", column_type: Label, nullable: true, unit: "", doc, derived: Some(Derived::Host) }
+}
+
+/// The wall-clock instant of the monotonic column `of`.
+const fn wall_clock(name: &'static str, of: &'static str, doc: &'static str) -> Column {
+    Column { name, column_type: Timestamp, nullable: true, unit: "", doc, derived: Some(Derived::WallClock(of)) }
+}
+
+use ColumnType::{F64, I64, Label, Labels, Text, Timestamp, U32, U64};
 
 /// Counter readings that moved, and a heartbeat a second. What the machine said; nothing derived.
 pub const SAMPLES: Table = Table {
@@ -148,6 +180,12 @@ pub const SAMPLES: Table = Table {
             "",
             "Slurm job on the node at that instant; several, as in 123+124, where jobs shared it.",
         ),
+        host(),
+        wall_clock(
+            "t",
+            "t_mono_ns",
+            "Wall-clock instant of t_mono_ns by the file's clock anchor, to 10 ms; in sealed files only.",
+        ),
     ],
 };
 
@@ -171,6 +209,12 @@ pub const TELEMETRY: Table = Table {
             "What held the clocks down: power_cap, thermal, hardware, ...; empty where nothing did, or nothing is told.",
         ),
         col("source", Label, "", "measured or simulated."),
+        host(),
+        wall_clock(
+            "t",
+            "t_mono_ns",
+            "Wall-clock instant of t_mono_ns by the file's clock anchor, to 10 ms; in sealed files only.",
+        ),
     ],
 };
 
@@ -187,6 +231,12 @@ pub const MARKS: Table = Table {
         opt("uid", U32, "", "User who sent the mark, as the kernel says; missing where it came by no socket."),
         opt("job_id", Label, "", "Slurm job that the mark came from."),
         opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
+        host(),
+        wall_clock(
+            "t",
+            "t_mono_ns",
+            "Wall-clock instant of t_mono_ns by the file's clock anchor, to 10 ms; in sealed files only.",
+        ),
     ],
 };
 
@@ -268,6 +318,16 @@ pub const RUNS: Table = Table {
         opt("p99_itl_s", F64, "s", "99th percentile of the time between two arrivals of tokens."),
         opt("job_id", Label, "", "Slurm job that the run was part of."),
         opt("step_id", Label, "", "Step of that job: a number, batch, extern or interactive."),
+        wall_clock(
+            "t_begin",
+            "t_begin_mono_ns",
+            "Wall-clock instant of t_begin_mono_ns by the file's clock anchor, to 10 ms."
+        ),
+        wall_clock(
+            "t_end",
+            "t_end_mono_ns",
+            "Wall-clock instant of t_end_mono_ns by the file's clock anchor, to 10 ms."
+        ),
     ],
 };
 
@@ -286,6 +346,13 @@ pub const PHASES: Table = Table {
         opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
         col("quality", Labels, "", "Reasons to doubt the row; empty is good."),
         col("source", Label, "", "counter, power, simulated or imported."),
+        opt(
+            "method",
+            Label,
+            "",
+            "How a decode energy was found: difference (total - prefill) or marks (a window of its own)."
+        ),
+        opt("idle_power_w", F64, "W", "Mean power of all GPUs of the run in its idle phase, before anything ran."),
     ],
 };
 
@@ -345,6 +412,16 @@ labels! {
         Decode = "decode",
         /// The whole batch.
         Total = "total",
+    }
+}
+
+labels! {
+    /// How the energy of a decode was found.
+    Method, "method" {
+        /// Total less prefill.
+        Difference = "difference",
+        /// A window of its own, which the workload marked.
+        Marks = "marks",
     }
 }
 

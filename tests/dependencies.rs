@@ -25,7 +25,10 @@ const EXCEPTIONS: [(&str, &str, &str); 1] =
 
 /// Crates that must not come in, and why.
 const BANNED: [(&str, &str); 5] = [
-    ("openssl-sys", "the program talks to nobody; and a C library of that kind would have to be kept up to date"),
+    (
+        "openssl-sys",
+        "only servers that a sweep names are talked to, in plain HTTP; a library of TLS would have to be kept up to date",
+    ),
     ("native-tls", "the same"),
     ("rustls", "the same"),
     ("reqwest", "the same"),

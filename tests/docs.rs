@@ -102,7 +102,8 @@ fn sysfs_tree(dir: &Path) -> PathBuf {
 
 fn copy_files(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory").flatten() {
+    // Pictures lie in a directory of their own, which no command needs.
+    for entry in fs::read_dir(from).expect("a directory").flatten().filter(|e| e.path().is_file()) {
         fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
     }
 }
@@ -169,13 +170,62 @@ fn commands_of_the_agent_page_run() {
 }
 
 #[test]
+fn commands_of_the_analysis_page_run() {
+    carry_out("docs/analysis.md");
+}
+
+#[test]
 fn commands_of_the_discovery_page_run() {
     carry_out("docs/discovery.md");
 }
 
 #[test]
+fn commands_of_the_tutorial_run() {
+    carry_out("docs/tutorial.md");
+}
+
+#[test]
+fn commands_of_the_questions_run() {
+    carry_out("docs/faq.md");
+}
+
+#[test]
+fn commands_of_the_recommendation_page_run() {
+    carry_out("docs/recommend.md");
+}
+
+#[test]
+fn commands_of_the_export_page_run() {
+    carry_out("docs/export.md");
+}
+
+#[test]
+fn commands_of_the_slurm_page_run() {
+    carry_out("docs/slurm.md");
+}
+
+#[test]
+fn commands_of_the_servers_page_run() {
+    carry_out("docs/servers.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
-    let carried = ["README.md", "agent.md", "discovery.md", "law.md", "measuring.md", "sources.md"];
+    let carried = [
+        "README.md",
+        "agent.md",
+        "analysis.md",
+        "discovery.md",
+        "export.md",
+        "faq.md",
+        "law.md",
+        "measuring.md",
+        "recommend.md",
+        "servers.md",
+        "slurm.md",
+        "sources.md",
+        "tutorial.md",
+    ];
     for path in documents() {
         let text = read(&path);
         let shows = blocks(&text).iter().any(|b| !commands(b).is_empty());
@@ -220,6 +270,33 @@ fn the_readme_knows_every_room_and_every_verb() {
     assert!(verbs.contains(&"demo"), "no verbs found in the help text:\n{help}");
     for verb in verbs {
         assert!(readme.contains(&format!("`{verb}`")), "README.md lacks the verb {verb}");
+    }
+}
+
+fn sources(dir: &Path, found: &mut String) {
+    for path in fs::read_dir(dir).expect("a directory of sources").flatten().map(|e| e.path()) {
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push_str(&read(&path));
+        }
+    }
+}
+
+/// `docs/security.md` names tests in backquotes behind the words `test` and `tests`: names in one style that no other
+/// word has, several words joined by underscores.
+#[test]
+fn each_claim_about_security_names_a_test_that_there_is() {
+    let page = read(&root().join("docs/security.md"));
+    let mut code = String::new();
+    for dir in ["src", "tests"] {
+        sources(&root().join(dir), &mut code);
+    }
+    let quoted = page.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|word| word.matches('_').count() > 1 && !word.contains(['/', '.'])).collect();
+    assert!(named.len() > 30, "only {} tests are named", named.len());
+    for name in named {
+        assert!(code.contains(&format!("fn {name}(")), "docs/security.md names the test {name}, which there is not");
     }
 }
 
@@ -269,7 +346,7 @@ fn tables_page() -> String {
     ).replace("\n  ", "\n"));
     page.push_str(
         "\nTypes: `f64`, `i64`, `u64`, `u32` are numbers; `label` is text with few distinct values, dictionary-encoded;\n\
-         `text` is any text; `labels` is a list of labels. A number without a unit is a count, or a ratio from 0 to 1.\n",
+         `text` is any text; `labels` is a list of labels; `timestamp` is an instant in UTC. A number without a unit is a count, or a ratio from 0 to 1.\n",
     );
     for table in TABLES {
         page.push_str(&format!("\n## {}\n\n{}\n\n", table.name, table.doc));

@@ -29,6 +29,22 @@ fn every_target_has_a_file_a_binary_and_seeds() {
     }
 }
 
+/// What `cargo fuzz` gathered on this machine, with the checks of a debug build: arithmetic that overflows panics here.
+#[test]
+#[ignore = "needs a corpus; run after scripts/fuzz.sh"]
+fn the_corpus_passes_with_checks_of_arithmetic() {
+    for (name, target) in fuzz::TARGETS {
+        let dir = root().join("corpus").join(name);
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let data = fs::read(entry.path()).expect("a file of the corpus");
+            if let Err(panic) = std::panic::catch_unwind(|| target(&data)) {
+                let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+                panic!("{}: {text}", entry.path().display());
+            }
+        }
+    }
+}
+
 #[test]
 fn seeds_and_former_findings_pass() {
     for (name, target) in fuzz::TARGETS {

@@ -69,6 +69,17 @@ fn every_example_sweep_runs_to_its_end() {
 }
 
 #[test]
+fn sweeps_for_real_engines_are_laid_out() {
+    for (name, points, engine) in [("torch.lua", 24, "torch"), ("own_run.lua", 4, "llama.cpp")] {
+        let plan = example(name);
+        assert_eq!((plan.points.len(), plan.workload.engine()), (points, engine), "{name}");
+        assert!(Workload::start(&plan, 0, 0).is_err(), "{name} does not run on the simulated node");
+    }
+    let plan = example("precise.lua");
+    assert_eq!((plan.points.len(), plan.repeats, plan.runs.len()), (4, 2, 40), "ten repeats are laid out");
+}
+
+#[test]
 fn windows_are_as_long_as_asked_and_follow_each_other() {
     let plan = example("demo.lua");
     let dir = tempfile::tempdir().unwrap();
@@ -95,7 +106,7 @@ fn windows_are_as_long_as_asked_and_follow_each_other() {
                     }
                 }
                 Event::Advanced { t_mono_ns } => advanced = t_mono_ns,
-                Event::RunStarted { .. } | Event::RunEnded { .. } => {}
+                Event::RunStarted { .. } | Event::RunEnded { .. } | Event::Undecided { .. } => {}
             }
             Ok(())
         },

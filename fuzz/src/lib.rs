@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 use energylens::agent::{JobIds, MarkMessage};
 use energylens::card::ModelCard;
@@ -17,6 +17,7 @@ use energylens::fit::{self, FitOptions};
 use energylens::law::{Model, Skeleton, Target, formula_latex, formula_text};
 use energylens::recommend::{Limit, Request, recommend};
 use energylens::schema::TABLES;
+use energylens::slurm::{JobStates, script, state};
 use energylens::source::replay::ReplaySource;
 use energylens::source::{CounterSource, amd, cray::CraySource, hwmon, rapl::RaplSource};
 use energylens::store::{Campaign, read_file, read_metadata, read_trace};
@@ -40,6 +41,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("sysfs", sysfs),
     ("mark", mark),
     ("cgroup", cgroup),
+    ("slurm", slurm),
 ];
 
 /// Keeps a panic that the program contains from ending the process: libFuzzer's own hook aborts at once. One that gets
@@ -192,14 +194,16 @@ const PLAN: &str = "local el = require 'energylens'\nreturn el.sweep { name = 'f
 /// `plan.json` and `runs.jsonl` of a campaign; the first byte says which of them the rest is.
 pub fn campaign(data: &[u8]) {
     let Some((which, data)) = data.split_first() else { return };
+    static LAID_OUT: OnceLock<Plan> = OnceLock::new();
+    let lay_out = || Plan::from_source("f.lua", PLAN, Path::new("."), &mut |_| ()).expect("the plan of this file");
+    let plan = LAID_OUT.get_or_init(lay_out);
     in_scratch(|dir| {
-        let plan = Plan::from_source("f.lua", PLAN, dir, &mut |_| ()).expect("the plan of this file");
         let campaign = Campaign::create_or_open(dir).expect("an empty directory");
         put(dir, if *which == b'p' { "plan.json" } else { "runs.jsonl" }, data);
-        let Ok(journal) = Journal::open(&campaign, &plan) else { return };
+        let Ok(journal) = Journal::open(&campaign, plan) else { return };
         let runs = (journal.finished(), journal.failed());
         drop(journal);
-        let again = Journal::open(&campaign, &plan).expect("a journal that was opened can be opened again");
+        let again = Journal::open(&campaign, plan).expect("a journal that was opened can be opened again");
         assert_eq!((again.finished(), again.failed()), runs);
         let anchor = energylens::clock::ClockAnchor::now(&energylens::clock::SystemClock);
         let _ = again.write_table(anchor);
@@ -343,4 +347,45 @@ pub fn cgroup(data: &[u8]) {
     for job in [JobIds::of_cgroups(&text), JobIds::of_environment(by_name)].into_iter().flatten() {
         assert!(job.job_id.len() <= 10 && job.job_id.bytes().all(|b| b.is_ascii_digit()), "{job:?}");
     }
+}
+
+/// A text that is to stand in a batch script, and what Slurm answers.
+pub fn slurm(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let mut states = JobStates::default();
+    state::read_squeue(&text, &mut states);
+    state::read_sacct(&text, &mut states);
+    let _ = state::max_array_size(&text);
+    if let Ok(word) = script::quoted("text", &text) {
+        assert_eq!(of_single_quotes(&word).as_deref(), Some(text.as_ref()), "{word}");
+    }
+    if let Ok(word) = script::escaped("text", &text) {
+        assert!(!word.contains(['\n', '\r', '\0']), "{word:?}");
+        assert_eq!(without_backslashes(&word), text, "{word}");
+    }
+}
+
+/// What bash makes of a word of single quotes and escaped ones; `None` where anything of it stands outside of quotes.
+fn of_single_quotes(word: &str) -> Option<String> {
+    let (mut text, mut rest) = (String::new(), word);
+    while !rest.is_empty() {
+        if let Some(behind) = rest.strip_prefix("\\'") {
+            text.push('\'');
+            rest = behind;
+        } else {
+            let (inside, behind) = rest.strip_prefix('\'')?.split_once('\'')?;
+            text.push_str(inside);
+            rest = behind;
+        }
+    }
+    Some(text)
+}
+
+fn without_backslashes(word: &str) -> String {
+    let mut text = String::new();
+    let mut characters = word.chars();
+    while let Some(c) = characters.next() {
+        text.extend(if c == '\\' { characters.next() } else { Some(c) });
+    }
+    text
 }

@@ -107,16 +107,17 @@ pub(crate) fn say(notices: &Notices) {
 
 /// What became of a recording that was interrupted, in a line.
 pub(crate) fn describe(recovered: &Recovered) -> String {
-    let spool = recovered.spool.display();
+    let shown = |path: &std::path::Path| output::one_line(&path.display().to_string());
+    let spool = shown(&recovered.spool);
     match &recovered.outcome {
         RecoveredAs::Sealed { path, rows, torn } => {
             let torn = if *torn { "; the batch being written when it broke off is lost" } else { "" };
-            format!("recovered {rows} rows of an interrupted recording into {}{torn}", path.display())
+            format!("recovered {rows} rows of an interrupted recording into {}{torn}", shown(path))
         }
         RecoveredAs::AlreadySealed => format!("removed {spool}, which had been sealed already"),
         RecoveredAs::Empty => format!("removed {spool}, which held nothing"),
         RecoveredAs::Live => format!("left {spool} alone: its writer is alive"),
-        RecoveredAs::Refused(reason) => format!("left {spool} alone: {reason}"),
+        RecoveredAs::Refused(reason) => format!("left {spool} alone: {}", output::one_line(reason)),
     }
 }
 

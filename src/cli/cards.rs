@@ -13,6 +13,7 @@ use super::{Outcome, output};
 
 /// Show model and GPU cards: the built-in ones, or the card of a config.json.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:  energylens cards path/to/config.json")]
 pub(crate) struct Arguments {
     /// A Hugging Face style config.json, or the directory it lies in.
     config: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `energylens demo`: the whole main job on the built-in simulated node.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -24,7 +25,9 @@ const LIMIT: &str = "mean_tpot_s=0.05";
 
 /// Do the whole main job on a simulated node: sweep, record, fit, judge, recommend, report.
 #[derive(Debug, Args)]
-#[command(after_help = "Needs no GPU, no root, no network. Everything it writes is labelled simulated.")]
+#[command(
+    after_help = "Example:  energylens demo -o /tmp/energylens-demo\n\nNeeds no GPU, no root, no network. Everything it writes is labelled simulated."
+)]
 pub(crate) struct Arguments {
     /// Where to write: two campaigns, the model and the report. What is there already is not measured again.
     #[arg(short, long, default_value = "energylens-demo")]
@@ -44,12 +47,21 @@ struct Findings {
     model: energylens::law::Model,
     judged: Validation,
     answer: Recommendation,
+    seed: u64,
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let (dir, stop) = (&a.output, signals::stop_on_signal()?);
     let say = |text: &str| if a.json { Ok(()) } else { output::print(text) };
-    std::fs::create_dir_all(dir).map_err(|e| anyhow::anyhow!("cannot create {}: {e}", dir.display()))?;
+    std::fs::create_dir_all(dir).map_err(|e| match e.kind() {
+        ErrorKind::AlreadyExists => {
+            anyhow::anyhow!(
+                "cannot create {}: a file of that name is in the way; name a directory with -o",
+                dir.display()
+            )
+        }
+        _ => anyhow::anyhow!("cannot create {}: {e}", dir.display()),
+    })?;
     say(&real_counters())?;
 
     let campaign = |(name, source): (&str, &str)| -> anyhow::Result<(Plan, Conducted)> {
@@ -91,7 +103,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     say(&indented(&answer.table()))?;
 
     let page = dir.join("report.html");
-    let findings = Findings { fitted, unseen, model, judged, answer };
+    let findings = Findings { fitted, unseen, model, judged, answer, seed: a.seed };
     write_html(&page, &findings.report(&dir.join("demo"))?)?;
     say(&format!("5. the report: open {} in a browser", page.display()))?;
     say(&format!(
@@ -111,6 +123,7 @@ impl Findings {
         input.recommendation = Some(&self.answer);
         // A resumed session knows only its own part of the recording.
         input.recording = (self.fitted.runs.resumed == 0).then(|| report::facts(&self.fitted.recording));
+        input.learning = report::learning(&self.fitted.dataset, &[10, 20, 40], self.seed);
         input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
         Ok(input)
     }

@@ -45,9 +45,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     match &a.output {
         Some(path) => {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            eprintln!("written to {}", path.display());
+            output::say(&format!("written to {}", path.display()));
         }
-        None => output::print(&text)?,
+        None => output::print_exactly(&text)?,
     }
     Ok(Outcome::Done)
 }

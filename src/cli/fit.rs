@@ -132,6 +132,11 @@ pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
     let file = std::fs::File::open(path);
     file.and_then(|file| file.take(LONGEST_SKELETON_BYTES).read_to_string(&mut text))
         .map_err(|e| anyhow::anyhow!("cannot read the skeleton {}: {e}", path.display()))?;
+    anyhow::ensure!(
+        (text.len() as u64) < LONGEST_SKELETON_BYTES,
+        "cannot use the skeleton {}: it has {LONGEST_SKELETON_BYTES} bytes or more",
+        path.display()
+    );
     let skeleton = Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))?;
     anyhow::ensure!(
         skeleton.target == Target::EnergyJ,

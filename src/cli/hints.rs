@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use energylens::{dataset, fit, law, recommend, store, sweep};
+use energylens::{card, dataset, fit, law, recommend, store, sweep};
 
 /// The advice for the first error of the chain that has one.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
@@ -13,6 +13,16 @@ pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
 
 fn of_rows(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     use dataset::Error;
+    if let Some(fit::Error::NothingToHoldOut { .. }) = cause.downcast_ref() {
+        return Some(
+            "measure more workloads, or divide the rows another way: --scheme workloads=2, batches, models, hardware",
+        );
+    }
+    if cause.is::<card::HuggingFaceError>() {
+        return Some(
+            "a card is read from the config.json beside a model's weights; `energylens cards` lists the built-in ones",
+        );
+    }
     if let Some(fit::Error::TooFewRows { .. }) = cause.downcast_ref() {
         return Some(
             "some fifty rows over parallelism, batch and lengths make a law; `energylens plan SWEEP.lua` lays them out",
@@ -64,6 +74,10 @@ fn of_sweeps(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
     }
     match cause.downcast_ref()? {
         sweep::Error::Io { verb: "read", .. } => Some("a sweep is a Lua script; copy one from scripts/sweeps"),
+        // A message that begins with another file's name: what was given is no script.
+        sweep::Error::Script(text) if !text.contains(".lua:") => {
+            Some("a sweep is a Lua script; copy one from scripts/sweeps")
+        }
         sweep::Error::TooFewFeasible { .. } => Some("ask for fewer points, widen the axes or loosen `where`"),
         sweep::Error::Foreign { .. } => Some("restore the file from a copy, or name a new campaign directory with -o"),
         _ => None,

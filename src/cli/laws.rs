@@ -32,7 +32,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     if let Some(language) = a.language {
         for skeleton in &skeletons {
-            output::print(&export_skeleton(skeleton, language)?)?;
+            output::print_exactly(&export_skeleton(skeleton, language)?)?;
         }
         return Ok(Outcome::Done);
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
+use energylens::schema::nearest;
 
 use super::{Outcome, output};
 
@@ -32,12 +33,10 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     let wanted = a.verb.as_ref().map_or_else(|| "energylens".to_owned(), |verb| format!("energylens-{verb}"));
     let Some((_, text)) = pages.iter().find(|(name, _)| *name == wanted) else {
-        let verbs: Vec<&str> = pages.iter().filter_map(|(name, _)| name.strip_prefix("energylens-")).collect();
-        anyhow::bail!(
-            "there is no page of `{}`; expected one of {}",
-            a.verb.as_deref().unwrap_or_default(),
-            verbs.join(", ")
-        );
+        let asked = a.verb.as_deref().unwrap_or_default();
+        let verbs = pages.iter().filter_map(|(name, _)| name.strip_prefix("energylens-"));
+        let near = nearest(asked, verbs).map(|verb| format!("did you mean `{verb}`? ")).unwrap_or_default();
+        anyhow::bail!("there is no page of `{asked}`; {near}`energylens --help` lists the verbs");
     };
     output::print_exactly(&String::from_utf8_lossy(text))?;
     Ok(Outcome::Done)

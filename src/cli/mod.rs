@@ -5,6 +5,7 @@
 
 mod agent;
 mod cards;
+mod compact;
 mod completions;
 mod demo;
 mod discover;
@@ -27,6 +28,7 @@ mod run;
 mod service;
 mod signals;
 mod sources;
+mod sql;
 mod status;
 mod submit;
 mod tables;
@@ -98,6 +100,8 @@ enum Verb {
     Tables(tables::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
+    Sql(sql::Arguments),
+    Compact(compact::Arguments),
 }
 
 /// Carries out one verb.
@@ -127,6 +131,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Tables(a) => tables::run(&a),
         Verb::Completions(a) => completions::run(&a),
         Verb::Man(a) => man::run(&a),
+        Verb::Sql(a) => sql::run(&a),
+        Verb::Compact(a) => compact::run(&a),
     }
 }
 

@@ -35,7 +35,12 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(shown).collect())
 }
 
-/// The same line by line on stderr.
+/// The same for a name inside of a line: its line ends would forge lines of ours.
+pub(crate) fn one_line(text: &str) -> String {
+    plain(text).replace('\n', "\\n")
+}
+
+/// Says something on stderr.
 pub(crate) fn say(text: &str) {
     eprintln!("{}", plain(text));
 }

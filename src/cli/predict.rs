@@ -79,7 +79,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     output::remarks(&outside);
     anyhow::ensure!(
         answers.iter().any(Result::is_ok),
-        "none of the {} configurations in {} can be predicted",
+        "none of the {} configurations in {} can be predicted, for the reasons above",
         answers.len(),
         a.configurations.display()
     );

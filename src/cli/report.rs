@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use energylens::agent::Recording;
 use energylens::dataset::{self, Dataset};
-use energylens::fit::{FitOptions, attach_held_out, fit_model};
+use energylens::fit::stats::Figures;
+use energylens::fit::validate::{CurvePoint, ValidateOptions, learning_curve};
+use energylens::fit::{FitOptions, MIN_ROWS, Predictor, attach_held_out, fit_model};
 use energylens::law::Model;
 use energylens::recommend::{Request, recommend};
-use energylens::report::{PhaseBand, PowerTrace, RecordingFacts, ReportInput, write_html};
+use energylens::report::{LearningPoint, PhaseBand, PowerTrace, RecordingFacts, ReportInput, write_html};
 use energylens::schema::{MARKS, MarkEvent, SAMPLES};
 use energylens::store::{MarkRow, SampleRow, read_table};
 use energylens::units::{counter_difference_j, ns_to_s};
@@ -21,6 +23,9 @@ const SHOWN_S: f64 = 300.0;
 
 /// Write a campaign or a table of rows as one HTML file.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:  energylens report demo --workload input_tokens=1024,output_tokens=256 -o report.html"
+)]
 pub(crate) struct Arguments {
     /// A campaign directory, a Parquet file or a CSV file.
     runs: PathBuf,
@@ -36,6 +41,10 @@ pub(crate) struct Arguments {
     /// What the recommendation must respect; may be repeated.
     #[arg(long = "limit")]
     limits: Vec<energylens::recommend::Limit>,
+    /// Show accuracy from so many rows each, the law beside the baselines; not with --model, whose rows are known.
+    #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10, 20, 40], conflicts_with = "model",
+        allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
+    learning_curve: Vec<u32>,
     /// Seed of the fit, the held-out split and the draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -71,10 +80,39 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     input.recommendation = answer.as_ref();
     input.held_out_rows = held_out_rows;
+    if a.model.is_none() {
+        input.learning = learning(&dataset, &a.learning_curve, a.seed);
+    }
     write_html(&a.output, &input)?;
     output::remark(&dataset, &[]);
     output::print(&format!("report written to {}", a.output.display()))?;
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
+}
+
+/// Accuracy against the rows learnt from, of the law and the quick baselines. Rows that offer no choice or are too few to
+/// hold any out give no curve; the section is left out then.
+pub(crate) fn learning(dataset: &Dataset, sizes: &[u32], seed: u64) -> Vec<LearningPoint> {
+    let options = ValidateOptions { seed, predictors: Predictor::QUICK.to_vec(), ..ValidateOptions::default() };
+    let sizes: Vec<usize> = sizes.iter().map(|n| *n as usize).collect();
+    let curve = match learning_curve(dataset, &sizes, &options) {
+        Ok(curve) => curve,
+        Err(e) => {
+            eprintln!("note: no learning curve: {e}");
+            return Vec::new();
+        }
+    };
+    let point = |rows: usize, predictor: &str, f: &Figures| LearningPoint {
+        training_rows: rows,
+        predictor: predictor.to_owned(),
+        top1: f.top1,
+        regret: f.regret,
+        mape: f.mape,
+    };
+    let known = |p: &CurvePoint| {
+        let figures = curve.predictors.iter().filter_map(|name| Some((name, p.figures.get(name)?)));
+        figures.map(|(name, f)| point(p.training_rows, name, f)).collect::<Vec<_>>()
+    };
+    curve.points.iter().flat_map(known).collect()
 }
 
 /// What a report says of a recording.

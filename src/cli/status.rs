@@ -1,6 +1,6 @@
 //! `energylens status`: how a submitted campaign stands, and what is to be done about it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -50,7 +50,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     }
     let mut plan = Plan::of_campaign(&dir)?;
     if let Some(script) = &a.with {
-        let changed = Plan::from_script(script, &mut |line| eprintln!("{line}"))?;
+        let changed = Plan::from_script(script, &mut output::say)?;
         if let Some(difference) = plan.difference(&changed) {
             return Err(energylens::sweep::Error::PlanChanged { difference }.into());
         }
@@ -121,7 +121,7 @@ fn merge_ended(
     let empty = if merged.empty > 0 { format!(", {} ended without a run", merged.empty) } else { String::new() };
     eprintln!("merged {} tasks with {} runs{empty}{open}", merged.tasks, merged.runs);
     for (id, why) in &merged.problems {
-        eprintln!("task {id} cannot be merged, its results stay in tasks/{id}: {why}");
+        output::say(&format!("task {id} cannot be merged, its results stay in tasks/{id}: {why}"));
     }
     Ok(!merged.problems.is_empty())
 }
@@ -153,6 +153,17 @@ impl View<'_> {
     /// Tasks that were ended before they had done all.
     fn ended_early(&self) -> impl Iterator<Item = &TaskStatus> {
         self.survey.tasks.iter().filter(|t| t.stage == Some(Stage::Ended) && !t.is_complete())
+    }
+
+    /// Why tasks wait: some reasons pass by themselves, others (`JobHeldUser`) do not.
+    fn waiting(&self) -> Option<String> {
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for task in self.survey.tasks.iter().filter(|t| t.stage == Some(Stage::Waiting) && !t.is_complete()) {
+            let reason = task.state.as_ref().and_then(|s| s.reason.as_deref()).unwrap_or("no reason is given");
+            *reasons.entry(reason).or_default() += 1;
+        }
+        let told: Vec<String> = reasons.iter().map(|(reason, count)| format!("{reason} ({count})")).collect();
+        (!told.is_empty()).then(|| format!("tasks wait because of: {}", told.join(", ")))
     }
 
     fn counts(&self, array: u32) -> [usize; 5] {
@@ -235,6 +246,7 @@ impl View<'_> {
             let log = log_path(self.dir, task.id);
             lines.extend(log_tail(&log).into_iter().map(|line| format!("    {line}")));
         }
+        lines.extend(self.waiting());
         if self.ended_early().count() > LISTED {
             lines.push(format!("... and {} more tasks (--json lists all)", self.ended_early().count() - LISTED));
         }

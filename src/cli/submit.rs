@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use energylens::slurm::{Places, Prepared, Records, Request, SlurmClient, Submitted, prepare, submit};
 use energylens::store::Campaign;
-use energylens::sweep::{Journal, Plan, SlurmSpec};
+use energylens::sweep::{Journal, Plan, SlurmSpec, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::{Outcome, output};
@@ -30,9 +30,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let plan = Plan::from_script(&a.script, &mut |line| eprintln!("{line}"))?;
+    let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = std::path::absolute(a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name)))
         .context("the campaign directory has no absolute path")?;
+    anyhow::ensure!(
+        !matches!(plan.workload, WorkloadSpec::Script(_)) && plan.measure.relative_std.is_none(),
+        "a job array has its runs laid out beforehand: leave out `relative_std`, and put what the script's own `run` does \
+         into an el.command {{ ... }}"
+    );
     let spec = plan.slurm.clone().unwrap_or_else(default_spec);
     let client = client();
     if a.dry_run {
@@ -50,6 +55,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let mut records = Records::open(&dir)?;
     let wanted = |run: &energylens::sweep::Run| !journal.is_finished(&run.run_id);
     let prepared = prepare(&request(&plan, &spec, &dir, &program()?, most, records.next_array(), &wanted))?;
+    keep_script(&a.script, &dir)?;
     let submitted = submit(&mut records, prepared, &client)?;
     report(&dir, submitted, a.json)
 }
@@ -78,6 +84,15 @@ pub(crate) fn request<'a>(
     wanted: &'a dyn Fn(&energylens::sweep::Run) -> bool,
 ) -> Request<'a> {
     Request { plan, spec, places: Places { campaign, program }, wanted, most_tasks, first_array }
+}
+
+/// Keeps the script beside the plan that came of it.
+fn keep_script(script: &Path, dir: &Path) -> anyhow::Result<()> {
+    let to = dir.join("slurm");
+    std::fs::create_dir_all(&to)
+        .and_then(|()| std::fs::copy(script, to.join("sweep.lua")))
+        .with_context(|| format!("the script cannot be copied to {}", to.display()))?;
+    Ok(())
 }
 
 fn refuse_second(dir: &Path) -> anyhow::Result<()> {

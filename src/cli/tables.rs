@@ -8,6 +8,7 @@ use super::{Outcome, output};
 
 /// Print the schema of every table that energylens writes.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:  energylens tables --json")]
 pub(crate) struct Arguments {
     /// Print as JSON.
     #[arg(long)]

@@ -50,7 +50,10 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     let part = plan.part(&chosen, 1 + (u64::from(a.array) << 32) + u64::from(a.task));
     let dir = task_dir(&a.campaign, id);
     eprintln!("task {id}: {} runs on {}", part.runs.len(), energylens::store::host_name());
-    let conducted = conduct(&part, &dir, &stop, Means::Real(&a.equipment))?;
+    let mut equipment = a.equipment;
+    // As it was when it was submitted, whatever became of it since.
+    equipment.script = Some(a.campaign.join("slurm/sweep.lua"));
+    let conducted = conduct(&part, &dir, &stop, Means::Real(&equipment))?;
     let mut finished = 0;
     journal::read_runs(&dir, &mut |_| {
         finished += 1;

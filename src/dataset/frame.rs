@@ -18,8 +18,8 @@ use crate::store::contained;
 /// Rows of the longest table. A law needs fifty; a file of a few kilobytes can unpack to billions.
 const MOST_ROWS: usize = 5_000_000;
 
-fn too_many_rows() -> String {
-    format!("it has more than {MOST_ROWS} rows; expected one per run and phase (samples are not rows of this kind)")
+fn too_many_rows(most_rows: usize) -> String {
+    format!("it has more than {most_rows} rows; expected one per run and phase (samples are not rows of this kind)")
 }
 
 /// One value of a foreign table.
@@ -81,6 +81,10 @@ pub(super) fn read(path: &Path) -> Result<Frame, Error> {
 
 /// Reads CSV text whose separator is guessed from the header.
 pub(super) fn read_csv(path: &Path, bytes: &[u8]) -> Result<Frame, Error> {
+    read_csv_up_to(path, bytes, MOST_ROWS)
+}
+
+fn read_csv_up_to(path: &Path, bytes: &[u8], most_rows: usize) -> Result<Frame, Error> {
     let bad = |reason: String| Error::Csv { path: path.to_owned(), reason };
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(bad("it is UTF-16 text; save it as UTF-8".to_owned()));
@@ -129,8 +133,8 @@ pub(super) fn read_csv(path: &Path, bytes: &[u8]) -> Result<Frame, Error> {
         frame.headers.pop();
     }
     for record in records {
-        if frame.records.len() == MOST_ROWS {
-            return Err(bad(too_many_rows()));
+        if frame.records.len() == most_rows {
+            return Err(bad(too_many_rows(most_rows)));
         }
         let record = record.map_err(|e| bad(e.to_string()))?;
         let mut fields: Vec<&str> = record.iter().collect();
@@ -174,18 +178,19 @@ fn sniff(header_line: &str) -> u8 {
 fn read_parquet(path: &Path) -> Result<Frame, Error> {
     let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     // The decoder does not check everything it reads: single changed bytes make it panic.
-    contained(|| decode_parquet(file)).map_err(|e| Error::Parquet { path: path.to_owned(), reason: e.to_string() })
+    contained(|| decode_parquet(file, MOST_ROWS))
+        .map_err(|e| Error::Parquet { path: path.to_owned(), reason: e.to_string() })
 }
 
-fn decode_parquet(file: File) -> Result<Frame, String> {
+fn decode_parquet(file: File, most_rows: usize) -> Result<Frame, String> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
     let mut frame =
         Frame { headers: builder.schema().fields().iter().map(|f| f.name().clone()).collect(), ..Frame::default() };
     for batch in builder.build().map_err(|e| e.to_string())? {
         let batch = batch.map_err(|e| e.to_string())?;
         // Counted as they come: what the footer says costs nothing to write.
-        if frame.records.len() + batch.num_rows() > MOST_ROWS {
-            return Err(too_many_rows());
+        if frame.records.len() + batch.num_rows() > most_rows {
+            return Err(too_many_rows(most_rows));
         }
         append_batch(&mut frame, &batch)?;
     }
@@ -239,4 +244,35 @@ fn cells_of(column: &dyn Array) -> Result<Vec<Cell>, arrow::error::ArrowError> {
     // What has no text form (nested structures) is somebody else's extra column: as good as missing.
     let Ok(text) = cast(column, &DataType::Utf8) else { return Ok(vec![Cell::Missing; column.len()]) };
     Ok(text.as_string::<i32>().iter().map(|t| t.map_or(Cell::Missing, Cell::of_text)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int32Array};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    #[test]
+    fn a_table_that_unpacks_without_an_end_is_refused() {
+        let path = Path::new("rows");
+        // One value ten thousand times: a few hundred bytes of runs behind a dictionary.
+        let column: ArrayRef = Arc::new(Int32Array::from(vec![7; 10_000]));
+        let batch = RecordBatch::try_from_iter([("energy_j", column)]).unwrap();
+        let mut writer = ArrowWriter::try_new(tempfile::tempfile().unwrap(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        let file = writer.into_inner().unwrap();
+        assert!(file.metadata().unwrap().len() < 2_000, "the file is not small");
+        let read = |most| decode_parquet(file.try_clone().unwrap(), most);
+        assert_eq!(read(10_000).unwrap().records.len(), 10_000);
+        let refused = read(9_999).unwrap_err();
+        assert!(refused.contains("it has more than 9999 rows"), "{refused}");
+
+        let text = format!("energy_j\n{}", "7\n".repeat(10));
+        assert_eq!(read_csv_up_to(path, text.as_bytes(), 10).unwrap().records.len(), 10);
+        let refused = read_csv_up_to(path, text.as_bytes(), 9).unwrap_err().to_string();
+        assert!(refused.contains("it has more than 9 rows"), "{refused}");
+    }
 }

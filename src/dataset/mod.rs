@@ -18,14 +18,17 @@ pub mod phases;
 pub mod power;
 pub mod quality;
 pub mod row;
+mod steadiness;
 pub mod unwrap;
 pub mod write;
 
+mod columns;
 mod frame;
 mod headers;
 mod parse;
 mod recording;
 
+pub use columns::{Columns, ColumnsRow, Field, load_columns};
 pub use error::Error;
 pub use import::{Format, import};
 pub use load::{Configurations, load, load_configurations};

@@ -170,5 +170,10 @@ pub(super) fn row(cells: &Cells<'_>, lenient_energy: bool) -> Result<Row, Reject
         gpu_memory_bytes: cells.positive("gpu_memory_bytes")?,
         quality,
         source,
+        method: cells
+            .text("method")
+            .map(|m| m.parse().map_err(|e| cells.refuse("method", format!("{e}"))))
+            .transpose()?,
+        idle_power_w: cells.not_negative("idle_power_w")?,
     })
 }

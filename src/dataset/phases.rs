@@ -4,9 +4,13 @@
 //! run r on devices 0..3     prefill window: n_p batches of one token     total window: n_t whole batches
 //!   prefill row  = sum over devices of E(prefill window) / n_p
 //!   total row    = sum over devices of E(total window) / n_t
-//!   decode row   = total - prefill
+//!   decode row   = total - prefill                      method `difference`
+//!   decode row   = E(decode window) / n_d               method `marks`, where the workload marked one
 //!   stds: added up over devices, whose errors go together; in quadrature over windows, whose errors do not
 //! ```
+//!
+//! Windows of one phase that a workload marked one after the other count together. Only marks between the begin and the
+//! end of a run are the run's: an attempt that was broken off has left others under the same name.
 //!
 //! One pass over the samples of all hosts; of the samples only the edges around window boundaries are kept. A phase that
 //! cannot be trusted stays in the table with its reasons, its energy missing where there is none.
@@ -22,9 +26,10 @@ use super::interval::{Window, WindowEnergy};
 use super::quality::{self, Reason};
 use super::recording::{Asked, Recordings};
 use super::row::{Dataset, RejectedRow, Row};
+use super::steadiness::Steadiness;
 use super::{Error, write};
 use crate::clock::ClockAnchor;
-use crate::schema::{self, EnergySource, MarkEvent, Origin, Phase, RunStatus};
+use crate::schema::{self, EnergySource, MarkEvent, Method, Origin, Phase, RunStatus};
 use crate::store::{self, FileMetadata, MarkRow, RunRow};
 
 /// Reduces the recordings of a campaign to rows and writes them to its `phases.parquet`.
@@ -38,26 +43,26 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     }
     // By run; of a run that two recordings have, the first counts.
     let mut reduced: Vec<Option<Vec<Row>>> = vec![None; runs.len()];
-    for Part { marks, samples } in parts(campaign_dir).map_err(fail)?.into_values() {
+    for Part { marks, samples, telemetry } in parts(campaign_dir).map_err(fail)?.into_values() {
         let windows = MarkedWindows::of(&read_marks(&marks).map_err(fail)?);
-        let of_part =
-            |run: &RunRow, rows: &Option<Vec<Row>>| rows.is_none() && windows.of_run(&run.run_id).next().is_some();
+        let of_part = |run: &RunRow, rows: &Option<Vec<Row>>| rows.is_none() && windows.of_run(run).next().is_some();
+        let found: Vec<bool> = runs.iter().zip(&reduced).map(|(run, rows)| of_part(run, rows)).collect();
         let mut asked = Asked::default();
-        for (run, _) in runs.iter().zip(&reduced).filter(|(run, rows)| of_part(run, rows)) {
+        for (run, _) in runs.iter().zip(&found).filter(|(_, found)| **found) {
             for device in &run.devices {
-                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(&run.run_id));
+                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(run));
             }
         }
+        let steadiness = Steadiness::read(&telemetry, &asked).map_err(fail)?;
         let recordings = Recordings::read(&samples, asked).map_err(fail)?;
-        for (run, rows) in runs.iter().zip(&mut reduced) {
-            if of_part(run, rows) {
-                *rows = Some(rows_of(run, &windows, &recordings));
-            }
+        let seen = Seen { windows, recordings, steadiness };
+        for ((run, _), rows) in runs.iter().zip(&found).zip(&mut reduced).filter(|((_, found), _)| **found) {
+            *rows = Some(seen.rows_of(run));
         }
     }
-    let unmarked = |run| rows_of(run, &MarkedWindows::default(), &Recordings::default());
+    let nothing = Seen::default();
     let mut rows: Vec<Row> =
-        runs.iter().zip(reduced).flat_map(|(run, rows)| rows.unwrap_or_else(|| unmarked(run))).collect();
+        runs.iter().zip(reduced).flat_map(|(run, rows)| rows.unwrap_or_else(|| nothing.rows_of(run))).collect();
     for (i, row) in rows.iter_mut().enumerate() {
         row.line = i + 1;
     }
@@ -72,6 +77,7 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
 struct Part {
     marks: Vec<PathBuf>,
     samples: Vec<PathBuf>,
+    telemetry: Vec<PathBuf>,
 }
 
 /// The recordings of a directory. They are kept apart: two of them may overlap in host, device and time, and only
@@ -83,6 +89,9 @@ fn parts(campaign_dir: &Path) -> store::Result<BTreeMap<Option<String>, Part>> {
     }
     for path in store::table_files(campaign_dir, &schema::SAMPLES)? {
         parts.entry(store::part_of(&path).map(str::to_owned)).or_default().samples.push(path);
+    }
+    for path in store::table_files(campaign_dir, &schema::TELEMETRY)? {
+        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().telemetry.push(path);
     }
     Ok(parts)
 }
@@ -138,22 +147,35 @@ fn split(rows: Vec<Row>) -> Dataset {
     dataset
 }
 
-/// Windows by run and phase. Of a phase that was marked more than once (a run begun anew) the last counts.
+/// What a window belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Idle,
+    Of(Phase),
+}
+
+impl Kind {
+    fn parse(phase: &str) -> Option<Self> {
+        if phase == "idle" { Some(Self::Idle) } else { phase.parse().ok().map(Self::Of) }
+    }
+}
+
+/// Windows by run, in the order of time.
 #[derive(Debug, Default)]
-pub(super) struct MarkedWindows {
-    by_run: HashMap<String, BTreeMap<Phase, Window>>,
+struct MarkedWindows {
+    by_run: HashMap<String, Vec<(Kind, Window)>>,
 }
 
 impl MarkedWindows {
-    pub(super) fn of(marks: &[MarkRow]) -> Self {
-        let mut sorted: Vec<(&MarkRow, Phase)> =
-            marks.iter().filter_map(|m| Some((m, m.phase.parse().ok()?))).collect();
+    fn of(marks: &[MarkRow]) -> Self {
+        let mut sorted: Vec<(&MarkRow, Kind)> =
+            marks.iter().filter_map(|m| Some((m, Kind::parse(&m.phase)?))).collect();
         // At one instant a phase ends before the next begins.
         sorted.sort_by_key(|(m, _)| (m.t_mono_ns, m.event == MarkEvent::Begin));
-        let mut begun: HashMap<(&str, Phase), i64> = HashMap::new();
+        let mut begun: HashMap<(&str, Kind), i64> = HashMap::new();
         let mut windows = Self::default();
-        for (mark, phase) in sorted {
-            let key = (mark.run_id.as_str(), phase);
+        for (mark, kind) in sorted {
+            let key = (mark.run_id.as_str(), kind);
             match mark.event {
                 MarkEvent::Begin => {
                     begun.insert(key, mark.t_mono_ns);
@@ -161,7 +183,7 @@ impl MarkedWindows {
                 MarkEvent::End => {
                     if let Some(t_begin_ns) = begun.remove(&key) {
                         let window = Window { t_begin_ns, t_end_ns: mark.t_mono_ns };
-                        windows.by_run.entry(mark.run_id.clone()).or_default().insert(phase, window);
+                        windows.by_run.entry(mark.run_id.clone()).or_default().push((kind, window));
                     }
                 }
             }
@@ -169,13 +191,27 @@ impl MarkedWindows {
         windows
     }
 
-    pub(super) fn get(&self, run_id: &str, phase: Phase) -> Option<Window> {
-        self.by_run.get(run_id)?.get(&phase).copied()
+    fn within(&self, run: &RunRow) -> impl Iterator<Item = &(Kind, Window)> {
+        let (begin, end) = (run.t_begin_mono_ns, run.t_end_mono_ns);
+        let all = self.by_run.get(&run.run_id).into_iter().flatten();
+        all.filter(move |(_, w)| begin <= w.t_begin_ns && w.t_end_ns <= end)
     }
 
-    pub(super) fn of_run(&self, run_id: &str) -> impl Iterator<Item = Window> {
-        self.by_run.get(run_id).into_iter().flat_map(|phases| phases.values().copied())
+    fn of_kind(&self, run: &RunRow, kind: Kind) -> Vec<Window> {
+        self.within(run).filter(|(k, _)| *k == kind).map(|(_, w)| *w).collect()
     }
+
+    fn of_run(&self, run: &RunRow) -> impl Iterator<Item = Window> {
+        self.within(run).map(|(_, w)| *w)
+    }
+}
+
+/// What a recording holds of its runs.
+#[derive(Default)]
+struct Seen {
+    windows: MarkedWindows,
+    recordings: Recordings,
+    steadiness: Steadiness,
 }
 
 /// Energy of one batch of one phase over all devices of a run.
@@ -187,75 +223,97 @@ struct PhaseEnergy {
     quality: Vec<Reason>,
 }
 
-fn phase_energy(
-    run: &RunRow,
-    phase: Phase,
-    batches: u32,
-    windows: &MarkedWindows,
-    recordings: &Recordings,
-) -> PhaseEnergy {
-    let nothing = |reason| PhaseEnergy { energy: None, duration_s: None, is_power: false, quality: vec![reason] };
-    let (Some(window), true) = (windows.get(&run.run_id, phase), batches > 0) else {
-        return nothing(Reason::MissingMark);
-    };
-    if run.devices.is_empty() {
-        return nothing(Reason::NoEnergySource);
-    }
-    let (mut energy_j, mut std_j, mut is_power, mut is_whole) = (0.0, 0.0, false, true);
-    let mut quality: Vec<Reason> = Vec::new();
-    let mut doubt = |reason| {
-        if !quality.contains(&reason) {
-            quality.push(reason);
+impl Seen {
+    fn phase_energy(&self, run: &RunRow, phase: Phase, batches: u32) -> PhaseEnergy {
+        let nothing = |reason| PhaseEnergy { energy: None, duration_s: None, is_power: false, quality: vec![reason] };
+        let windows = self.windows.of_kind(run, Kind::Of(phase));
+        if windows.is_empty() || batches == 0 {
+            return nothing(Reason::MissingMark);
         }
-    };
-    for device in &run.devices {
-        match recordings.energy(&run.host, device, window) {
-            Ok(WindowEnergy { energy_j: e, std_j: device_std_j, quality, .. }) => {
-                energy_j += e;
-                // The GPUs of a run begin and end their batches together: what is mistaken about the power around a
-                // mark is mistaken alike on all of them, so their uncertainties add up rather than average out.
-                std_j += device_std_j;
-                is_power |= quality.contains(&Reason::PowerIntegrated);
-                // Whether the energy of the run is too uncertain is for the sum to say, not for one device.
-                quality.iter().filter(|r| **r != Reason::TooUncertain).for_each(|r| doubt(*r));
+        let n = f64::from(batches);
+        let duration_s = Some(windows.iter().map(|w| w.duration_s()).sum::<f64>() / n);
+        if run.devices.is_empty() {
+            return PhaseEnergy { duration_s, ..nothing(Reason::NoEnergySource) };
+        }
+        let (mut energy_j, mut std_j, mut is_power, mut is_whole) = (0.0, 0.0, false, true);
+        let mut quality: Vec<Reason> = Vec::new();
+        let mut doubt = |reason| {
+            if !quality.contains(&reason) {
+                quality.push(reason);
             }
-            Err(reason) => {
-                is_whole = false;
-                doubt(reason);
+        };
+        for (device, window) in run.devices.iter().flat_map(|d| windows.iter().map(move |w| (d, *w))) {
+            match self.recordings.energy(&run.host, device, window) {
+                Ok(WindowEnergy { energy_j: e, std_j: device_std_j, quality, .. }) => {
+                    energy_j += e;
+                    // The GPUs of a run begin and end their batches together: what is mistaken about the power around a
+                    // mark is mistaken alike on all of them, so their uncertainties add up rather than average out. So
+                    // are the windows of one phase mistaken alike, whose edges meet the same neighbours.
+                    std_j += device_std_j;
+                    is_power |= quality.contains(&Reason::PowerIntegrated);
+                    // Whether the energy of the run is too uncertain is for the sum to say, not for one device.
+                    quality.iter().filter(|r| **r != Reason::TooUncertain).for_each(|r| doubt(*r));
+                }
+                Err(reason) => {
+                    is_whole = false;
+                    doubt(reason);
+                }
+            }
+            self.steadiness.reasons(&run.host, device, window).into_iter().for_each(&mut doubt);
+        }
+        for (device, idle) in self.idle(run) {
+            if self.steadiness.is_busy(&run.host, device, idle) {
+                doubt(Reason::BusyBefore);
             }
         }
+        if is_whole && !quality::is_certain(energy_j, std_j) {
+            quality.push(Reason::TooUncertain);
+        }
+        PhaseEnergy { energy: is_whole.then_some((energy_j / n, std_j / n)), duration_s, is_power, quality }
     }
-    if is_whole && !quality::is_certain(energy_j, std_j) {
-        quality.push(Reason::TooUncertain);
-    }
-    let n = f64::from(batches);
-    PhaseEnergy {
-        energy: is_whole.then_some((energy_j / n, std_j / n)),
-        duration_s: Some(window.duration_s() / n),
-        is_power,
-        quality,
-    }
-}
 
-fn rows_of(run: &RunRow, windows: &MarkedWindows, recordings: &Recordings) -> Vec<Row> {
-    if run.status == RunStatus::Failed {
-        let failed = PhaseEnergy { energy: None, duration_s: None, is_power: false, quality: vec![Reason::RunFailed] };
-        return vec![row(run, Phase::Total, failed)];
+    fn idle<'a>(&self, run: &'a RunRow) -> impl Iterator<Item = (&'a String, Window)> {
+        let idle = self.windows.of_kind(run, Kind::Idle).first().copied();
+        run.devices.iter().filter_map(move |d| Some((d, idle?)))
     }
-    let mut rows = Vec::new();
-    let is_prefill_only = run.output_tokens <= 1.0;
-    let prefill = (run.prefill_batches > 0 || is_prefill_only)
-        .then(|| phase_energy(run, Phase::Prefill, run.prefill_batches, windows, recordings));
-    let total = (run.total_batches > 0 || !is_prefill_only)
-        .then(|| phase_energy(run, Phase::Total, run.total_batches, windows, recordings));
-    let decode = match (&prefill, &total) {
-        (Some(prefill), Some(total)) if !is_prefill_only => Some(difference(total, prefill)),
-        _ => None,
-    };
-    rows.extend(prefill.map(|e| row(run, Phase::Prefill, e)));
-    rows.extend(decode.map(|e| row(run, Phase::Decode, e)));
-    rows.extend(total.map(|e| row(run, Phase::Total, e)));
-    rows
+
+    /// Mean power of all devices before anything ran, W; `None` where one of them is not known.
+    fn idle_power_w(&self, run: &RunRow) -> Option<f64> {
+        let power = |(device, window): (&String, Window)| {
+            let energy = self.recordings.energy(&run.host, device, window).ok()?;
+            (window.duration_s() > 0.0).then(|| energy.energy_j / window.duration_s())
+        };
+        let each: Vec<_> = self.idle(run).map(power).collect();
+        if each.is_empty() { None } else { each.into_iter().sum() }
+    }
+
+    fn rows_of(&self, run: &RunRow) -> Vec<Row> {
+        if run.status == RunStatus::Failed {
+            let quality = vec![Reason::RunFailed];
+            let failed = PhaseEnergy { energy: None, duration_s: None, is_power: false, quality };
+            return vec![row(run, Phase::Total, failed)];
+        }
+        let mut rows = Vec::new();
+        let is_prefill_only = run.output_tokens <= 1.0;
+        let marked = run.decode_batches.map(|batches| self.phase_energy(run, Phase::Decode, batches));
+        let prefill = (run.prefill_batches > 0 || is_prefill_only)
+            .then(|| self.phase_energy(run, Phase::Prefill, run.prefill_batches));
+        // Who marked prefill and decode has no need to mark the whole.
+        let total = (run.total_batches > 0 || !(is_prefill_only || marked.is_some()))
+            .then(|| self.phase_energy(run, Phase::Total, run.total_batches));
+        let decode = match (&prefill, &total) {
+            (Some(prefill), Some(total)) if !is_prefill_only => Some(difference(total, prefill)),
+            _ => None,
+        };
+        rows.extend(prefill.map(|e| row(run, Phase::Prefill, e)));
+        let decode_row = |e, method| Row { method: Some(method), ..row(run, Phase::Decode, e) };
+        rows.extend(decode.map(|e| decode_row(e, Method::Difference)));
+        rows.extend(marked.map(|e| decode_row(e, Method::Marks)));
+        rows.extend(total.map(|e| row(run, Phase::Total, e)));
+        let idle_power_w = self.idle_power_w(run);
+        rows.iter_mut().for_each(|row| row.idle_power_w = idle_power_w);
+        rows
+    }
 }
 
 fn difference(total: &PhaseEnergy, prefill: &PhaseEnergy) -> PhaseEnergy {
@@ -314,6 +372,8 @@ fn row(run: &RunRow, phase: Phase, energy: PhaseEnergy) -> Row {
         gpu_memory_bytes: run.gpu_memory_bytes,
         quality: energy.quality.iter().map(ToString::to_string).collect(),
         source,
+        method: None,
+        idle_power_w: None,
     }
 }
 

@@ -34,11 +34,19 @@ pub enum Reason {
     RunFailed,
     /// The begin or end mark of the phase is missing.
     MissingMark,
+    /// Heat or the supply held a device's clocks down.
+    Throttled,
+    /// A device's clock changed by more than 5 % from one half of the window to the other.
+    ClockDrift,
+    /// A device's temperature changed by more than 5 °C within the window.
+    ThermalDrift,
+    /// A device was in use while it should have been idle before the run.
+    BusyBefore,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::CounterReset,
         Self::ImplausibleCounter,
         Self::FrozenCounter,
@@ -49,6 +57,10 @@ impl Reason {
         Self::PowerIntegrated,
         Self::RunFailed,
         Self::MissingMark,
+        Self::Throttled,
+        Self::ClockDrift,
+        Self::ThermalDrift,
+        Self::BusyBefore,
     ];
 
     /// The spelling in files.
@@ -64,12 +76,19 @@ impl Reason {
             Self::PowerIntegrated => "power_integrated",
             Self::RunFailed => "run_failed",
             Self::MissingMark => "missing_mark",
+            Self::Throttled => "throttled",
+            Self::ClockDrift => "clock_drift",
+            Self::ThermalDrift => "thermal_drift",
+            Self::BusyBefore => "busy_before",
         }
     }
 
     /// Whether a row with this reason must not be fitted; the others only qualify it.
     pub fn rejects(self) -> bool {
-        self != Self::PowerIntegrated
+        !matches!(
+            self,
+            Self::PowerIntegrated | Self::Throttled | Self::ClockDrift | Self::ThermalDrift | Self::BusyBefore
+        )
     }
 
     /// What to do about it, for people.
@@ -85,6 +104,10 @@ impl Reason {
             Self::PowerIntegrated => "power readings stand in for a counter; expect several per cent of bias",
             Self::RunFailed => "see the run's error in runs.parquet",
             Self::MissingMark => "the workload did not mark begin and end of the phase",
+            Self::Throttled => "see the node's cooling and power supply; `telemetry` says when and why",
+            Self::ClockDrift => "lock the clocks, or warm up for longer (warmup_batches)",
+            Self::ThermalDrift => "warm up for longer (warmup_batches), or measure longer windows (min_window_s)",
+            Self::BusyBefore => "somebody else computed on the device; have the node to yourself",
         }
     }
 }

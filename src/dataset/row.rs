@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{EnergySource, Phase};
+use crate::schema::{EnergySource, Method, Phase};
 
 /// What one phase of one run cost, and on what it ran. Optional facts are `None` where the source does not say;
 /// nothing is imputed here.
@@ -76,6 +76,12 @@ pub struct Row {
     pub quality: Vec<String>,
     /// Where the energy comes from.
     pub source: EnergySource,
+    /// How a decode's energy was found.
+    #[serde(default)]
+    pub method: Option<Method>,
+    /// Mean power in the run's idle phase, all GPUs, W.
+    #[serde(default)]
+    pub idle_power_w: Option<f64>,
 }
 
 impl Row {
@@ -115,6 +121,8 @@ impl Row {
             gpu_memory_bytes: None,
             quality: Vec::new(),
             source: EnergySource::Imported,
+            method: None,
+            idle_power_w: None,
         }
     }
 

@@ -59,6 +59,8 @@ fn value<'a>(row: &'a Row, column: &str) -> Value<'a> {
         "gpu_memory_bytes" => Number(row.gpu_memory_bytes),
         "quality" => List(&row.quality),
         "source" => Text(Some(row.source.as_str())),
+        "method" => Text(row.method.map(|m| m.as_str())),
+        "idle_power_w" => Number(row.idle_power_w),
         _ => Text(None),
     }
 }
@@ -98,7 +100,9 @@ fn array(rows: &[Row], column: &Column) -> ArrayRef {
             }
             Arc::new(lists.finish())
         }
-        ColumnType::Text | ColumnType::I64 | ColumnType::U64 => Arc::new(StringArray::from(texts(rows, column.name))),
+        ColumnType::Text | ColumnType::I64 | ColumnType::U64 | ColumnType::Timestamp => {
+            Arc::new(StringArray::from(texts(rows, column.name)))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::card::{GpuCard, ModelCard};
 use crate::dataset::quality::rejecting;
 use crate::dataset::{Dataset, RejectedRow, Row};
 use crate::law::{Descriptors, Pool, Scenario, Skeleton, Target};
-use crate::schema::{EnergySource, Phase};
+use crate::schema::{EnergySource, Method, Phase};
 
 /// What models differ by before it was measured, and how many models that guess counts for. On simulated worlds a law
 /// pooled over a dozen models is off by some 10 % on the next one.
@@ -43,8 +43,14 @@ pub(crate) fn groups_for(
     let with_total: HashSet<&str> =
         dataset.rows.iter().filter(|r| r.phase == Phase::Total).map(|r| r.run_id.as_str()).collect();
     let mut by_scenario: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    let marked: HashSet<&str> =
+        dataset.rows.iter().filter(|r| r.method == Some(Method::Marks)).map(|r| r.run_id.as_str()).collect();
     for row in &dataset.rows {
         if row.phase == Phase::Decode && !row.run_id.is_empty() && with_total.contains(row.run_id.as_str()) {
+            continue;
+        }
+        // One decode, measured twice: the difference carries the errors of two windows, the marks those of one.
+        if row.method == Some(Method::Difference) && marked.contains(row.run_id.as_str()) {
             continue;
         }
         match usable(row, targets) {

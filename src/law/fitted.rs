@@ -174,12 +174,16 @@ impl Law {
 
     /// Prediction for `case`. `known_model` says whether the model was among the fitted ones; a stranger's interval
     /// also holds what models differ by.
+    pub fn predict(&self, case: &Case, known_model: bool) -> Prediction {
+        self.predict_mean(&[(1.0, *case)], known_model)
+    }
+
+    /// Prediction for the weighted mean of several cases, such as the lengths of a trace. What the law does not know
+    /// moves all of them together.
     ///
     /// With `g = d ln f / d parameters`, the variance of the log is `g' C g + sigma^2 (+ sigma_model^2)`.
-    pub fn predict(&self, case: &Case, known_model: bool) -> Prediction {
-        let contributions = self.contributions(case);
-        let value: f64 = contributions.iter().sum();
-        let gradient = self.log_gradient(case, &contributions, value);
+    pub fn predict_mean(&self, cases: &[(f64, Case)], known_model: bool) -> Prediction {
+        let (value, gradient) = self.mean_and_gradient(cases);
         let parameter_variance: f64 = gradient
             .iter()
             .zip(&self.covariance)
@@ -197,9 +201,46 @@ impl Law {
             low: value / reach,
             high: value * reach,
             std_log,
-            outside: self.outside(case),
+            outside: match cases {
+                [(_, case)] => self.outside(case),
+                several => self.outside_share(several),
+            },
             simulated: self.simulated,
         }
+    }
+
+    /// The weighted mean of several cases, and how its logarithm moves with the parameters, coefficients first.
+    pub(crate) fn mean_and_gradient(&self, cases: &[(f64, Case)]) -> (f64, Vec<f64>) {
+        let mut sum = 0.0;
+        let mut gradient = vec![0.0; self.skeleton.parameter_count()];
+        for (weight, case) in cases {
+            let contributions = self.contributions(case);
+            let value: f64 = contributions.iter().sum();
+            sum += weight * value;
+            for (total, own) in gradient.iter_mut().zip(self.log_gradient(case, &contributions, value)) {
+                *total += weight * value * own;
+            }
+        }
+        gradient.iter_mut().for_each(|g| *g /= sum);
+        gradient.iter_mut().filter(|g| !g.is_finite()).for_each(|g| *g = 0.0);
+        (sum, gradient)
+    }
+
+    /// For each symbol the share of the weight that lies outside what was measured.
+    fn outside_share(&self, cases: &[(f64, Case)]) -> Vec<String> {
+        let total: f64 = cases.iter().map(|(weight, _)| weight).sum();
+        let share = |symbol: &Symbol| {
+            let domain = self.domain.get(symbol.as_str())?;
+            let slack = 1e-3 * domain.high.abs();
+            let range = domain.low - slack..=domain.high + slack;
+            let outside: f64 =
+                cases.iter().filter(|(_, case)| !range.contains(&case.value(*symbol))).map(|(weight, _)| weight).sum();
+            let percent = 100.0 * outside / total;
+            let (low, high) = (short(domain.low), short(domain.high));
+            (percent > 0.0)
+                .then(|| format!("{symbol} of {} % of the requests is outside {low} to {high}", short(percent)))
+        };
+        Symbol::ALL.iter().filter(|s| !(s.is_card() && self.model.is_some())).filter_map(share).collect()
     }
 
     /// `d ln f / d parameter`, coefficients first.

@@ -11,6 +11,11 @@ use super::product;
 use crate::card::GpuCard;
 use crate::schema::Phase;
 
+/// Largest size of an exponent: physics stays below 3.
+const LARGEST_EXPONENT: f64 = 100.0;
+/// Smallest standard deviation of a prior; a smaller one is a fixed exponent, and its square is lost in rounding.
+const SMALLEST_SPREAD: f64 = 1e-6;
+
 /// What a law predicts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -242,9 +247,11 @@ impl Skeleton {
                 return Err(invalid(format!("two exponents are called `{}`", e.name)));
             }
             let finite = [e.low, e.high, e.prior, e.prior_sd].iter().all(|v| v.is_finite());
-            if !finite || e.low >= e.high || e.prior < e.low || e.prior > e.high || e.prior_sd <= 0.0 {
+            // Beyond that every power is zero or infinite, and so is the width of the range to search.
+            let wide = e.low < -LARGEST_EXPONENT || e.high > LARGEST_EXPONENT || e.prior_sd < SMALLEST_SPREAD;
+            if !finite || wide || e.low >= e.high || e.prior < e.low || e.prior > e.high {
                 return Err(invalid(format!(
-                    "exponent `{}` needs low < high, a prior between them and prior_sd > 0; found low {}, high {}, prior {}, prior_sd {}",
+                    "exponent `{}` needs low < high within -{LARGEST_EXPONENT} to {LARGEST_EXPONENT}, a prior between them and prior_sd of at least {SMALLEST_SPREAD}; found low {}, high {}, prior {}, prior_sd {}",
                     e.name, e.low, e.high, e.prior, e.prior_sd
                 )));
             }

@@ -1,10 +1,12 @@
-//! The answer, as data and as a table.
+//! The answer, as data.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use super::bill::{Day, Prices, Waste};
+use super::lengths::Lengths;
 use super::limit::{Limit, Objective, Quantity};
 use crate::law::Prediction;
 
@@ -22,6 +24,14 @@ pub struct Estimate {
 impl Estimate {
     pub(super) fn of(prediction: &Prediction, divisor: f64) -> Self {
         Self { value: prediction.value / divisor, low: prediction.low / divisor, high: prediction.high / divisor }
+    }
+
+    pub(super) fn times(self, factor: f64) -> Self {
+        Self { value: factor * self.value, low: factor * self.low, high: factor * self.high }
+    }
+
+    pub(super) fn plus(self, more: f64) -> Self {
+        Self { value: self.value + more, low: self.low + more, high: self.high + more }
     }
 }
 
@@ -61,10 +71,18 @@ pub struct Candidate {
     pub batch_size: f64,
     /// Energy of one batch, all GPUs.
     pub energy_j: Estimate,
-    /// Energy per output token.
+    /// Energy per output token; under an arrival rate with what the GPUs draw while they wait.
     pub energy_per_token_j: Estimate,
-    /// Energy per request.
+    /// Energy per request, likewise.
     pub energy_per_request_j: Estimate,
+    /// Share of the time in which there is work, under an arrival rate.
+    pub busy_share: Option<f64>,
+    /// Price of the energy and GPU hours of a request, where there is one.
+    pub cost_per_request: Option<Estimate>,
+    /// Carbon dioxide of a request, where the grid's intensity is known.
+    pub carbon_per_request_g: Option<Estimate>,
+    /// A day at the recommendation's number of requests, at the meter.
+    pub per_day: Option<Day>,
     /// Mean time to first token, where there is a law of it.
     pub mean_ttft_s: Option<Estimate>,
     /// Mean time per output token after the first, where there is a law of it.
@@ -79,6 +97,8 @@ pub struct Candidate {
     pub outside: Vec<String>,
     /// How much more energy than the first of the ranking, %; negative where it is less.
     pub extra_energy_percent: f64,
+    /// How much more of what is made small, %.
+    pub extra_percent: f64,
     /// Probability that it truly needs the least energy of all contenders; `None` where it is none of them.
     pub probability_best: Option<f64>,
     /// Other numbers of replicas that are feasible with the same batch each: as good by construction, so they are not
@@ -101,6 +121,9 @@ impl Candidate {
             Quantity::EnergyJ => Some(self.energy_j),
             Quantity::EnergyPerTokenJ => Some(self.energy_per_token_j),
             Quantity::EnergyPerRequestJ => Some(self.energy_per_request_j),
+            Quantity::EnergyPerDayKwh => self.per_day.map(|day| day.energy_kwh),
+            Quantity::CostPerRequest => self.cost_per_request,
+            Quantity::CarbonPerRequestG => self.carbon_per_request_g,
             Quantity::MeanPowerW => self.mean_power_w,
             Quantity::ThroughputTokS => self.throughput_tok_s,
             Quantity::NumGpus => exactly(f64::from(self.num_gpus)),
@@ -122,7 +145,10 @@ impl Candidate {
     pub fn label(&self) -> String {
         format!(
             "TP {} x PP {} x DP {}, batch {}",
-            self.tensor_parallel, self.pipeline_parallel, self.data_parallel, self.batch_size
+            self.tensor_parallel,
+            self.pipeline_parallel,
+            self.data_parallel,
+            figure(self.batch_size)
         )
     }
 }
@@ -134,6 +160,8 @@ pub struct Alternative {
     pub rule: &'static str,
     /// Whether that is the first of the ranking.
     pub same_as_best: bool,
+    /// What it takes more than the first in a day; `None` where neither a rate nor durations are known.
+    pub waste_per_day: Option<Waste>,
     /// Its pick; how much it costs more is in `extra_energy_percent`.
     pub pick: Candidate,
 }
@@ -154,12 +182,22 @@ pub struct Exclusion {
 pub struct Recommendation {
     /// Model.
     pub model: String,
-    /// Input tokens per sequence.
+    /// Input tokens per sequence; of a trace the mean.
     pub input_tokens: f64,
-    /// Output tokens per sequence.
+    /// Output tokens per sequence; of a trace the mean.
     pub output_tokens: f64,
+    /// The trace that stood for the workload.
+    pub trace: Option<PathBuf>,
+    /// The classes of lengths that stood for the trace.
+    pub lengths: Option<Lengths>,
     /// Sequences in flight, where the request fixed them.
     pub batch_size: Option<f64>,
+    /// Requests per second that come in.
+    pub arrival_rate: Option<f64>,
+    /// Requests in a day: those that come, else those that the first can serve at full speed.
+    pub requests_per_day: Option<f64>,
+    /// What energy and GPUs cost.
+    pub prices: Prices,
     /// GPUs there are.
     pub max_gpus: u32,
     /// What is made small.
@@ -174,13 +212,13 @@ pub struct Recommendation {
     pub feasible: usize,
     /// Why others were left out.
     pub excluded: Vec<Exclusion>,
-    /// The best, least energy first.
+    /// The best first.
     pub ranked: Vec<Candidate>,
-    /// How much more energy the second needs, %.
+    /// How much more the second needs of what is made small, %.
     pub margin_percent: Option<f64>,
     /// What rules of thumb would have picked.
     pub alternatives: Vec<Alternative>,
-    /// Energy against latency: the feasible configurations that no other beats in both, least energy first.
+    /// What is made small against latency: the feasible configurations that no other beats in both, cheapest first.
     pub pareto: Vec<Candidate>,
     /// The latency of that front.
     pub latency: Option<Quantity>,
@@ -196,126 +234,37 @@ pub struct Recommendation {
     pub warnings: Vec<String>,
 }
 
-/// Rows of the rest that the table shows.
-const TABLE_OUTSIDE: usize = 3;
-
 impl Recommendation {
-    /// The answer for people: one sentence, the ranking, what rules of thumb would have cost, the warnings.
-    pub fn table(&self) -> String {
-        let Some(best) = self.ranked.first() else { return "no configuration\n".to_owned() };
-        let mut text = String::new();
-        if self.simulated {
-            text.push_str("SIMULATED: the law behind this was fitted to simulated rows\n");
-        }
-        text.push_str(&format!("{}\n\n", self.sentence(best)));
-        text.push_str(&self.ranking(&self.ranked));
-        for alternative in &self.alternatives {
-            text.push_str(&format!("\n{alternative}"));
-        }
-        text.push_str(&format!(
-            "\n{} of {} configurations are feasible; probabilities from {} draws over {} contenders, seed {}\n",
-            self.feasible, self.candidates, self.draws, self.contenders, self.seed
-        ));
-        for exclusion in &self.excluded {
-            text.push_str(&format!("left out: {exclusion}\n"));
-        }
-        if !self.outside.is_empty() {
-            text.push_str("\noutside the measured range (guesses, not ranked):\n");
-            let shown: Vec<_> = self.outside.iter().take(TABLE_OUTSIDE).cloned().collect();
-            text.push_str(&self.ranking(&shown));
-            text.push('\n');
-        }
-        for warning in &self.warnings {
-            text.push_str(&format!("warning: {warning}\n"));
-        }
-        text
-    }
-
     /// The answer in one sentence.
     pub fn sentence(&self, best: &Candidate) -> String {
         let limits: Vec<_> = self.limits.iter().map(Limit::to_string).collect();
         let under = if limits.is_empty() { String::new() } else { format!(" under {}", limits.join(" and ")) };
-        let per_token = best.energy_per_token_j;
+        let figures = best.estimate(self.objective.into()).unwrap_or(best.energy_per_token_j);
         let safe = if best.limits.iter().all(|l| l.holds_with_margin) {
             ""
         } else {
             "; the interval's worse end breaks a limit"
         };
+        let (mean, of) = if self.lengths.as_ref().is_some_and(Lengths::is_mixed) {
+            ("a mean of ", " per request")
+        } else {
+            ("", "")
+        };
+        let load = self.arrival_rate.map_or_else(String::new, |r| format!(" at {} requests per second", figure(r)));
         format!(
-            "{} with {} input and {} output tokens{under}: {} on {} x {} needs {} J per output token (90 %: {} to {}){safe}",
+            "{} with {mean}{} input and {} output tokens{of}{load}{under}: {} on {} x {} needs {} {} (90 %: {} to {}){safe}",
             self.model,
-            self.input_tokens,
-            self.output_tokens,
+            figure(self.input_tokens),
+            figure(self.output_tokens),
             best.label(),
             best.num_gpus,
             best.gpu_model,
-            figure(per_token.value),
-            figure(per_token.low),
-            figure(per_token.high),
+            figure(figures.value),
+            self.objective.unit(),
+            figure(figures.low),
+            figure(figures.high),
         )
     }
-
-    fn ranking(&self, candidates: &[Candidate]) -> String {
-        let several_gpus = candidates.iter().any(|c| Some(&c.gpu_model) != candidates.first().map(|f| &f.gpu_model));
-        let times = [
-            (Quantity::MeanTtftS, "TTFT s"),
-            (Quantity::MeanTpotS, "TPOT s"),
-            (Quantity::DurationS, "batch s"),
-            (Quantity::MeanPowerW, "W"),
-        ];
-        let times: Vec<_> =
-            times.into_iter().filter(|(q, _)| candidates.iter().any(|c| c.estimate(*q).is_some())).collect();
-        let mut head = vec!["TP", "PP", "DP", "GPUs", "batch"];
-        if several_gpus {
-            head.insert(0, "GPU");
-        }
-        head.extend(["J/token", "90 % interval", "J/request", "extra", "P(best)"]);
-        head.extend(times.iter().map(|(_, title)| *title));
-        head.push("notes");
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(head);
-        for c in candidates {
-            let mut row: Vec<String> = Vec::new();
-            if several_gpus {
-                row.push(c.gpu_model.clone());
-            }
-            row.extend([c.tensor_parallel, c.pipeline_parallel, c.data_parallel, c.num_gpus].map(|v| v.to_string()));
-            row.push(figure(c.batch_size));
-            row.push(figure(c.energy_per_token_j.value));
-            row.push(format!("{} to {}", figure(c.energy_per_token_j.low), figure(c.energy_per_token_j.high)));
-            row.push(figure(c.energy_per_request_j.value));
-            row.push(percent(c.extra_energy_percent));
-            row.push(c.probability_best.map_or("-".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
-            row.extend(times.iter().map(|(q, _)| c.estimate(*q).map_or("-".to_owned(), |e| figure(e.value))));
-            row.push(notes(c));
-            table.add_row(row);
-        }
-        let last = table.column_count().saturating_sub(1);
-        for (i, column) in table.column_iter_mut().enumerate() {
-            if i != last && !(several_gpus && i == 0) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        let lines: Vec<_> = table.to_string().lines().map(|l| l.trim_end().to_owned()).collect();
-        lines.join("\n") + "\n"
-    }
-}
-
-fn notes(candidate: &Candidate) -> String {
-    let mut notes = Vec::new();
-    if candidate.pareto == Some(true) {
-        notes.push("on the front".to_owned());
-    }
-    notes.extend(candidate.replicas_note());
-    notes.extend(
-        candidate
-            .limits
-            .iter()
-            .filter(|l| !l.holds_with_margin)
-            .map(|l| format!("{} may reach {}", l.limit.quantity, figure(l.worst))),
-    );
-    notes.extend(candidate.outside.iter().cloned());
-    notes.join("; ")
 }
 
 impl fmt::Display for Alternative {
@@ -325,7 +274,12 @@ impl fmt::Display for Alternative {
             write!(f, "{rule}: the same choice")
         } else {
             let extra = percent(pick.extra_energy_percent);
-            write!(f, "{rule}: {} on {} GPUs, {extra} energy", pick.label(), pick.num_gpus)
+            write!(f, "{rule}: {} on {} GPUs, {extra} energy", pick.label(), pick.num_gpus)?;
+            let Some(waste) = self.waste_per_day else { return Ok(()) };
+            let mut parts = vec![format!("{} kWh", figure(waste.energy_kwh)), format!("{} J", figure(waste.energy_j))];
+            parts.extend(waste.cost.map(|c| format!("{} of money", figure(c))));
+            parts.extend(waste.carbon_kg.map(|c| format!("{} kg CO2", figure(c))));
+            write!(f, "; more per day: {}", parts.join(", "))
         }
     }
 }
@@ -337,12 +291,6 @@ impl fmt::Display for Exclusion {
             Some(closest) => write!(f, "; closest: {closest}"),
             None => Ok(()),
         }
-    }
-}
-
-impl fmt::Display for Recommendation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.table())
     }
 }
 
@@ -360,6 +308,6 @@ pub(crate) fn figure(value: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-fn percent(value: f64) -> String {
+pub(super) fn percent(value: f64) -> String {
     if value.abs() < 0.05 { "0 %".to_owned() } else { format!("{value:+.1} %") }
 }

@@ -1,29 +1,42 @@
 //! A law folded down to what varies between the candidates of one pair of degrees.
 //!
-//! With the model, `t`, `p`, `S` and `m` fixed and the pipeline full, only four symbols of a skeleton still move with the
-//! batch: `B`, the waves `w`, and the expert coverage `c` with the reads `r` made of it. Everything else is folded into one constant per term, so that a
-//! candidate costs a few multiplications. The few batches that leave pipeline stages empty are evaluated in full.
-//! `Law::predict` remains the reference; a test holds the two together.
+//! With the model, `t`, `p`, `S` and `m` fixed, only the batch moves a skeleton's symbols: `B` itself, the expert coverage
+//! `c` with the reads `r` made of it, the waves `w`, and the pipeline's `u`, `i` and `b`, which stand still too once the pipeline is full. Everything else
+//! is folded into one constant per term, so that a candidate costs a few multiplications. `Law::predict` remains the
+//! reference; a test holds the two together.
 
 use crate::law::{Case, Law, Symbol, Target};
 
-/// One term: `constant · B^batch · c^coverage · r^reads · w^waves`.
+/// What still moves with the batch.
+const MOVING: [Symbol; 7] = [
+    Symbol::Batch,
+    Symbol::Coverage,
+    Symbol::Reads,
+    Symbol::Waves,
+    Symbol::MicroBatches,
+    Symbol::StagesPerMicroBatch,
+    Symbol::Bubble,
+];
+
+/// How many of them move while the pipeline is full.
+const MOVING_FULL: usize = 4;
+
+/// One term: a constant times the moving symbols to some powers, times the pipeline's to the fitted ones.
 #[derive(Debug, Clone, Copy)]
 struct Term {
     constant: f64,
-    batch: f64,
-    coverage: f64,
-    reads: f64,
-    waves: f64,
+    /// The constant with what a full pipeline makes of it.
+    constant_full: f64,
+    powers: [f64; MOVING.len()],
+    /// Fitted powers of `u`, `i` and `b`.
+    scaling: [f64; MOVING.len() - MOVING_FULL],
 }
 
-/// What the symbols that move with the batch are at one batch.
+/// The moving symbols' values at one batch.
 #[derive(Debug, Clone, Copy)]
-struct Occupancy {
-    batch: f64,
-    coverage: f64,
-    reads: f64,
-    waves: f64,
+struct Moving {
+    values: [f64; MOVING.len()],
+    is_full: bool,
 }
 
 /// All terms at one number of output tokens.
@@ -36,60 +49,68 @@ struct Batch {
 
 /// One law at fixed degrees and lengths.
 #[derive(Debug)]
-pub(super) struct Folded<'a> {
+pub(super) struct Folded {
     /// The whole batch, or its first token where the target is the time to it.
     all: Batch,
     /// The batch stopped at its first token, and the decode steps that share the rest: for times per output token.
     first: Option<(Batch, f64)>,
+    /// All tokens of a sequence: what the fitted powers look at, whatever part of the batch is asked.
+    sequence_tokens: f64,
     kv_capacity_tokens: Option<f64>,
-    pipeline_parallel: f64,
     per_replica: bool,
-    /// For batches too small to fill the pipeline.
-    law: &'a Law,
     case: Case,
 }
 
-impl<'a> Folded<'a> {
+impl Folded {
     /// `case` carries the degrees, lengths, card and capacity; its batch is not looked at.
-    pub(super) fn new(law: &'a Law, case: &Case) -> Self {
+    pub(super) fn new(law: &Law, case: &Case) -> Self {
         let target = law.skeleton.target;
         let m = case.output_tokens;
         let at = |output: f64| Batch::new(law, &case.with_output(output));
         Self {
             all: at(if target == Target::MeanTtftS { 1.0 } else { m }),
             first: (target == Target::MeanTpotS).then(|| (at(1.0), (m - 1.0).max(1.0))),
+            sequence_tokens: case.input_tokens + m,
             kv_capacity_tokens: case.kv_capacity_tokens.filter(|c| *c > 0.0),
-            pipeline_parallel: case.pipeline_parallel,
             per_replica: target == Target::EnergyJ,
-            law,
             case: *case,
         }
     }
 
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
-        let at = self.occupancy(&self.all, batch);
-        if batch / at.waves < self.pipeline_parallel {
-            let case = Case { batch_size: batch, data_parallel: replicas, ..self.case };
-            return self.law.contributions(&case).iter().sum();
-        }
+        let scale = self.moving(self.sequence_tokens, batch);
+        let of = |tokens: f64| if tokens == self.sequence_tokens { scale } else { self.moving(tokens, batch) };
+        let all = of(self.all.sequence_tokens);
         let value = match &self.first {
-            None => self.all.terms.iter().map(|term| term.at(at)).sum::<f64>(),
+            None => self.all.terms.iter().map(|term| term.at(&all, &scale)).sum::<f64>(),
             Some((first, steps)) => {
-                let at_first = self.occupancy(first, batch);
+                let start = of(first.sequence_tokens);
                 let terms = self.all.terms.iter().zip(&first.terms);
-                let decode = terms.map(|(all, first)| (all.at(at) - first.at(at_first)).max(0.0));
+                let decode = terms.map(|(whole, first)| (whole.at(&all, &scale) - first.at(&start, &scale)).max(0.0));
                 decode.sum::<f64>() / steps
             }
         };
         if self.per_replica { value * replicas } else { value }
     }
 
-    fn occupancy(&self, of: &Batch, batch: f64) -> Occupancy {
-        let tokens = of.case.input_tokens + of.case.output_tokens;
-        let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * tokens / capacity).min(batch).max(1.0));
-        let together = batch / (waves * self.pipeline_parallel);
-        Occupancy { batch, waves, coverage: of.case.coverage(together), reads: of.case.reads(together) }
+    fn moving(&self, sequence_tokens: f64, batch: f64) -> Moving {
+        let stages = self.case.pipeline_parallel;
+        let waves =
+            self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * sequence_tokens / capacity).min(batch).max(1.0));
+        let micro = (batch / waves).clamp(1.0, stages.max(1.0));
+        let together = batch / (waves * micro);
+        let of = Case { output_tokens: sequence_tokens - self.case.input_tokens, ..self.case };
+        let values = [
+            batch,
+            of.coverage(together),
+            of.reads(together),
+            waves,
+            micro,
+            stages / micro,
+            (micro + stages - 1.0) / micro,
+        ];
+        Moving { values, is_full: micro == stages }
     }
 }
 
@@ -98,18 +119,28 @@ impl Batch {
         let exponents = law.exponent_values();
         // What the pipeline's symbols are when it is full.
         let full = &Case { batch_size: f64::MAX, kv_capacity_tokens: None, ..*case };
+        let place = |symbol: Symbol| MOVING.iter().position(|s| *s == symbol);
         let fold = |(term, coefficient): (&crate::law::Term, f64)| {
-            let mut folded = Term { constant: coefficient, batch: 0.0, coverage: 0.0, reads: 0.0, waves: 0.0 };
+            let mut folded =
+                Term { constant: coefficient, constant_full: 1.0, powers: [0.0; MOVING.len()], scaling: [0.0; 3] };
             for factor in &term.product {
-                match factor.symbol {
-                    Symbol::Batch => folded.batch += factor.power,
-                    Symbol::Coverage => folded.coverage += factor.power,
-                    Symbol::Reads => folded.reads += factor.power,
-                    Symbol::Waves => folded.waves += factor.power,
-                    fixed => folded.constant *= power(full.value(fixed), factor.power),
+                match place(factor.symbol).and_then(|i| folded.powers.get_mut(i)) {
+                    Some(moving) => *moving += factor.power,
+                    None => folded.constant *= power(full.value(factor.symbol), factor.power),
                 }
             }
-            folded.constant *= law.skeleton.scale(term, &exponents, full);
+            for (symbol, j) in law.skeleton.scalings(term) {
+                let exponent = exponents.get(j).copied().unwrap_or(0.0);
+                let slot = place(symbol).and_then(|i| i.checked_sub(MOVING_FULL));
+                match slot.and_then(|i| folded.scaling.get_mut(i)) {
+                    Some(moving) => *moving += exponent,
+                    None => folded.constant *= power(full.value(symbol), exponent),
+                }
+            }
+            let pipeline = MOVING.iter().skip(MOVING_FULL);
+            let pipeline = pipeline.zip(folded.powers.iter().skip(MOVING_FULL).zip(&folded.scaling));
+            let pipeline = pipeline.map(|(s, (known, fitted))| power(full.value(*s), known + fitted));
+            folded.constant_full = folded.constant * pipeline.product::<f64>();
             folded
         };
         Self { terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(), case: *case }
@@ -117,12 +148,16 @@ impl Batch {
 }
 
 impl Term {
-    fn at(&self, at: Occupancy) -> f64 {
-        self.constant
-            * power(at.batch, self.batch)
-            * power(at.coverage, self.coverage)
-            * power(at.reads, self.reads)
-            * power(at.waves, self.waves)
+    /// The term at `at`, its fitted powers taken at `scale`.
+    fn at(&self, at: &Moving, scale: &Moving) -> f64 {
+        let moving = |count: usize| -> f64 {
+            at.values.iter().zip(&self.powers).take(count).map(|(value, exponent)| power(*value, *exponent)).product()
+        };
+        if at.is_full && scale.is_full {
+            return self.constant_full * moving(MOVING_FULL);
+        }
+        let fitted = scale.values.iter().skip(MOVING_FULL).zip(&self.scaling);
+        self.constant * moving(MOVING.len()) * fitted.map(|(value, exponent)| power(*value, *exponent)).product::<f64>()
     }
 }
 

@@ -9,7 +9,8 @@ use super::Error;
 use crate::law::Target;
 use crate::schema::nearest;
 
-/// What is made as small as possible. For one workload both rank alike; they differ in the figure that leads the answer.
+/// What is made as small as possible. The energies rank alike for one workload and differ in the figure that leads the
+/// answer; cost differs from them where GPU hours have a price, carbon where nothing does but the unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub enum Objective {
     /// Energy per output token.
@@ -19,14 +20,35 @@ pub enum Objective {
     /// Energy per request.
     #[serde(rename = "energy_per_request_j")]
     EnergyPerRequest,
+    /// Energy per day.
+    #[serde(rename = "energy_per_day_kwh")]
+    EnergyPerDay,
+    /// Price of the energy and of the GPU hours of a request.
+    #[serde(rename = "cost_per_request")]
+    Cost,
+    /// Carbon dioxide of a request.
+    #[serde(rename = "carbon_per_request_g")]
+    Carbon,
 }
 
 impl Objective {
+    /// Every objective.
+    pub const ALL: [Objective; 5] =
+        [Self::EnergyPerToken, Self::EnergyPerRequest, Self::EnergyPerDay, Self::Cost, Self::Carbon];
+
     /// The name of the quantity.
     pub fn as_str(self) -> &'static str {
+        Quantity::from(self).as_str()
+    }
+
+    /// The unit, in words that follow a figure.
+    pub fn unit(self) -> &'static str {
         match self {
-            Self::EnergyPerToken => "energy_per_token_j",
-            Self::EnergyPerRequest => "energy_per_request_j",
+            Self::EnergyPerToken => "J per output token",
+            Self::EnergyPerRequest => "J per request",
+            Self::EnergyPerDay => "kWh per day",
+            Self::Cost => "of money per request",
+            Self::Carbon => "g CO2 per request",
         }
     }
 }
@@ -36,6 +58,9 @@ impl From<Objective> for Quantity {
         match objective {
             Objective::EnergyPerToken => Self::EnergyPerTokenJ,
             Objective::EnergyPerRequest => Self::EnergyPerRequestJ,
+            Objective::EnergyPerDay => Self::EnergyPerDayKwh,
+            Objective::Cost => Self::CostPerRequest,
+            Objective::Carbon => Self::CarbonPerRequestG,
         }
     }
 }
@@ -49,7 +74,7 @@ impl fmt::Display for Objective {
 impl FromStr for Objective {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let all = [Self::EnergyPerToken, Self::EnergyPerRequest];
+        let all = Self::ALL;
         all.into_iter().find(|o| o.as_str() == text).ok_or_else(|| Error::UnknownName {
             what: "objective",
             found: text.to_owned(),
@@ -73,6 +98,12 @@ pub enum Quantity {
     EnergyPerTokenJ,
     /// Energy per request.
     EnergyPerRequestJ,
+    /// Energy per day at the meter, the building's own share included.
+    EnergyPerDayKwh,
+    /// Price of the energy and of the GPU hours of one request.
+    CostPerRequest,
+    /// Carbon dioxide of the energy of one request.
+    CarbonPerRequestG,
     /// Mean power of all GPUs of the deployment.
     MeanPowerW,
     /// Output tokens per second of the whole deployment: the one quantity with a minimum.
@@ -98,6 +129,9 @@ impl Quantity {
         Self::EnergyJ,
         Self::EnergyPerTokenJ,
         Self::EnergyPerRequestJ,
+        Self::EnergyPerDayKwh,
+        Self::CostPerRequest,
+        Self::CarbonPerRequestG,
         Self::MeanPowerW,
         Self::ThroughputTokS,
         Self::NumGpus,
@@ -116,6 +150,9 @@ impl Quantity {
             Self::EnergyJ => "energy_j",
             Self::EnergyPerTokenJ => "energy_per_token_j",
             Self::EnergyPerRequestJ => "energy_per_request_j",
+            Self::EnergyPerDayKwh => "energy_per_day_kwh",
+            Self::CostPerRequest => "cost_per_request",
+            Self::CarbonPerRequestG => "carbon_per_request_g",
             Self::MeanPowerW => "mean_power_w",
             Self::ThroughputTokS => "throughput_tok_s",
             Self::NumGpus => "num_gpus",

@@ -1,6 +1,7 @@
 //! One model on one GPU, engine and precision: its laws, its memory, and the cases of its configurations.
 
 use super::Error;
+use super::lengths::Lengths;
 use super::request::Request;
 use super::search::degrees_up_to;
 use crate::card::{GpuCard, ModelCard};
@@ -21,6 +22,7 @@ const NAMES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Platform<'a> {
     row: Row,
+    lengths: Lengths,
     scenario: Scenario,
     energy: &'a Law,
     others: Vec<&'a Law>,
@@ -32,6 +34,7 @@ pub(super) struct Platform<'a> {
 pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<Platform<'a>>, Error> {
     let energy_laws: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ).collect();
     let name = model_name(&energy_laws, request)?;
+    let lengths = request.lengths();
     let agrees = |asked: &Option<String>, known: Option<&String>| match (asked, known) {
         (Some(a), Some(k)) => a.eq_ignore_ascii_case(k),
         _ => true,
@@ -49,7 +52,7 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
         let scenario = model.scenario_for(law, &row).map_err(|e| unknown_model(e, &energy_laws))?;
         let others = Target::ALL.iter().filter(|t| **t != Target::EnergyJ);
         // A single output token has no time per token after the first.
-        let others = others.filter(|t| !(**t == Target::MeanTpotS && request.output_tokens < 2.0));
+        let others = others.filter(|t| **t != Target::MeanTpotS || has_second_token(&lengths));
         let gpu_card = || GpuCard::builtin(&law.gpu_model).map(|card| card.memory_bytes);
         found.push(Platform {
             gpu_memory_bytes: request.card.gpu_memory_bytes.or(scenario.gpu_memory_bytes).or_else(gpu_card),
@@ -58,6 +61,7 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
             energy: law,
             row,
             scenario,
+            lengths: lengths.clone(),
         });
     }
     if found.is_empty() {
@@ -67,16 +71,20 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
             known: listing(energy_laws.iter().map(|l| l.scope())),
         });
     }
-    for limit in &request.limits {
-        let Some(target) = limit.quantity.target() else { continue };
+    for (asker, target) in request.needed_laws() {
         // A platform without that law cannot be judged, and so not recommended.
         let asked = found.iter().map(|p| p.row.scenario_key()).next().unwrap_or_default();
         found.retain(|p| p.law(target).is_some());
         if found.is_empty() {
-            return Err(Error::NoLawForLimit { limit: limit.to_string(), target, asked });
+            return Err(Error::NoLawForLimit { asker, target, asked });
         }
     }
     Ok(found)
+}
+
+/// Whether any request has a time per token after the first.
+pub(super) fn has_second_token(lengths: &Lengths) -> bool {
+    lengths.classes.iter().any(|c| c.output_tokens >= 2.0)
 }
 
 /// The model that is asked for, in the spelling of the model file.
@@ -174,6 +182,8 @@ fn template(request: &Request, model: &str, law: &Law) -> Row {
         gpu_memory_bytes: card.gpu_memory_bytes,
         quality: Vec::new(),
         source: EnergySource::Imported,
+        method: None,
+        idle_power_w: None,
     }
 }
 
@@ -214,6 +224,29 @@ impl<'a> Platform<'a> {
         self.scenario.case(&self.row_at(tensor, pipeline, replicas, batch))
     }
 
+    /// The same for every class of lengths that `target` is defined for, with the classes' shares.
+    pub(super) fn cases(&self, target: Target, base: Case) -> Vec<(f64, Case)> {
+        let is_defined = |output: f64| target != Target::MeanTpotS || output >= 2.0;
+        let classes = || self.lengths.classes.iter().filter(|c| is_defined(c.output_tokens));
+        let total: f64 = classes().map(|c| c.share).sum();
+        classes()
+            .map(|c| {
+                let case = Case { input_tokens: c.input_tokens, output_tokens: c.output_tokens, ..base };
+                (if total > 0.0 { c.share / total } else { c.share }, case)
+            })
+            .collect()
+    }
+
+    /// What one GPU draws while nothing is asked of it, by its data sheet.
+    pub(super) fn idle_power_w(&self) -> Option<f64> {
+        GpuCard::builtin(&self.row.gpu_model).map(|card| card.idle_power_w)
+    }
+
+    /// What is known of the model and its cache.
+    pub(super) fn scenario(&self) -> &Scenario {
+        &self.scenario
+    }
+
     fn row_at(&self, tensor: u32, pipeline: u32, replicas: u32, batch: f64) -> Row {
         Row {
             tensor_parallel: tensor,
@@ -247,11 +280,19 @@ impl<'a> Platform<'a> {
         })
     }
 
+    /// The batches of one replica that the energy law was fitted on.
+    pub(super) fn batch_range(&self) -> (f64, f64) {
+        self.energy.domain.get("B").map_or((0.0, f64::INFINITY), |d| {
+            let slack = SLACK * d.high.abs();
+            (d.low - slack, d.high + slack)
+        })
+    }
+
     /// Bytes needed and bytes there, if weights and one sequence do not fit; `None` where they do or nothing is known.
     /// A measured cache capacity outweighs the arithmetic: that run worked.
     pub(super) fn memory_shortage(&self, tensor: u32, pipeline: u32) -> Option<(f64, f64)> {
         let card = &self.scenario.descriptors;
-        let sequence_tokens = self.row.input_tokens.unwrap_or(0.0) + self.row.output_tokens;
+        let sequence_tokens = self.lengths.longest_tokens;
         let capacities = &self.scenario.kv_capacity_tokens;
         if let Some((.., tokens)) = capacities.iter().find(|(t, p, _)| (*t, *p) == (tensor, pipeline)) {
             return (*tokens < sequence_tokens).then_some((sequence_tokens, *tokens));

@@ -10,7 +10,7 @@ use nalgebra::{DMatrix, SymmetricEigen};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::law::{Case, Law};
+use crate::law::Law;
 
 /// Draws behind every probability: a standard error of at most 1.1 percentage points.
 pub(super) const DRAWS: usize = 2_000;
@@ -23,32 +23,40 @@ pub(super) struct Contender<'a> {
     pub(super) law: &'a Law,
     /// Tells laws apart: contenders of one law share its draws.
     pub(super) law_index: usize,
-    pub(super) case: Case,
-    /// Logarithm of the objective's point prediction.
-    pub(super) ln_objective: f64,
+    /// How the logarithm of its energy moves with the law's parameters.
+    pub(super) gradient: Vec<f64>,
+    /// The part of the objective that moves with the energy, and the part that does not: waiting, GPU hours.
+    pub(super) moving: f64,
+    pub(super) fixed: f64,
     /// Whether the law was fitted on rows of this model.
     pub(super) known_model: bool,
 }
 
-/// For each contender the share of draws in which it came out lowest.
-pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64> {
-    let laws = contenders.iter().map(|c| c.law_index + 1).max().unwrap_or(0);
+/// How the logarithms of contenders move with the independent standard shifts of their laws.
+pub(super) fn slopes(contenders: &[Contender<'_>]) -> Vec<Vec<f64>> {
+    let laws = law_count(contenders);
     let factors: Vec<Option<DMatrix<f64>>> =
         (0..laws).map(|i| contenders.iter().find(|c| c.law_index == i).map(|c| factor(&c.law.covariance))).collect();
-    // How each contender's logarithm moves with the independent shifts of its law.
-    let slopes: Vec<Vec<f64>> = contenders
+    contenders
         .iter()
-        .map(|c| {
-            let contributions = c.law.contributions(&c.case);
-            let gradient = c.law.log_gradient(&c.case, &contributions, contributions.iter().sum());
-            match factors.get(c.law_index) {
-                Some(Some(factor)) if factor.nrows() == gradient.len() => {
-                    factor.column_iter().map(|column| column.iter().zip(&gradient).map(|(f, g)| f * g).sum()).collect()
-                }
-                _ => Vec::new(),
+        .map(|c| match factors.get(c.law_index) {
+            Some(Some(factor)) if factor.nrows() == c.gradient.len() => {
+                let columns = factor.column_iter();
+                columns.map(|column| column.iter().zip(&c.gradient).map(|(f, g)| f * g).sum()).collect()
             }
+            _ => Vec::new(),
         })
-        .collect();
+        .collect()
+}
+
+fn law_count(contenders: &[Contender<'_>]) -> usize {
+    contenders.iter().map(|c| c.law_index + 1).max().unwrap_or(0)
+}
+
+/// For each contender the share of draws in which it came out lowest.
+pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64> {
+    let laws = law_count(contenders);
+    let slopes = slopes(contenders);
     let freedom: Vec<f64> = (0..laws)
         .map(|i| contenders.iter().find(|c| c.law_index == i).map_or(f64::INFINITY, |c| c.law.degrees_of_freedom))
         .collect();
@@ -75,7 +83,7 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
                 _ => 0.0,
             };
             let own = contender.law.sigma_log * normal(&mut rng);
-            let drawn = contender.ln_objective + stretch * (shared + own) + model;
+            let drawn = contender.moving * (stretch * (shared + own) + model).exp() + contender.fixed;
             if drawn < lowest.0 {
                 lowest = (drawn, Some(i));
             }

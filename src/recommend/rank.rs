@@ -1,62 +1,67 @@
 //! From what a search left to the answer: ranking, front, chances, rules of thumb, warnings.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::Error;
 use super::answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation, figure};
-use super::limit::{Limit, Objective, Quantity};
+use super::bill::{Day, requests_per_day};
+use super::limit::{Limit, Quantity};
 use super::platform::Platform;
 use super::probability::{Contender, DRAWS, probabilities};
-use super::search::{Point, Search, Tally};
-use crate::law::{Target, Verdict};
+use super::search::{CONTENDERS, Point, Search};
+use super::select::Tally;
+use crate::law::{Case, Law, Prediction, Target, Verdict};
 
-/// Configurations that take part in the draws: the best by point prediction. Further down nothing has a chance that
-/// 2,000 draws could show, unless hundreds are alike, and then their order says nothing anyway.
-const CONTENDERS: usize = 256;
+/// A law, and the cases that it is asked for with their shares.
+type Asked<'a> = (&'a Law, Vec<(f64, Case)>);
 
 /// Longest front that is reported.
 const FRONT: usize = 200;
 
 impl Search<'_> {
-    /// The answer, from points that are sorted already.
+    /// The answer.
     pub(super) fn answer(self) -> Result<Recommendation, Error> {
         let request = self.request;
-        let Some(first) = self.feasible.first().copied() else {
-            let reasons: Vec<_> = self.exclusions()?.iter().map(Exclusion::to_string).collect();
-            return Err(Error::NothingFeasible { candidates: self.candidates, reasons: reasons.join("; ") });
-        };
+        let best = self.found.best.clone().sorted();
+        let Some(first) = best.first().copied() else { return Err(self.nothing()?) };
         let top = request.top.max(1);
-        let front = self.front();
-        let kinds = self.kinds(top.max(CONTENDERS));
-        let chances = self.chances(&kinds)?;
+        let kinds = self.kinds(&best, top.max(CONTENDERS));
+        let contenders = self.contenders(&kinds)?;
+        let chances = probabilities(&contenders, request.seed);
+        let requests_per_day = self.requests_per_day(&first)?;
+        let told = |point: &Point| self.candidate(point, &first, requests_per_day);
         let mut ranked = Vec::new();
         for (i, (point, replicas)) in kinds.iter().take(top).enumerate() {
-            let mut candidate = self.candidate(point, &first, &front)?;
+            let mut candidate = told(point)?;
             candidate.probability_best = chances.get(i).copied();
             candidate.other_data_parallel = replicas.clone();
             ranked.push(candidate);
         }
-        let pareto = front.iter().filter_map(|i| self.feasible.get(*i)).take(FRONT);
-        let pareto = pareto.map(|p| self.candidate(p, &first, &front)).collect::<Result<_, _>>()?;
-        let outside = self.outside.iter().take(top).map(|p| self.candidate(p, &first, &[]));
-        let outside = outside.collect::<Result<Vec<_>, _>>()?;
+        let front = self.found.front.points().iter().take(FRONT);
+        let pareto = front.map(told).collect::<Result<_, _>>()?;
+        let outside = self.found.outside.clone().sorted();
+        let outside = outside.iter().take(top).map(told).collect::<Result<Vec<_>, _>>()?;
         Ok(Recommendation {
             model: self.platforms.first().map(|p| p.model().to_owned()).unwrap_or_default(),
             input_tokens: request.input_tokens,
             output_tokens: request.output_tokens,
+            trace: request.trace.as_ref().map(|t| t.path.clone()),
+            lengths: request.trace.as_ref().map(|t| t.lengths.clone()),
             batch_size: request.batch_size,
+            arrival_rate: request.arrival_rate,
+            requests_per_day,
+            prices: request.prices,
             max_gpus: request.max_gpus,
             objective: request.objective,
             limits: request.limits.clone(),
             simulated: self.platforms.iter().any(|p| p.energy().simulated),
-            candidates: self.candidates,
-            feasible: self.feasible.len(),
+            candidates: self.found.candidates,
+            feasible: self.found.feasible,
             excluded: self.exclusions()?,
-            margin_percent: kinds.get(1).map(|(second, _)| extra_percent(second, &first)),
-            alternatives: self.alternatives(&first, &front)?,
-            warnings: self.warnings(&ranked),
+            margin_percent: kinds.get(1).map(|(second, _)| extra_percent(second.objective, first.objective)),
+            alternatives: self.alternatives(&first, ranked.first(), requests_per_day)?,
+            warnings: self.warnings(&ranked, &first),
             ranked,
             pareto,
             latency: self.latency.map(quantity),
@@ -67,24 +72,43 @@ impl Search<'_> {
         })
     }
 
-    /// Indices of the feasible points that no other beats in energy and latency; they are sorted by energy already.
-    fn front(&self) -> Vec<usize> {
-        let mut least = f64::INFINITY;
-        let on_front = |(i, point): (usize, &Point)| {
-            let better = point.latency < least;
-            least = least.min(point.latency);
-            better.then_some(i)
-        };
-        self.feasible.iter().enumerate().filter_map(on_front).collect()
+    /// Why there is no answer.
+    pub(super) fn nothing(&self) -> Result<Error, Error> {
+        let reasons: Vec<_> = self.exclusions()?.iter().map(Exclusion::to_string).collect();
+        Ok(Error::NothingFeasible { candidates: self.found.candidates, reasons: reasons.join("; ") })
+    }
+
+    /// Requests in a day: those that come, or else those that the first can serve at full speed.
+    fn requests_per_day(&self, first: &Point) -> Result<Option<f64>, Error> {
+        if let Some(rate) = self.request.arrival_rate {
+            return Ok(Some(requests_per_day(rate)));
+        }
+        let duration = self.predict(first, Target::DurationS)?.map(|p| p.value).filter(|d| *d > 0.0);
+        Ok(duration.map(|d| requests_per_day(first.batch / d)))
+    }
+
+    /// The law of `target` on the platform of `point`, and the cases that it is asked for.
+    fn law_and_cases(&self, point: &Point, target: Target) -> Result<Option<Asked<'_>>, Error> {
+        let Some(platform) = self.platforms.get(point.platform) else { return Ok(None) };
+        let Some(law) = platform.law(target) else { return Ok(None) };
+        let base = platform.case(point.tensor, point.pipeline, point.replicas, point.batch)?;
+        Ok(Some((law, platform.cases(target, base))))
+    }
+
+    fn predict(&self, point: &Point, target: Target) -> Result<Option<Prediction>, Error> {
+        let known = self.platforms.get(point.platform).is_some_and(|p| p.known_model());
+        Ok(self.law_and_cases(point, target)?.map(|(law, cases)| law.predict_mean(&cases, known)))
     }
 
     /// The first `most` configurations that differ in more than the number of replicas, each with the other numbers.
-    fn kinds(&self, most: usize) -> Vec<(Point, Vec<u32>)> {
+    pub(super) fn kinds(&self, best: &[Point], most: usize) -> Vec<(Point, Vec<u32>)> {
         let mut kinds: Vec<(Point, Vec<u32>)> = Vec::new();
-        let mut known: HashMap<(usize, u32, u32, u64), usize> = HashMap::new();
-        for point in &self.feasible {
+        let mut known: HashMap<(usize, u32, u32, u64, u32), usize> = HashMap::new();
+        for point in best {
             let per_replica = (point.batch / f64::from(point.replicas)).to_bits();
-            match known.entry((point.platform, point.tensor, point.pipeline, per_replica)) {
+            // Under a given load the number of replicas decides how long each of them waits.
+            let replicas = if self.request.arrival_rate.is_some() { point.replicas } else { 0 };
+            match known.entry((point.platform, point.tensor, point.pipeline, per_replica, replicas)) {
                 Entry::Occupied(first) => {
                     if let Some((_, replicas)) = kinds.get_mut(*first.get()) {
                         replicas.push(point.replicas);
@@ -100,34 +124,42 @@ impl Search<'_> {
         kinds
     }
 
-    fn chances(&self, kinds: &[(Point, Vec<u32>)]) -> Result<Vec<f64>, Error> {
-        let mut drawn = Vec::new();
+    /// The best of the kinds as they enter the draws.
+    pub(super) fn contenders(&self, kinds: &[(Point, Vec<u32>)]) -> Result<Vec<Contender<'_>>, Error> {
+        let mut contenders = Vec::new();
         for (point, _) in kinds.iter().take(CONTENDERS) {
-            let Some(platform) = self.platforms.get(point.platform) else { continue };
-            drawn.push(Contender {
-                law: platform.energy(),
+            let Some((law, cases)) = self.law_and_cases(point, Target::EnergyJ)? else { continue };
+            contenders.push(Contender {
+                law,
                 law_index: point.platform,
-                case: platform.case(point.tensor, point.pipeline, point.replicas, point.batch)?,
-                ln_objective: point.energy_per_token_j.ln(),
-                known_model: platform.known_model(),
+                gradient: law.mean_and_gradient(&cases).1,
+                moving: point.objective - point.objective_fixed,
+                fixed: point.objective_fixed,
+                known_model: self.platforms.get(point.platform).is_some_and(|p| p.known_model()),
             });
         }
-        Ok(probabilities(&drawn, self.request.seed))
+        Ok(contenders)
     }
 
-    /// What rules of thumb would have picked at the winner's batch size, so that only the deployment differs.
-    fn alternatives(&self, first: &Point, front: &[usize]) -> Result<Vec<Alternative>, Error> {
-        let same_batch = || self.feasible.iter().filter(|p| p.batch == first.batch);
-        let fewest = same_batch().min_by(|a, b| a.num_gpus().cmp(&b.num_gpus()).then_with(|| a.order(b)));
-        let fastest = self
-            .latency
-            .and_then(|_| same_batch().min_by(|a, b| a.latency.total_cmp(&b.latency).then_with(|| a.order(b))));
-        let rules = [("fewest GPUs", fewest), ("least latency", fastest)];
+    /// What rules of thumb would have picked at the winner's batch size, so that only the deployment differs; under a given
+    /// load, whose batch follows from the deployment, among all.
+    fn alternatives(
+        &self,
+        first: &Point,
+        best: Option<&Candidate>,
+        requests_per_day: Option<f64>,
+    ) -> Result<Vec<Alternative>, Error> {
+        let place = self.batches.iter().position(|b| *b == first.batch).unwrap_or(0);
+        let Some(rules) = self.found.rules.get(place) else { return Ok(Vec::new()) };
+        let rules = [("fewest GPUs", rules.fewest_gpus), ("least latency", rules.fastest)];
         let picks = rules.into_iter().filter_map(|(rule, point)| Some((rule, point?)));
         picks
             .map(|(rule, p)| {
-                let same_as_best = p.order(first) == Ordering::Equal;
-                Ok(Alternative { rule, same_as_best, pick: self.candidate(p, first, front)? })
+                let same_as_best = p.place() == first.place();
+                let pick = self.candidate(&p, first, requests_per_day)?;
+                let days = pick.per_day.zip(best.and_then(|b| b.per_day));
+                let waste_per_day = days.map(|(own, best)| own.waste(&best, self.request.prices.pue));
+                Ok(Alternative { rule, same_as_best, waste_per_day, pick })
             })
             .collect()
     }
@@ -142,11 +174,15 @@ impl Search<'_> {
         };
         let label =
             |p: &Point| format!("TP {} x PP {} x DP {}, batch {}", p.tensor, p.pipeline, p.replicas, figure(p.batch));
-        push("memory (weights and one sequence of KV cache)".to_owned(), &self.memory, &|p, value| {
+        push("memory (weights and one sequence of KV cache)".to_owned(), &self.found.memory, &|p, value| {
             Some(format!("TP {} x PP {} needs {} times what there is", p.tensor, p.pipeline, figure(value)))
         });
-        push("the measured range of degrees and batch sizes".to_owned(), &self.range, &|_, _| None);
-        for (limit, tally) in self.request.limits.iter().zip(&self.limits) {
+        push("the measured range of degrees and batch sizes".to_owned(), &self.found.range, &|_, _| None);
+        let arriving = self.request.arrival_rate.unwrap_or_default();
+        push(format!("{} requests per second", figure(arriving)), &self.found.overrun, &|p, value| {
+            Some(format!("{} per second with {}", figure(value), label(p)))
+        });
+        for (limit, tally) in self.request.limits.iter().zip(&self.found.limits) {
             push(format!("limit {limit}"), tally, &|p, value| {
                 Some(format!("{} {} with {}", limit.quantity, figure(value), label(p)))
             });
@@ -154,17 +190,33 @@ impl Search<'_> {
         Ok(excluded)
     }
 
-    fn candidate(&self, point: &Point, first: &Point, front: &[usize]) -> Result<Candidate, Error> {
+    fn candidate(&self, point: &Point, first: &Point, requests_per_day: Option<f64>) -> Result<Candidate, Error> {
         let request = self.request;
-        let platform = self.platforms.get(point.platform).or(self.platforms.first());
-        let platform = platform.ok_or_else(|| Error::Workload("no platform is left".to_owned()))?;
-        let case = platform.case(point.tensor, point.pipeline, point.replicas, point.batch)?;
-        let predict = |target| platform.law(target).map(|law| law.predict(&case, platform.known_model()));
-        let energy = platform.energy().predict(&case, platform.known_model());
-        let time = |target| predict(target).map(|p| Estimate::of(&p, 1.0));
-        let duration_s = time(Target::DurationS);
-        let tokens = point.batch * request.output_tokens;
-        let on_front = |i: &usize| self.feasible.get(*i).is_some_and(|other| other.order(point) == Ordering::Equal);
+        let nowhere = || Error::Workload("no platform is left".to_owned());
+        let platform = self.platforms.get(point.platform).ok_or_else(nowhere)?;
+        let energy = self.predict(point, Target::EnergyJ)?.ok_or_else(nowhere)?;
+        let time = |target| Ok::<_, Error>(self.predict(point, target)?.map(|p| Estimate::of(&p, 1.0)));
+        let (mean_ttft_s, mean_tpot_s) = (time(Target::MeanTtftS)?, time(Target::MeanTpotS)?);
+        let duration_s = time(Target::DurationS)?;
+        let output_tokens = self.lengths.mean_output_tokens();
+        let tokens = point.batch * output_tokens;
+        let per_request_j = Estimate::of(&energy, point.batch).plus(point.idle_j);
+        let gpu_s = match (request.arrival_rate, duration_s) {
+            (None, None) => None,
+            (_, duration) => Some(self.gpu_s(point, || duration.map_or(f64::NAN, |d| d.value))),
+        };
+        let (cost_per_request, carbon_per_request_g) = request.prices.of_request(per_request_j, gpu_s);
+        let mean_power_w = match request.arrival_rate {
+            Some(rate) => Some(per_request_j.times(rate)),
+            None => duration_s.map(|d| Estimate {
+                value: energy.value / d.value,
+                low: energy.low / d.high,
+                high: energy.high / d.low,
+            }),
+        };
+        let per_day = requests_per_day
+            .map(|n| Day::of(&request.prices, n, per_request_j, cost_per_request, carbon_per_request_g));
+        let request_j = |p: &Point| p.request_j + p.idle_j;
         let mut candidate = Candidate {
             gpu_model: platform.gpu_model().to_owned(),
             engine: platform.engine().map(str::to_owned),
@@ -175,33 +227,34 @@ impl Search<'_> {
             num_gpus: point.num_gpus(),
             batch_size: point.batch,
             energy_j: Estimate::of(&energy, 1.0),
-            energy_per_token_j: Estimate::of(&energy, tokens),
-            energy_per_request_j: Estimate::of(&energy, point.batch),
-            mean_ttft_s: time(Target::MeanTtftS),
-            mean_tpot_s: time(Target::MeanTpotS),
+            energy_per_token_j: per_request_j.times(1.0 / output_tokens),
+            energy_per_request_j: per_request_j,
+            busy_share: request.arrival_rate.map(|_| point.busy_share),
+            cost_per_request,
+            carbon_per_request_g,
+            per_day,
+            mean_ttft_s,
+            mean_tpot_s,
             duration_s,
-            mean_power_w: duration_s.map(|d| Estimate {
-                value: energy.value / d.value,
-                low: energy.low / d.high,
-                high: energy.high / d.low,
-            }),
+            mean_power_w,
             throughput_tok_s: duration_s.map(|d| Estimate {
                 value: tokens / d.value,
                 low: tokens / d.high,
                 high: tokens / d.low,
             }),
             outside: energy.outside,
-            extra_energy_percent: extra_percent(point, first),
+            extra_energy_percent: extra_percent(request_j(point), request_j(first)),
+            extra_percent: extra_percent(point.objective, first.objective),
             probability_best: None,
             other_data_parallel: Vec::new(),
-            pareto: self.latency.map(|_| front.iter().any(on_front)),
+            pareto: self.latency.map(|_| self.found.front.points().iter().any(|p| p.place() == point.place())),
             limits: Vec::new(),
         };
         candidate.limits = request.limits.iter().filter_map(|l| check_limit(*l, &candidate)).collect();
         Ok(candidate)
     }
 
-    fn warnings(&self, ranked: &[Candidate]) -> Vec<String> {
+    fn warnings(&self, ranked: &[Candidate], first: &Point) -> Vec<String> {
         let mut warnings: Vec<String> = self.platforms.iter().flat_map(Platform::warnings).collect();
         for verdict in self.platforms.iter().flat_map(|p| &p.energy().verdicts) {
             if matches!(verdict, Verdict::NotConverged { .. } | Verdict::TooFewRows { .. }) {
@@ -211,6 +264,15 @@ impl Search<'_> {
         let Some(best) = ranked.first() else { return warnings };
         if !best.outside.is_empty() {
             warnings.push(format!("the first lies outside the measured range: {}", best.outside.join("; ")));
+        }
+        if first.busy_share < 0.995 {
+            let idle = 100.0 * (1.0 - first.busy_share);
+            let known = self.platforms.get(first.platform).and_then(Platform::idle_power_w);
+            let power = known.map_or_else(
+                || "what they draw then is not known and not counted".to_owned(),
+                |w| format!("counted at the {} W of the data sheet", figure(w)),
+            );
+            warnings.push(format!("the GPUs of the first wait {} % of the time, {power}", figure(idle)));
         }
         for check in best.limits.iter().filter(|l| !l.holds_with_margin) {
             warnings.push(format!(
@@ -231,8 +293,8 @@ impl Search<'_> {
     }
 }
 
-fn extra_percent(point: &Point, first: &Point) -> f64 {
-    100.0 * (point.energy_per_token_j / first.energy_per_token_j - 1.0)
+fn extra_percent(own: f64, first: f64) -> f64 {
+    100.0 * (own / first - 1.0)
 }
 
 fn quantity(target: Target) -> Quantity {
@@ -254,15 +316,4 @@ fn check_limit(limit: Limit, candidate: &Candidate) -> Option<LimitCheck> {
         holds: limit.holds(estimate.value),
         holds_with_margin: limit.holds(worst),
     })
-}
-
-/// The figure that an objective leads with.
-impl Objective {
-    /// The figure of `candidate` that the objective makes small.
-    pub fn of(self, candidate: &Candidate) -> Estimate {
-        match self {
-            Self::EnergyPerToken => candidate.energy_per_token_j,
-            Self::EnergyPerRequest => candidate.energy_per_request_j,
-        }
-    }
 }

@@ -3,7 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::bill::Prices;
+use super::lengths::Lengths;
 use super::limit::{Limit, Objective, hint};
+use super::trace::Trace;
+use crate::law::Target;
 
 /// Numbers of a model's card and of the GPU, for models that neither the model file nor the built-in table knows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -39,12 +43,19 @@ pub struct Request {
     pub engine: Option<String>,
     /// Precision; any where left out.
     pub precision: Option<String>,
-    /// Input tokens per sequence.
+    /// Input tokens per sequence; of a trace the mean.
     pub input_tokens: f64,
-    /// Output tokens per sequence.
+    /// Output tokens per sequence; of a trace the mean.
     pub output_tokens: f64,
-    /// Sequences in flight over all replicas; `None` searches 1, 2, 4, ... 256.
+    /// Requests of many lengths, in place of one.
+    pub trace: Option<Trace>,
+    /// Sequences in flight over all replicas; `None` searches 1, 2, 4, ... 256. With an arrival rate, which decides how
+    /// many are in flight, the most that may be.
     pub batch_size: Option<f64>,
+    /// Requests per second that come in, around the clock.
+    pub arrival_rate: Option<f64>,
+    /// What energy and GPUs cost.
+    pub prices: Prices,
     /// Card numbers that the asker gives.
     pub card: CardColumns,
     /// GPUs there are.
@@ -97,7 +108,10 @@ impl Request {
             precision: None,
             input_tokens,
             output_tokens,
+            trace: None,
             batch_size: None,
+            arrival_rate: None,
+            prices: Prices::default(),
             card: CardColumns::default(),
             max_gpus: 8,
             limits: Vec::new(),
@@ -111,17 +125,60 @@ impl Request {
     /// Reads `input_tokens=1024,output_tokens=256,batch_size=32,model=...`, or the path of a CSV file with one row of
     /// those columns. A CSV may have columns of the deployment besides; they are what is to be chosen, so they are not read.
     pub fn parse_workload(text: &str) -> Result<Self, Error> {
+        let request = Self::of_pairs(text)?;
+        request.check_lengths()?;
+        Ok(request)
+    }
+
+    /// The workload of a trace; `text` may say the rest, such as `model=NAME`, and no lengths.
+    pub fn of_trace(trace: Trace, text: Option<&str>) -> Result<Self, Error> {
+        let mut request = text.map_or_else(|| Ok(Self::new(f64::NAN, f64::NAN)), Self::of_pairs)?;
+        for (key, value) in [("input_tokens", request.input_tokens), ("output_tokens", request.output_tokens)] {
+            if !value.is_nan() {
+                return Err(Error::Workload(format!("{key} is what the trace says; leave one of the two out")));
+            }
+        }
+        request.input_tokens = trace.lengths.mean_input_tokens();
+        request.output_tokens = trace.lengths.mean_output_tokens();
+        request.arrival_rate = trace.arrival_rate;
+        request.trace = Some(trace);
+        Ok(request)
+    }
+
+    /// The lengths that are asked for.
+    pub fn lengths(&self) -> Lengths {
+        let one = || Lengths::of_one(self.input_tokens, self.output_tokens);
+        self.trace.as_ref().map_or_else(one, |trace| trace.lengths.clone())
+    }
+
+    /// Laws besides that of energy without which the request cannot be answered, and what asks for them.
+    pub(super) fn needed_laws(&self) -> Vec<(String, Target)> {
+        let limits = self.limits.iter().filter_map(|l| Some((format!("limit {l}"), l.quantity.target()?)));
+        let mut needed: Vec<(String, Target)> = limits.collect();
+        if self.arrival_rate.is_some() {
+            needed.push(("an arrival rate".to_owned(), Target::DurationS));
+        } else if self.prices.price_per_gpu_hour.is_some() {
+            needed.push(("a price of GPU hours".to_owned(), Target::DurationS));
+        }
+        needed
+    }
+
+    fn of_pairs(text: &str) -> Result<Self, Error> {
         let pairs = if text.contains('=') && !Path::new(text).is_file() { key_values(text)? } else { csv_row(text)? };
         let mut request = Self::new(f64::NAN, f64::NAN);
         for (key, value) in &pairs {
             request.set(key, value)?;
         }
-        for (key, value) in [("input_tokens", request.input_tokens), ("output_tokens", request.output_tokens)] {
+        Ok(request)
+    }
+
+    fn check_lengths(&self) -> Result<(), Error> {
+        for (key, value) in [("input_tokens", self.input_tokens), ("output_tokens", self.output_tokens)] {
             if value.is_nan() {
                 return Err(Error::Workload(format!("it lacks {key}; expected {key}=NUMBER")));
             }
         }
-        Ok(request)
+        Ok(())
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), Error> {

@@ -1,3 +1,5 @@
+mod decisions;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

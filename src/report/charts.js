@@ -174,6 +174,34 @@
       return [swatches(unique(points.map((d) => d.kind)).map((k) => style[k])), svg];
     },
 
+    learning(width) {
+      const points = figures.learning;
+      const names = unique(points.map((d) => d.predictor));
+      const own = (name) => name === "energylens";
+      const colour = (name) => palette(names.indexOf(name));
+      const columns = Math.max(1, Math.min(3, Math.floor(width / 290)));
+      const each = Math.floor((width - 16 * (columns - 1)) / columns);
+      const sizes = unique(points.map((d) => d.training_rows));
+      const panels = document.createElement("div");
+      panels.className = "panels";
+      for (const [key, label] of [["regret", "energy regret, %"], ["top1", "best configuration picked, %"], ["mape", "error (MAPE), %"]]) {
+        const known = points.filter((d) => Number.isFinite(d[key])).map((d) => ({ ...d, percent: 100 * d[key] }));
+        if (known.length === 0) continue;
+        panels.append(plot(each, {
+          height: 240,
+          x: { type: "log", label: "rows learnt from →", labelArrow: "none", ticks: sizes, tickFormat: "d", domain: padded(d3.extent(sizes), 1.1) },
+          y: { label: `↑ ${label}`, labelArrow: "none", grid: true, zero: true, nice: true, ticks: 5 },
+          marks: [
+            ...names.map((name) =>
+              Plot.line(known.filter((d) => d.predictor === name), { x: "training_rows", y: "percent", stroke: colour(name), strokeWidth: own(name) ? 3 : 1.4 })),
+            Plot.dot(known, { x: "training_rows", y: "percent", fill: (d) => colour(d.predictor), r: 2.5 }),
+            Plot.tip(known, Plot.pointer({ x: "training_rows", y: "percent", title: (d) => `${d.predictor}\n${d.training_rows} rows: ${number(d.percent)} %` })),
+          ],
+        }));
+      }
+      return [swatches(names.map((n) => [n, colour(n)])), panels];
+    },
+
     parity(width) {
       const points = figures.parity;
       const kinds = unique(points.map((d) => d.phase));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{PhaseBand, PowerTrace, ReportInput};
+use super::{LearningPoint, PhaseBand, PowerTrace, ReportInput};
 use crate::dataset::Row;
 use crate::law::{Law, Prediction, Scenario, Target};
 use crate::recommend::{Candidate, Quantity};
@@ -56,6 +56,7 @@ pub(super) struct Figures {
     pub(super) parity: Vec<ParityPoint>,
     /// Whether the parity chart holds rows that were not fitted.
     pub(super) held_out: bool,
+    learning: Vec<LearningPoint>,
 }
 
 #[derive(Debug, Serialize)]
@@ -306,6 +307,7 @@ impl Figures {
             tradeoff: tradeoff(input),
             parity,
             held_out,
+            learning: input.learning.clone(),
         }
     }
 }

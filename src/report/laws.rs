@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
+use super::formula::{TypesetTerm, typeset};
 use super::page::Table;
 use crate::law::{HeldOut, Law, SurvivalPart, SurvivalTable, SurvivalTerm, Target, formula_text, legend};
 use crate::recommend::figure;
@@ -22,7 +23,8 @@ pub(super) struct Accuracy {
 pub(super) struct LawText {
     title: String,
     facts: String,
-    formula: String,
+    formula: Vec<TypesetTerm>,
+    formula_text: String,
     legend: Vec<(&'static str, &'static str)>,
     parameters: Table,
     verdicts: Vec<VerdictText>,
@@ -151,7 +153,8 @@ impl LawText {
                 100.0 * law.sigma_log,
                 100.0 * law.training_mape
             ),
-            formula: formula_text(&law.skeleton),
+            formula: typeset(&law.skeleton),
+            formula_text: formula_text(&law.skeleton),
             legend: legend(&law.skeleton),
             parameters: Table { head: head.to_vec(), rows, words_last: true },
             verdicts: law.verdicts.iter().map(verdict).collect(),

@@ -8,6 +8,7 @@
 //! to what a screen can show, keeping the extremes; the tables say where they stop.
 
 mod figures;
+mod formula;
 mod laws;
 mod page;
 
@@ -15,6 +16,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, context};
+use serde::Serialize;
 
 use crate::dataset::Dataset;
 use crate::law::Model;
@@ -42,6 +44,8 @@ pub struct ReportInput<'a> {
     pub phases: Vec<PhaseBand>,
     /// Measured and predicted energy, J, of rows that the predicting law was not fitted on.
     pub held_out_rows: Vec<(f64, f64)>,
+    /// Accuracy on held-out rows against the number of rows learnt from.
+    pub learning: Vec<LearningPoint>,
 }
 
 impl<'a> ReportInput<'a> {
@@ -57,6 +61,7 @@ impl<'a> ReportInput<'a> {
             power: Vec::new(),
             phases: Vec::new(),
             held_out_rows: Vec::new(),
+            learning: Vec::new(),
         }
     }
 
@@ -108,6 +113,21 @@ pub struct PhaseBand {
     pub start_s: f64,
     /// End, s.
     pub end_s: f64,
+}
+
+/// Accuracy of one predictor from so many rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LearningPoint {
+    /// Rows learnt from.
+    pub training_rows: usize,
+    /// Predictor.
+    pub predictor: String,
+    /// Share of workloads for which the best configuration was picked.
+    pub top1: Option<f64>,
+    /// Mean excess energy of the picked configuration.
+    pub regret: Option<f64>,
+    /// Mean absolute error, relative.
+    pub mape: Option<f64>,
 }
 
 /// Why a report could not be written.

@@ -41,6 +41,7 @@ pub(super) struct Page {
     parity: Option<String>,
     accuracy: Vec<Accuracy>,
     survival: Vec<Table>,
+    learning: Option<String>,
     laws: Vec<LawText>,
     laws_more: usize,
     phases: Table,
@@ -137,6 +138,7 @@ impl Page {
                 .take(LAWS)
                 .collect(),
             survival: input.model.survival.iter().flat_map(super::laws::survival).collect(),
+            learning: learning(input),
             laws: input.model.laws.iter().take(LAWS).map(LawText::of).collect(),
             laws_more: input.model.laws.len().saturating_sub(LAWS),
             phases: phase_table(input, fitted),
@@ -313,6 +315,13 @@ impl ViewText {
             batch: figure(view.batch_size),
         }
     }
+}
+
+/// What the learning curve shows, in words.
+fn learning(input: &ReportInput<'_>) -> Option<String> {
+    let sizes: BTreeSet<usize> = input.learning.iter().map(|p| p.training_rows).collect();
+    let sizes: Vec<String> = sizes.into_iter().map(|n| n.to_string()).collect();
+    (!sizes.is_empty()).then(|| format!("from {} rows, judged on the same held-out rows each time", sizes.join(", ")))
 }
 
 fn phase_table(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Table {

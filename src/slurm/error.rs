@@ -46,6 +46,25 @@ pub enum Error {
         /// The text, its odd characters escaped.
         found: String,
     },
+    /// Slurm would read patterns into the campaign's path.
+    #[error(
+        "the campaign's path `{found}` has a `%` or a backslash, which Slurm replaces in the names of logs; choose another directory"
+    )]
+    Pattern {
+        /// The path.
+        found: String,
+    },
+    /// Slurm's tasks are at work on the campaign.
+    #[error(
+        "{tasks} tasks of the campaign {path} are with Slurm; `energylens status {path} --merge` merges those that have ended, `scancel` ends the others",
+        path = .path.display()
+    )]
+    WithSlurm {
+        /// The campaign.
+        path: PathBuf,
+        /// Tasks that are not closed.
+        tasks: usize,
+    },
     /// An option asks for fewer GPUs than runs need.
     #[error(
         "slurm option `{option}` asks for {asked} GPUs; runs of this sweep need {needed}: write {{num_gpus}} for the number"

@@ -3,6 +3,7 @@
 //! ```text
 //! tasks/000-7  ->  tasks/000-7.merging      set aside under its lock: it cannot begin anew while it is read
 //!   samples, telemetry, marks               moved into the campaign, as part 000-7
+//!   logs                                    those of servers and commands go to logs/000-7
 //!   runs.jsonl                              lines that the campaign lacks are appended to its journal
 //!   runs.parquet, phases.parquet            written anew once, behind temporary names
 //!   slurm/closed.jsonl                      the task is closed
@@ -129,6 +130,7 @@ pub fn merge(
             }
         }
         store::move_segments(&aside, dir, &id.to_string())?;
+        move_logs(&aside, dir, id)?;
         sources.push(aside);
         closing.push(id);
     }
@@ -144,6 +146,16 @@ pub fn merge(
     // Gone with the last task; not empty before that.
     let _ = std::fs::remove_dir(dir.join("tasks"));
     Ok(merged)
+}
+
+/// Keeps what servers and commands printed.
+fn move_logs(aside: &Path, dir: &Path, id: TaskId) -> Result<(), Error> {
+    let (from, to) = (aside.join("logs"), dir.join("logs").join(id.to_string()));
+    if !from.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir.join("logs")).map_err(Error::io(&to, "created"))?;
+    std::fs::rename(&from, &to).map_err(Error::io(&from, "moved"))
 }
 
 /// What a merge left that was killed after its last step but one.
@@ -238,6 +250,3 @@ fn write_tables(dir: &Path, sources: &[PathBuf], source_of: &HashMap<String, usi
     store::write_table_from::<store::Error>(&phases, &PHASES, batches, &FileMetadata::of_host("", anchor))?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,14 @@ impl Records {
         all.filter(|(id, ..)| !self.closed.contains(id))
     }
 
+    /// Refuses where Slurm's tasks may be at work: whoever ran the campaign here would repeat their runs.
+    pub fn refuse_open(campaign_dir: &Path) -> Result<(), Error> {
+        match Self::open(campaign_dir)?.open_tasks().count() {
+            0 => Ok(()),
+            tasks => Err(Error::WithSlurm { path: campaign_dir.to_owned(), tasks }),
+        }
+    }
+
     /// Slurm's numbers of arrays with open tasks.
     pub fn open_jobs(&self) -> Vec<u64> {
         let jobs: BTreeSet<u64> = self.open_tasks().filter_map(|(_, record, _)| record.job_id).collect();
@@ -153,7 +162,7 @@ impl Records {
             lines.extend(json);
             lines.push(b'\n');
         }
-        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let written = file.and_then(|mut file| file.write_all(&lines).and_then(|()| file.sync_all()));
         written.map_err(Error::io(&path, "written"))?;
         self.closed.extend(tasks);

@@ -1,8 +1,8 @@
 //! The texts that sbatch is given.
 //!
 //! Whatever comes from outside (names, paths, options) is inert in them. In `#SBATCH` lines, which bash takes for
-//! comments, sbatch splits words at blanks and knows quotes, `#` and the backslash: every character that could mean
-//! something gets a backslash. In commands texts stand in single quotes. Neither can hold a line break: control
+//! comments, sbatch splits words at blanks and knows quotes, `#` and the backslash: texts stand in double quotes, with a
+//! backslash before each `"` and `\`. In commands they stand in single quotes. Neither can hold a line break: control
 //! characters are refused.
 
 use std::collections::BTreeMap;
@@ -79,7 +79,12 @@ fn own(options: &mut Options, plan: &Plan, places: Places<'_>) -> Result<(), Err
     usual("job-name", &plan.name);
     usual("nodes", "1");
     usual("ntasks", "1");
-    options.insert("chdir".to_owned(), Some(path(places.campaign)?.to_owned()));
+    let campaign = path(places.campaign)?;
+    // A relative output is put behind the directory before its patterns are replaced.
+    if campaign.contains(['%', '\\']) {
+        return Err(Error::Pattern { found: campaign.to_owned() });
+    }
+    options.insert("chdir".to_owned(), Some(campaign.to_owned()));
     options.insert("open-mode".to_owned(), Some("append".to_owned()));
     Ok(())
 }
@@ -187,17 +192,13 @@ fn one_line<'a>(what: &'static str, text: &'a str) -> Result<&'a str, Error> {
     Ok(text)
 }
 
-/// `text` as one word of a `#SBATCH` line.
+/// `text` as one word of a `#SBATCH` line. An escaped blank would not do: sbatch 22.05 ends the word there all the same.
 pub fn escaped(what: &'static str, text: &str) -> Result<String, Error> {
-    let mut word = String::with_capacity(text.len() + 2);
-    for c in one_line(what, text)?.chars() {
-        // Beyond ASCII nothing means anything to sbatch, and a backslash would come between the bytes of a character.
-        if c.is_ascii() && !c.is_ascii_alphanumeric() && !"-_./:,=+@%[]|&*!^~{}()<>?;$`".contains(c) {
-            word.push('\\');
-        }
-        word.push(c);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,=+@%".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return Ok(text.to_owned());
     }
-    Ok(word)
+    Ok(format!("\"{}\"", one_line(what, text)?.replace('\\', r"\\").replace('"', "\\\"")))
 }
 
 /// `text` as one word of a bash command.

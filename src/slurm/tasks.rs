@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn a_time_limit_makes_tasks_that_fit_into_it() {
-        let measure = Measure { min_window_s: 10.0, idle_s: 2.0, warmup_batches: 1, max_batches: 10 };
+        let measure =
+            Measure { min_window_s: 10.0, idle_s: 2.0, warmup_batches: 1, max_batches: 10, ..Measure::default() };
         let spec = |time: Option<u64>, runs_per_task| SlurmSpec {
             options: time.map(|m| ("time".to_owned(), OptionValue::Whole(m))).into_iter().collect(),
             runs_per_task,

@@ -73,10 +73,24 @@ pub fn f64s(batch: &RecordBatch, name: &str) -> Result<Float64Array> {
     primitive::<Float64Type>(batch, name)
 }
 
-/// Signed integers.
+/// Signed integers. Instants on our own clock are within seventy years of its origin, so that those who take differences
+/// need not think of overflow; a device's own timestamps may be anything.
 pub fn i64s(batch: &RecordBatch, name: &str) -> Result<Int64Array> {
-    primitive::<Int64Type>(batch, name)
+    let array = primitive::<Int64Type>(batch, name)?;
+    let is_ours = name.ends_with("_mono_ns") || name == "t_prev_poll_ns";
+    match array.iter().flatten().find(|ns| is_ours && ns.unsigned_abs() > FURTHEST_NS) {
+        Some(ns) => Err(Error::column(name, format!("an instant of at most {FURTHEST_NS} ns"), ns.to_string())),
+        None => Ok(array),
+    }
 }
+
+/// Whether an instant is one that [`i64s`] lets through.
+pub fn is_instant(ns: i64) -> bool {
+    ns.unsigned_abs() <= FURTHEST_NS
+}
+
+/// 2^61 ns: differences of two differences still fit.
+const FURTHEST_NS: u64 = 1 << 61;
 
 /// Unsigned integers.
 pub fn u64s(batch: &RecordBatch, name: &str) -> Result<UInt64Array> {

@@ -18,6 +18,8 @@
 
 mod campaign;
 pub mod columns;
+mod compact;
+mod complete;
 mod decode;
 mod error;
 mod inventory;
@@ -30,11 +32,13 @@ mod sealed;
 mod segment;
 mod span;
 mod spool;
+mod sql;
 mod trace;
 
 pub(crate) use decode::contained;
 
 pub use campaign::{Campaign, Recovered, RecoveredAs};
+pub use compact::{Compacted, compact};
 pub use error::{Error, Result};
 pub use inventory::{Inventory, OwnSegment};
 pub use lock::{CampaignLock, host_name};
@@ -44,6 +48,7 @@ pub use read::{read_file, read_table, table_files};
 pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, Serving, TelemetryRow};
 pub use sealed::{write_table, write_table_from};
 pub use segment::SegmentWriter;
+pub use sql::{duckdb_views, has_spools};
 pub use trace::read_trace;
 
 #[cfg(test)]

@@ -135,12 +135,14 @@ fn check_columns(schema: &SchemaRef, table: &Table) -> Result<()> {
                 matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
             }
             ColumnType::Labels => matches!(data_type, DataType::List(_) | DataType::LargeList(_)),
+            ColumnType::Timestamp => matches!(data_type, DataType::Timestamp(..)),
         };
         if !fits && *data_type != DataType::Null {
             let expected = match column.column_type {
                 ColumnType::F64 | ColumnType::I64 | ColumnType::U64 | ColumnType::U32 => "numbers",
                 ColumnType::Label | ColumnType::Text => "text",
                 ColumnType::Labels => "lists of text",
+                ColumnType::Timestamp => "timestamps",
             };
             return Err(Error::column(column.name, expected, field.data_type().to_string()));
         }

@@ -10,6 +10,7 @@ use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::record_batch::RecordBatch;
 
+use super::complete::Completion;
 use super::error::{Error, Result};
 use super::lock::{self, Attempt};
 use super::metadata::FileMetadata;
@@ -36,7 +37,7 @@ impl SegmentWriter {
     pub fn create(dir: &Path, table: &'static Table, host: &str, meta: &FileMetadata) -> Result<Self> {
         let host = file_name_part(host);
         let (file, spool) = create_next(dir, table, &host)?;
-        let schema = table.arrow_schema();
+        let schema = table.recorded_schema();
         let schema = Schema::new_with_metadata(schema.fields().clone(), meta.to_pairs(table));
         let buffered = BufWriter::with_capacity(64 * 1024, SpoolFile { file, bytes: 0, closed: false, room: u64::MAX });
         let stream = StreamWriter::try_new(buffered, &schema).map_err(|e| {
@@ -61,7 +62,7 @@ impl SegmentWriter {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let expected = self.table.arrow_schema();
+        let expected = self.table.recorded_schema();
         if batch.schema().fields() != expected.fields() {
             let source = ArrowError::SchemaError("columns differ from the table's".to_owned());
             return Err(Error::Batch { table: self.table.name, source });
@@ -163,7 +164,8 @@ impl SegmentWriter {
     }
 }
 
-/// Rewrites a spool as Parquet; the spool stays. Returns the new file, its rows, and whether the spool was torn.
+/// Rewrites a spool as Parquet; the spool stays. One of an earlier version may lack columns that were added since: they
+/// are missing in its rows. Returns the new file, its rows, and whether the spool was torn.
 pub(super) fn seal_spool(
     spool: &Path,
     table: &'static Table,
@@ -172,15 +174,14 @@ pub(super) fn seal_spool(
     let file = File::open(spool).map_err(Error::io("open", spool))?;
     let mut batches = spool::open(file, spool)?;
     let schema = batches.schema();
-    if schema.fields() != table.arrow_schema().fields() {
-        return Err(Error::Foreign {
-            path: spool.to_owned(),
-            expected: format!("the columns of table `{}`", table.name),
-            found: "others; it was written by another version, which can still seal it".to_owned(),
-        });
-    }
     let path = sealed_path(spool);
     let pairs = schema.metadata().clone().into_iter().collect();
+    let completion = Completion::of(table, &pairs);
+    completion.check(&schema).map_err(|found| Error::Foreign {
+        path: spool.to_owned(),
+        expected: format!("the columns of table `{}`", table.name),
+        found: format!("{found}; it was written by another version, which can still seal it"),
+    })?;
     let mut writer = SealedWriter::create(&path, table, &pairs)?;
     let mut span = Span::default();
     for batch in &mut batches {

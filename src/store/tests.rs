@@ -524,3 +524,55 @@ fn a_writer_killed_at_any_moment_loses_only_what_it_had_not_flushed() {
         assert_eq!(times, (0..times.len() as i64).collect::<Vec<_>>());
     }
 }
+
+/// A spool as an earlier version wrote it: without the columns that were added to the table since.
+fn earlier_spool(dir: &Path, rows: &[SampleRow], without: &[&str]) {
+    let batch = SampleRow::batch(rows).unwrap();
+    let kept = (0..batch.num_columns()).filter(|i| !without.contains(&batch.schema().field(*i).name().as_str()));
+    let batch = batch.project(&kept.collect::<Vec<_>>()).unwrap();
+    let pairs: std::collections::HashMap<_, _> = meta().to_pairs(&SAMPLES).into_iter().collect();
+    let schema = arrow::datatypes::Schema::new_with_metadata(batch.schema().fields().clone(), pairs);
+    let file = fs::File::create(dir.join("samples-n-000000.arrows.spool")).unwrap();
+    let mut stream = arrow::ipc::writer::StreamWriter::try_new(file, &schema).unwrap();
+    stream.write(&batch).unwrap();
+    stream.finish().unwrap();
+}
+
+#[test]
+fn a_spool_of_an_earlier_version_is_sealed_with_what_it_lacks_left_missing() {
+    let dir = TempDir::new().unwrap();
+    let rows = [sample("sim:0", 10), sample("sim:1", 20)];
+    earlier_spool(dir.path(), &rows, &["job_id", "t_device_ns"]);
+    // Before it is sealed, too.
+    assert_eq!(samples(dir.path()), rows);
+    let recovered = recovered(dir.path());
+    let outcome = &recovered[0].outcome;
+    assert!(matches!(outcome, RecoveredAs::Sealed { rows: 2, torn: false, .. }), "{outcome:?}");
+    assert_eq!(samples(dir.path()), rows);
+    let sealed = read_table(dir.path(), &SAMPLES).unwrap().next().unwrap().unwrap();
+    assert_eq!(sealed.num_columns(), SAMPLES.columns.len());
+    assert_eq!(columns::text(&sealed, "host").unwrap().value(0), "node-a");
+}
+
+#[test]
+fn a_spool_that_lacks_what_every_row_needs_is_left_alone_and_says_why() {
+    let dir = TempDir::new().unwrap();
+    earlier_spool(dir.path(), &[sample("sim:0", 10)], &["device"]);
+    let recovered = recovered(dir.path());
+    let outcome = &recovered[0].outcome;
+    assert!(matches!(outcome, RecoveredAs::Refused(why) if why.contains("no column `device`")), "{outcome:?}");
+}
+
+#[test]
+fn sealed_samples_say_their_host_and_wall_clock() {
+    let dir = TempDir::new().unwrap();
+    let mut writer = SegmentWriter::create(dir.path(), &SAMPLES, "node-a", &meta()).unwrap();
+    append(&mut writer, &[sample("sim:0", 10), sample("sim:1", 20)]);
+    let sealed = writer.seal().unwrap();
+    let batch = read_file(&sealed, &SAMPLES).unwrap().next().unwrap().unwrap();
+    let t = batch.column_by_name("t").unwrap();
+    let t: &arrow::array::TimestampMillisecondArray = t.as_any().downcast_ref().unwrap();
+    // The anchor says 5 ns = 7 ns: no whole millisecond apart.
+    assert_eq!((t.value(0), t.value(1)), (10, 20));
+    assert_eq!(columns::text(&batch, "host").unwrap().value(1), "node-a");
+}

@@ -143,6 +143,11 @@ pub enum Design {
         /// Share of the points that have one output token.
         prefill_share: f64,
     },
+    /// The points that together say most about the parameters of a closed form of the energy.
+    DOptimal {
+        /// How many points.
+        points: usize,
+    },
 }
 
 /// A sweep as its script describes it, apart from the `where` function.

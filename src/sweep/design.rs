@@ -7,6 +7,7 @@
 use sha2::{Digest, Sha256};
 
 use self::hypercube::Hypercube;
+pub use self::optimal::MOST_OPTIMAL_POINTS;
 use super::Error;
 use super::axis::{Axes, Design, Levels, Sweep};
 use super::plan::{Point, hex};
@@ -67,6 +68,7 @@ pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<Vec<Point>, Erro
         Design::LatinHypercube { points, prefill_share } => {
             Hypercube::new(&sweep.axes, &deployments, accept).draw(points, prefill_share, sweep.seed)?
         }
+        Design::DOptimal { points } => optimal::draw(&sweep.axes, &deployments, accept, points, sweep.seed)?,
     };
     // Cards are hashed once per deployment: hashing them for each of 100,000 points would take seconds.
     let stems: Vec<String> = deployments.iter().map(|d| stem(d, sweep.workload.engine())).collect();
@@ -265,5 +267,6 @@ fn factorial(axes: &Axes, deployments: &[Deployment], accept: &mut Accept<'_>) -
 }
 
 mod hypercube;
+mod optimal;
 #[cfg(test)]
 mod tests;

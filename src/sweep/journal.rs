@@ -15,7 +15,7 @@ use arrow::record_batch::RecordBatch;
 use super::{Error, Plan};
 use crate::clock::ClockAnchor;
 use crate::schema::{RUNS, RunStatus};
-use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, host_name, write_table_from};
+use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, columns, host_name, write_table_from};
 
 /// Rows of one batch of the `runs` table: so many are in memory at once.
 const ROWS_PER_BATCH: usize = 4096;
@@ -194,7 +194,12 @@ impl Iterator for RunBatches {
 
 fn parsed(path: &Path, line: usize, text: &[u8]) -> Result<RunRow, Error> {
     let foreign = |source| Error::Foreign { path: path.to_owned(), line, expected: "run", source };
-    serde_json::from_slice(text).map_err(foreign)
+    let row: RunRow = serde_json::from_slice(text).map_err(foreign)?;
+    if !columns::is_instant(row.t_begin_mono_ns) || !columns::is_instant(row.t_end_mono_ns) {
+        let problem = "t_begin_mono_ns and t_end_mono_ns must be instants of a monotonic clock";
+        return Err(foreign(serde::de::Error::custom(problem)));
+    }
+    Ok(row)
 }
 
 fn io(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> Error {

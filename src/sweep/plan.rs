@@ -95,11 +95,35 @@ pub struct Measure {
     pub warmup_batches: u32,
     /// Most batches in one window, however short they are.
     pub max_batches: u32,
+    /// Idle time after something was started anew, before the run begins, not recorded as a phase.
+    #[serde(default)]
+    pub settle_s: f64,
+    /// A point is repeated beyond its `repeats` until the standard uncertainty of its mean energies is this small.
+    #[serde(default)]
+    pub relative_std: Option<f64>,
+    /// ... but no more often than this.
+    #[serde(default)]
+    pub max_repeats: u32,
+}
+
+impl Measure {
+    /// Repeats that are laid out for each point; those beyond `repeats` are carried out where they are needed.
+    pub fn most_repeats(&self, repeats: u32) -> u32 {
+        self.relative_std.map_or(repeats, |_| self.max_repeats.max(repeats))
+    }
 }
 
 impl Default for Measure {
     fn default() -> Self {
-        Self { min_window_s: 5.0, idle_s: 1.0, warmup_batches: 1, max_batches: 10_000 }
+        Self {
+            min_window_s: 5.0,
+            idle_s: 1.0,
+            warmup_batches: 1,
+            max_batches: 10_000,
+            settle_s: 0.0,
+            relative_std: None,
+            max_repeats: 0,
+        }
     }
 }
 
@@ -112,7 +136,7 @@ pub struct Plan {
     pub script_sha256: String,
     /// Seed of the design, the order and the simulated noise.
     pub seed: u64,
-    /// How often each point runs.
+    /// How often each point runs at least; [`Measure::relative_std`] may ask for more.
     pub repeats: u32,
     /// How each run is measured.
     pub measure: Measure,
@@ -182,7 +206,7 @@ impl Plan {
                 return Err(Error::SameIdentifier { point_id: point.point_id.clone(), first, second });
             }
         }
-        let runs = ordered_runs(&points, sweep.repeats, sweep.seed);
+        let runs = ordered_runs(&points, sweep.measure.most_repeats(sweep.repeats), sweep.seed);
         Ok(Self {
             name: sweep.name.clone(),
             script_sha256,

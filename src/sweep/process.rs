@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -36,7 +37,10 @@ impl Process {
     /// No shell sees the arguments. Fails, in words, where the program cannot be started.
     pub fn start(argv: &[String], environment: &[(String, String)], log: &Path) -> Result<Self, String> {
         let (program, arguments) = argv.split_first().ok_or("the command is empty; expected a program")?;
-        let opened = File::options().create(true).append(true).open(log).and_then(|out| Ok((out.try_clone()?, out)));
+        // Not through a link, which in a directory of others could lead to any file of ours.
+        let mut options = File::options();
+        options.create(true).append(true).custom_flags(libc::O_NOFOLLOW);
+        let opened = options.open(log).and_then(|out| Ok((out.try_clone()?, out)));
         let (out, err) = opened.map_err(|e| format!("its log {} cannot be written: {e}", log.display()))?;
         let child = Command::new(program)
             .args(arguments)

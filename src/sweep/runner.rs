@@ -12,11 +12,13 @@
 //! let idle and then carries out the run as it sees fit. The runner records nothing: it says when phases begin and end, and whoever
 //! observes it polls the counters.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::server::Latency;
 use super::workload::{Batch, Deployed, OwnMark, OwnPhases, OwnWindow, Workload};
 use super::{Error, Journal, Plan, Point, Run};
+use crate::clock::{ClockAnchor, SystemClock};
 use crate::schema::{MarkEvent, RunStatus};
 use crate::store::{RunRow, Serving, host_name};
 use crate::units::ns_to_s;
@@ -47,6 +49,18 @@ pub enum Event<'a> {
         /// The instant.
         t_mono_ns: i64,
     },
+    /// A point has had the repeats that the plan promises, and this is one more: whether it is wanted, for the precision
+    /// that [`relative_std`](super::Measure::relative_std) asks for, is for whoever knows the energies so far.
+    Undecided {
+        /// The run.
+        run: &'a Run,
+        /// Its point.
+        point: &'a Point,
+        /// Whether runs have ended since this was last asked; `runs.parquet` then holds them.
+        is_news: bool,
+        /// The answer; not, if nobody gives one.
+        wanted: &'a Cell<bool>,
+    },
     /// A run ended, well (`done`) or not (`failed`), and will stand in the journal when the observer returns: until then
     /// its recording must be safe.
     RunEnded {
@@ -73,6 +87,8 @@ pub struct Outcome {
     pub failed: usize,
     /// Runs left because somebody asked to stop.
     pub left: usize,
+    /// Repeats that nobody needed: their points are known well enough.
+    pub spared: usize,
 }
 
 /// Carries out the runs that the journal does not have yet.
@@ -85,7 +101,8 @@ pub fn run_plan(
     observe: &mut dyn FnMut(Event<'_>) -> Observed,
     stop: &AtomicBool,
 ) -> Result<Outcome, Error> {
-    let mut outcome = Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0 };
+    let mut outcome = Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0, spared: 0 };
+    let mut decided_after = None;
     let host = host_name();
     let mut up: Option<(&Point, Deployed)> = None;
     for run in &plan.runs {
@@ -97,6 +114,19 @@ pub fn run_plan(
         if stop.load(Ordering::Relaxed) {
             outcome.left += 1;
             continue;
+        }
+        if run.repeat >= plan.repeats {
+            // The table is written once for all decisions between two runs.
+            let is_news = decided_after.replace(journal.finished()) != Some(journal.finished());
+            if is_news {
+                journal.write_table(ClockAnchor::now(&SystemClock))?;
+            }
+            let wanted = Cell::new(false);
+            observe(Event::Undecided { run, point, is_news, wanted: &wanted }).map_err(Error::Observer)?;
+            if !wanted.get() {
+                outcome.spared += 1;
+                continue;
+            }
         }
         workload.forget();
         let mut session = Session { plan, run, point, workload, observe, stop };
@@ -130,9 +160,6 @@ pub fn run_plan(
     outcome.failed = journal.failed();
     Ok(outcome)
 }
-
-/// Idle time after the last window of a run, s: some refreshes of the slowest counters known (100 ms).
-const CLOSING_S: f64 = 0.5;
 
 /// Why a run did not get to its end.
 enum Break {
@@ -209,7 +236,15 @@ impl Session<'_, '_> {
         let measure = self.plan.measure;
         let deployed = match serving {
             Some(deployed) => deployed,
-            None => self.workload.deploy(self.point).map_err(|why| self.failed(why))?,
+            None => {
+                let deployed = self.workload.deploy(self.point).map_err(|why| self.failed(why))?;
+                // A server that has just loaded its weights is warm and busy with itself.
+                if measure.settle_s > 0.0 {
+                    self.workload.idle(measure.settle_s);
+                    self.advanced()?;
+                }
+                deployed
+            }
         };
         let mut measured = Measured { deployed: Some(deployed), ..Measured::default() };
         if measure.idle_s > 0.0 {
@@ -222,10 +257,11 @@ impl Session<'_, '_> {
             self.own_phases(&mut measured)?;
             return Ok(measured);
         }
+        let warmup_tokens = self.workload.warmup_tokens(self.point);
         if measure.warmup_batches > 0 {
             self.phase("warmup", |session| {
                 for _ in 0..measure.warmup_batches {
-                    session.batch(1)?;
+                    session.batch(warmup_tokens)?;
                 }
                 Ok(())
             })?;
@@ -243,7 +279,7 @@ impl Session<'_, '_> {
     /// The window's last joules are known once each counter has moved again: a run that is called done without it would
     /// lose them to whoever kills the runner now.
     fn close(&mut self) -> Result<(), Break> {
-        self.workload.idle(CLOSING_S);
+        self.workload.idle(self.workload.closing_s());
         self.advanced()
     }
 
@@ -272,6 +308,7 @@ impl Session<'_, '_> {
     /// Batches of `output_tokens` until the window is long enough.
     fn window(&mut self, phase: &'static str, output_tokens: u32) -> Result<Window, Break> {
         let measure = self.plan.measure;
+        let min_window_s = self.workload.window_s(measure.min_window_s);
         let mut window = Window::default();
         // What the warm-up had to wait is nobody's business.
         self.workload.take_latency();
@@ -279,7 +316,7 @@ impl Session<'_, '_> {
         self.phase(phase, |session| {
             while window.batches < measure.max_batches.max(1) {
                 window.add(&session.batch(output_tokens)?);
-                if ns_to_s(session.workload.now() - begin) >= measure.min_window_s {
+                if ns_to_s(session.workload.now() - begin) >= min_window_s {
                     break;
                 }
             }

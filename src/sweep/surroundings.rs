@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::visible::VisibleDevices;
 use super::{Error, Point, Run};
 use crate::store::MarkRow;
+use crate::units::ns_to_s;
 
 /// How often whoever waits looks whether he should stop.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
@@ -26,7 +27,16 @@ pub struct Surroundings {
     pub script: Option<PathBuf>,
     /// Set when somebody asked to stop.
     pub stop: Arc<AtomicBool>,
+    /// Refresh period of the slowest counter, ns, as far as the recorder has learnt it; 0 before.
+    pub slowest_refresh_ns: Arc<AtomicI64>,
 }
+
+/// A window shall hold this many refreshes of every counter: its edges then blur some per cent of it at worst.
+const WINDOW_REFRESHES: f64 = 20.0;
+/// Idle time after the last window of a run, s: some refreshes of the slowest counters known (100 ms)...
+pub(super) const CLOSING_S: f64 = 0.5;
+/// ... or so many of one that is slower still.
+const CLOSING_REFRESHES: f64 = 5.0;
 
 /// Where marks are taken, and what has come.
 #[derive(Debug)]
@@ -41,6 +51,20 @@ impl Surroundings {
     /// Whether somebody asked to stop.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    fn slowest_refresh_s(&self) -> f64 {
+        ns_to_s(self.slowest_refresh_ns.load(Ordering::Relaxed))
+    }
+
+    /// How long a window must be of which a sweep says `asked_s`: long enough for the counters too.
+    pub fn window_s(&self, asked_s: f64) -> f64 {
+        asked_s.max(WINDOW_REFRESHES * self.slowest_refresh_s())
+    }
+
+    /// How long the counters are given after the last window of a run.
+    pub fn closing_s(&self) -> f64 {
+        CLOSING_S.max(CLOSING_REFRESHES * self.slowest_refresh_s())
     }
 
     /// Sleeps, or less long when somebody asks to stop.

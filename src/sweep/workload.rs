@@ -16,11 +16,14 @@ pub use self::scripted::ScriptedWorkload;
 pub use self::simulated::SimulatedWorkload;
 pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};
 use super::server::{Facts, Latency, ServerWorkload};
-use super::surroundings::Surroundings;
+use super::surroundings::{CLOSING_S, Surroundings};
 use super::{Error, Plan, Point, Run};
 use crate::clock::{Clock, SystemClock};
 use crate::schema::Origin;
 use crate::source::sim::SimNode;
+
+/// Output tokens of a server's warm-up batch, at most: the first steps are the slow ones.
+const WARMUP_TOKENS: u32 = 16;
 
 /// A running workload. What it started ends with it.
 #[derive(Debug)]
@@ -158,6 +161,24 @@ impl Workload {
             Self::Simulated(_) | Self::Server(_) => Err("this workload runs batch by batch".to_owned()),
             Self::Command(command) => command.carry_out(run, point),
             Self::Script(script) => script.carry_out(run, point),
+        }
+    }
+
+    /// How long a window must be of which the sweep says `asked_s`.
+    pub(super) fn window_s(&self, asked_s: f64) -> f64 {
+        self.surroundings().map_or(asked_s, |s| s.window_s(asked_s))
+    }
+
+    /// How long the counters are given to move again after the last window of a run.
+    pub(super) fn closing_s(&self) -> f64 {
+        self.surroundings().map_or(CLOSING_S, Surroundings::closing_s)
+    }
+
+    /// Output tokens of a warm-up batch: a server makes its decode's kernels when it first decodes a batch of that size.
+    pub(super) fn warmup_tokens(&self, point: &Point) -> u32 {
+        match self {
+            Self::Server(_) => point.output_tokens.min(WARMUP_TOKENS),
+            _ => 1,
         }
     }
 

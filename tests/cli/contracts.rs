@@ -344,6 +344,7 @@ fn help_and_version_go_to_stdout() {
         "predict",
         "validate",
         "recommend",
+        "export",
         "report",
         "laws",
         "cards",

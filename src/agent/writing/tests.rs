@@ -65,3 +65,22 @@ fn a_request_to_reopen_is_obeyed_while_rows_keep_coming() {
     let recording = running.thread.join().unwrap().unwrap();
     assert_eq!((recording.sealed_files >= 1, recording.rows + recording.lost_rows), (true, t as u64 + 1));
 }
+
+#[test]
+fn whoever_asks_for_a_flush_is_answered_when_his_rows_are_on_disk() {
+    let dir = TempDir::new().unwrap();
+    let running = stalled(&dir, 1_000);
+    (0..100).for_each(|t| running.samples.push(row(t)));
+    let number = running.orders.flush.ask();
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!running.orders.flush.is_done(number), "the disk stands still");
+    drop(running.let_go);
+    while !running.orders.flush.is_done(number) {
+        assert!(!running.thread.is_finished());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Nothing is sealed yet: they can be read where they are.
+    assert_eq!(instants(dir.path()).len(), 100);
+    drop((running.samples, running._telemetry));
+    running.thread.join().unwrap().unwrap();
+}

@@ -33,7 +33,9 @@ const SILENT: Duration = Duration::from_secs(2);
 
 /// Tell what this node can measure, how fresh each counter is and what reading it costs.
 #[derive(Debug, Args)]
-#[command(after_help = "Takes twice --duration: once at --poll-hz, once phase-locked.")]
+#[command(
+    after_help = "Example:  energylens doctor --sources nvml --duration 5s\n\nTakes twice --duration: once at --poll-hz, once phase-locked."
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     sources: SourceArguments,

@@ -106,7 +106,10 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         Err(error) => {
             // As shells and env(1) do, so that a script can tell this from a command that failed.
             let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            super::print_error(&anyhow::Error::new(error).context(format!("cannot run `{program}`")));
+            super::print_error(
+                &anyhow::Error::new(error)
+                    .context(format!("cannot run `{program}`: expected a program on the PATH, or a path to one")),
+            );
             return Ok(Outcome::Status(code));
         }
     };

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -22,15 +22,17 @@ use energylens::source::Device;
 use energylens::store::{Campaign, FileMetadata, host_name};
 use energylens::sweep::runner::{Event, run_plan};
 use energylens::sweep::{MarksTaken, Plan, Surroundings, VisibleDevices, Workload};
+use energylens::units::NS_PER_S;
 use tempfile::TempDir;
 
 use super::super::output;
+use super::precision::Precision;
 use super::{Begun, Conducted, Equipment, OwnMarks, agent, progress, service};
 
 /// How often temperature, clocks and throttling are read.
 const TELEMETRY_EVERY: Duration = Duration::from_secs(1);
-/// Before the first run each counter shall have been seen to move some times.
-const LEARNING: Duration = Duration::from_secs(1);
+/// Before the first run each counter shall have been seen to move some times; power sensors never are.
+const LEARNING: Duration = Duration::from_secs(3);
 /// How long the writer may take to have a run's recording on disk.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 /// Only our own user marks here.
@@ -56,11 +58,13 @@ pub(super) fn conduct(
         marks: Some(socket.taken),
         script: equipment.script.clone(),
         stop: stop.clone(),
+        slowest_refresh_ns: counters.slowest_refresh_ns.clone(),
     };
     let mut workload = Workload::start_here(plan, surroundings)?;
     let own = OwnMarks { origin: workload.origin(), job_id, step_id };
     counters.learn(stop);
 
+    let mut precision = plan.measure.relative_std.map(Precision::new);
     let bar = progress(plan.runs.len() as u64, journal.finished() as u64);
     let carried = run_plan(
         plan,
@@ -68,9 +72,25 @@ pub(super) fn conduct(
         &mut workload,
         &mut |event| {
             match event {
-                Event::RunStarted { .. } | Event::Advanced { .. } => counters.say(&bar),
+                Event::RunStarted { .. } => {
+                    counters.say(&bar);
+                    counters.note_refresh();
+                }
+                Event::Advanced { .. } => {}
                 Event::Mark { t_mono_ns, run_id, phase, event } => {
+                    counters.note_refresh();
                     marks.write(&own.row(t_mono_ns, run_id, phase, event))?;
+                }
+                Event::Undecided { point, is_news, wanted, .. } => {
+                    if let Some(precision) = &mut precision {
+                        if is_news {
+                            precision.renew(dir)?;
+                        }
+                        wanted.set(!precision.has(&point.point_id));
+                    }
+                    if !wanted.get() {
+                        bar.inc(1);
+                    }
                 }
                 Event::RunEnded { row, .. } => {
                     counters.flush()?;
@@ -102,6 +122,7 @@ pub(super) fn conduct(
 struct Counters {
     recorder: Option<Recorder>,
     devices: Vec<Device>,
+    slowest_refresh_ns: Arc<AtomicI64>,
 }
 
 impl Counters {
@@ -113,7 +134,7 @@ impl Counters {
                 "note: no energy counter can be read here; runs are carried out and timed, without joules \
                  (`energylens doctor` says what is missing)"
             );
-            return Ok(Self { recorder: None, devices });
+            return Ok(Self { recorder: None, devices, slowest_refresh_ns: Arc::default() });
         }
         let options = RecorderOptions {
             driver: detection.driver.clone().unwrap_or_default(),
@@ -126,15 +147,26 @@ impl Counters {
         // A flag of its own: what stops the sweep must not stop the recording before the last run has ended.
         let flag = Arc::new(AtomicBool::new(false));
         let recorder = Recorder::start(campaign.dir(), detection.found, Arc::new(SystemClock), options, flag)?;
-        Ok(Self { recorder: Some(recorder), devices })
+        Ok(Self { recorder: Some(recorder), devices, slowest_refresh_ns: Arc::default() })
     }
 
     /// Waits until the refresh periods are known, or for as long as that usually takes.
     fn learn(&self, stop: &AtomicBool) {
         let deadline = Instant::now() + LEARNING;
-        while self.recorder.is_some() && Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(20));
+        let is_known = |r: &Recorder| r.snapshot().devices.iter().all(|d| d.refresh_period_s.is_some());
+        while self.recorder.as_ref().is_some_and(|r| !is_known(r)) {
+            if Instant::now() >= deadline || stop.load(Ordering::Relaxed) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// What is known by now of how slowly counters move.
+    fn note_refresh(&self) {
+        let Some(recorder) = &self.recorder else { return };
+        let known = recorder.snapshot().devices.iter().filter_map(|d| d.refresh_period_s).fold(0.0, f64::max);
+        self.slowest_refresh_ns.store((known * NS_PER_S) as i64, Ordering::Relaxed);
     }
 
     fn say(&self, bar: &indicatif::ProgressBar) {

@@ -1,6 +1,7 @@
 //! `energylens run`: a sweep, carried out here.
 
 mod here;
+mod precision;
 mod simulated;
 
 use std::collections::HashMap;
@@ -64,6 +65,7 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     let a = Arguments { equipment: Equipment { script: Some(a.script.clone()), ..a.equipment }, ..a };
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
+    energylens::slurm::Records::refuse_open(&dir)?;
     let stop = super::signals::stop_on_signal()?;
     let conducted = conduct(&plan, &dir, &stop, Means::Real(&a.equipment))?;
     let (runs, data) = (&conducted.runs, &conducted.dataset);
@@ -73,6 +75,7 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
             "campaign": dir, "simulated": conducted.origin == Origin::Simulated,
             "runs": plan.runs.len(), "carried_out": runs.carried_out,
             "resumed": runs.resumed, "failed": runs.failed, "left": runs.left,
+            "spared": runs.spared,
             "phases": data.rows.len(), "rejected": data.rejected, "recording": conducted.recording,
         }))?;
     } else {
@@ -99,13 +102,17 @@ impl Conducted {
         let resumed =
             if self.runs.resumed > 0 { format!(", {} done before", self.runs.resumed) } else { String::new() };
         // A session that found everything done has recorded nothing; that says nothing of the campaign.
+        let spared = match self.runs.spared {
+            0 => String::new(),
+            n => format!(", {n} repeats not needed"),
+        };
         let label = if self.origin == Origin::Simulated { "  [simulated]" } else { "" };
         let recording = match self.runs.carried_out {
             0 => String::new(),
             _ => format!("{}\n", doctor::summary(&self.recording)),
         };
         format!(
-            "{} runs carried out{resumed}, {} failed{label}\n{recording}{} phase energies in {}, {} rejected",
+            "{} runs carried out{resumed}{spared}, {} failed{label}\n{recording}{} phase energies in {}, {} rejected",
             self.runs.carried_out,
             self.runs.failed,
             self.dataset.rows.len(),

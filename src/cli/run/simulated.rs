@@ -16,6 +16,7 @@ use energylens::sweep::runner::{Event, run_plan};
 use energylens::sweep::{Plan, Workload};
 use energylens::units::NS_PER_MS;
 
+use super::precision::Precision;
 use super::{Begun, Conducted, OwnMarks, progress};
 
 /// Where simulated time begins, and the pause before a resumed sweep goes on.
@@ -36,6 +37,7 @@ pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::R
         VirtualRecorder::start(dir, vec![Box::new(node.source(clock.clone()))], Arc::new(clock), options)?;
     let mut marks = MarkWriter::create(dir, &host_name(), &FileMetadata::of_host(&host_name(), anchor))?;
 
+    let mut precision = plan.measure.relative_std.map(Precision::new);
     let bar = progress(plan.runs.len() as u64, journal.finished() as u64);
     let own = OwnMarks { origin: workload.origin(), job_id, step_id };
     let mut truth = Truth { node: &node, windows: Vec::new(), energy_j: HashMap::new() };
@@ -49,6 +51,18 @@ pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::R
                 Event::Mark { t_mono_ns, run_id, phase, event } => {
                     truth.mark(phase, event, t_mono_ns);
                     marks.write(&own.row(t_mono_ns, run_id, phase, event))?;
+                }
+                Event::Undecided { point, is_news, wanted, .. } => {
+                    if let Some(precision) = &mut precision {
+                        if is_news {
+                            recorder.flush()?;
+                            precision.renew(dir)?;
+                        }
+                        wanted.set(!precision.has(&point.point_id));
+                    }
+                    if !wanted.get() {
+                        bar.inc(1);
+                    }
                 }
                 Event::Advanced { t_mono_ns } => recorder.run_until(t_mono_ns)?,
                 Event::RunEnded { row, .. } => {

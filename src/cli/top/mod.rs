@@ -32,7 +32,7 @@ const ONCE: Duration = Duration::from_millis(1_500);
 
 /// Show watts, joules and the state of every counter, live.
 #[derive(Debug, Args)]
-#[command(after_help = "Keys: q, Esc or Ctrl-C quits; up and down scroll.")]
+#[command(after_help = "Example:  energylens top --once\n\nKeys: q, Esc or Ctrl-C quits; up and down scroll.")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     sources: SourceArguments,

@@ -74,7 +74,7 @@ impl Node {
             source: Origin::Simulated,
             devices: self.devices.iter().map(|d| (*d).to_owned()).collect(),
             t_begin_mono_ns: prefill.0 * MS,
-            t_end_mono_ns: total.1 * MS,
+            t_end_mono_ns: total.1.max(prefill.1) * MS,
             prefill_batches: prefill.2,
             decode_batches: None,
             total_batches: total.2,

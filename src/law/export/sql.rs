@@ -144,10 +144,12 @@ impl Symbols<'_> {
             Symbol::WeightBytes => self.column("weight_bytes"),
             Symbol::Hidden => self.column("hidden_size"),
             Symbol::KvBytes => self.column("kv_bytes_per_token"),
-            Symbol::Coverage => self.coverage(&self.together()),
+            Symbol::Coverage => self.coverage(&self.sequences_together()),
             Symbol::Reads => {
-                let prompt = self.coverage(&format!("{} * GREATEST({INPUT}, 1::float8)", self.together()));
-                format!("({prompt} + GREATEST({m} - 1::float8, 0::float8) * {})", self.coverage(&self.together()))
+                let together = self.sequences_together();
+                let prompts = format!("({together} * GREATEST({INPUT}, 1::float8))");
+                let (prefill, step) = (self.coverage(&prompts), self.coverage(&together));
+                format!("({prefill} + GREATEST({m} - 1::float8, 0::float8) * {step})")
             }
             Symbol::Waves => self.waves(),
             Symbol::MicroBatches => self.micro_batches(),
@@ -199,11 +201,11 @@ impl Symbols<'_> {
     }
 
     /// Sequences that share every pass.
-    fn together(&self) -> String {
+    fn sequences_together(&self) -> String {
         format!("({BATCH} / ({} * {}))", self.waves(), self.micro_batches())
     }
 
-    /// Share of the weights that a pass over `tokens` reads.
+    /// Share of the weights that a pass over so many tokens reads.
     fn coverage(&self, tokens: &str) -> String {
         if self.card.is_some_and(|card| !card.routes()) {
             return FIRST.to_owned();

@@ -100,13 +100,13 @@ impl BatchBuilder {
         self
     }
 
-    /// The batch. A nullable column that was not given is missing in every row; one that the table does not have, or
-    /// has in another type, is an error.
+    /// The batch, without the columns that sealing derives. A nullable column that was not given is missing in every row;
+    /// one that the table does not have, or has in another type, is an error.
     pub fn finish(mut self) -> Result<RecordBatch> {
         let table = self.table;
         let misfit = |source| Error::Batch { table: table.name, source };
         let rows = self.columns.values().next().map_or(0, arrow::array::Array::len);
-        let schema = table.arrow_schema();
+        let schema = table.recorded_schema();
         let mut arrays = Vec::with_capacity(schema.fields().len());
         for field in schema.fields() {
             match self.columns.remove(field.name().as_str()) {

@@ -153,3 +153,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_d_optimal_design_tells_more_than_a_hypercube_and_is_as_long_as_asked() {
+    let hypercube = sweep(24, 0.0);
+    let optimal = Sweep { design: Design::DOptimal { points: 24 }, ..hypercube.clone() };
+    let all = deployments(&optimal.axes, 8).unwrap();
+    let told = |points: &[Point]| {
+        let of = |p: &Point| {
+            let same =
+                |d: &&Deployment| d.tensor_parallel == p.tensor_parallel && d.pipeline_parallel == p.pipeline_parallel;
+            let deployment = all.iter().find(same).unwrap();
+            let (batch_size, input_tokens) = (p.batch_size, p.input_tokens);
+            Candidate { deployment, batch_size, input_tokens, output_tokens: p.output_tokens }
+        };
+        optimal::log_determinant(points.iter().map(of))
+    };
+    let (even, best) = (draw(&hypercube), draw(&optimal));
+    assert_eq!(best.len(), 24);
+    // Each parameter is known better by a factor of e^(1/4) in variance, on average over the twelve.
+    assert!(told(&best) > told(&even) + 3.0, "{} against {}", told(&best), told(&even));
+    assert_eq!(draw(&optimal), best, "one seed, one design");
+    assert_ne!(draw(&Sweep { seed: 8, ..optimal.clone() }), best);
+}
+
+#[test]
+fn a_d_optimal_design_obeys_where_and_counts_what_is_feasible() {
+    let mut sweep = Sweep { design: Design::DOptimal { points: 6 }, ..sweep(1, 0.0) };
+    let few = points(&sweep, &mut |c| Ok(c.deployment.tensor_parallel == 4 && c.batch_size <= 2)).unwrap();
+    assert!(few.len() == 6 && few.iter().all(|p| p.tensor_parallel == 4 && p.batch_size <= 2));
+    for levels in [&mut sweep.axes.batch_size, &mut sweep.axes.input_tokens, &mut sweep.axes.output_tokens] {
+        *levels = Levels::Choice(vec![64]);
+    }
+    assert_eq!(draw(&Sweep { design: Design::DOptimal { points: 8 }, ..sweep.clone() }).len(), 8, "all that there are");
+    sweep.design = Design::DOptimal { points: 9 };
+    let error = points(&sweep, &mut |_| Ok(true)).unwrap_err().to_string();
+    assert!(error.contains("9") && error.contains("8 are feasible"), "{error}");
+}

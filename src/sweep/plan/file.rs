@@ -59,7 +59,9 @@ fn number<'a, C: Clone + PartialEq>(
 
 impl Serialize for Plan {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !self.measure.min_window_s.is_finite() || !self.measure.idle_s.is_finite() {
+        let measure = &self.measure;
+        let numbers = [measure.min_window_s, measure.idle_s, measure.settle_s, measure.relative_std.unwrap_or(0.0)];
+        if !numbers.iter().all(|n| n.is_finite()) {
             return Err(S::Error::custom("measure has a number that is not finite"));
         }
         let (mut models, mut gpus) = (Vec::new(), Vec::new());

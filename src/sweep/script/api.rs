@@ -11,7 +11,7 @@ use super::slurm::slurm;
 use super::{servers, workloads};
 use crate::card::ModelCard;
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
-use crate::sweep::design::{MOST_POINTS, PRECISIONS, precision_bytes};
+use crate::sweep::design::{MOST_OPTIMAL_POINTS, MOST_POINTS, PRECISIONS, precision_bytes};
 use crate::sweep::plan::Measure;
 use crate::sweep::workload::{ScriptSpec, WorkloadSpec};
 
@@ -29,7 +29,7 @@ struct Choice(Vec<Value>);
 struct Range(Levels);
 /// `el.card_from`.
 pub(super) struct Card(pub(super) ModelCard);
-/// `el.latin_hypercube`, `el.factorial`.
+/// `el.latin_hypercube`, `el.factorial`, `el.d_optimal`.
 struct Chosen(Design);
 /// `el.simulated`, `el.command`, `el.server` and the like.
 struct Workload(WorkloadSpec);
@@ -62,6 +62,8 @@ pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result
     add("factorial", lua.create_function(move |lua, v: Value| factorial(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("latin_hypercube", lua.create_function(move |lua, v: Value| latin_hypercube(lua, &p, &v).map(Chosen))?)?;
+    let p = at();
+    add("d_optimal", lua.create_function(move |lua, v: Value| d_optimal(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("simulated", lua.create_function(move |lua, v: Value| simulated(lua, &p, &v).map(Workload))?)?;
     let p = at();
@@ -157,6 +159,11 @@ fn latin_hypercube(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Desi
     })
 }
 
+fn d_optimal(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
+    let fields = Fields::new(lua, place, value, "el.d_optimal", "option", &["points"], 0)?;
+    Ok(Design::DOptimal { points: fields.whole("points", 1, MOST_OPTIMAL_POINTS as u64, None)? as usize })
+}
+
 fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSpec> {
     let fields = Fields::new(lua, place, value, "el.simulated", "option", &["gpus", "run_noise"], 0)?;
     Ok(WorkloadSpec::Simulated {
@@ -164,6 +171,9 @@ fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSp
         run_noise: fields.number("run_noise", 0.0, 0.5, Some(0.02))?,
     })
 }
+
+/// What a design may be.
+const DESIGNS: &str = "el.latin_hypercube { ... }, el.d_optimal { ... } or el.factorial {}";
 
 fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
     const KNOWN: [&str; 12] =
@@ -176,11 +186,10 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
         let expected = "1 to 64 letters, digits, `-`, `_` or `.`, since a directory is named after it";
         return Err(fields.fail("name", format!("`name` is {found}; expected {expected}")));
     }
-    let design =
-        match borrowed(&fields.need("design", "el.latin_hypercube { ... } or el.factorial {}")?, |d: &Chosen| d.0) {
-            Some(design) => design,
-            None => return Err(fields.fail("design", "`design` must be el.latin_hypercube { ... } or el.factorial {}")),
-        };
+    let design = match borrowed(&fields.need("design", DESIGNS)?, |d: &Chosen| d.0) {
+        Some(design) => design,
+        None => return Err(fields.fail("design", format!("`design` must be {DESIGNS}"))),
+    };
     let (workload, run) = what_runs(&fields)?;
     let accepts = match fields.get("where")? {
         Value::Nil => None,
@@ -189,16 +198,14 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
     };
     let axes = fields.need("axes", "a table of axes")?;
     let axes = Fields::at(place, fields.line_of("axes"), &axes, "axes", "axis", &Axes::NAMES, 0)?;
+    let repeats = fields.whole("repeats", 1, 1000, Some(1))? as u32;
     let sweep = Sweep {
         name,
         seed: fields.whole("seed", 0, 1 << 53, Some(0))?,
-        repeats: fields.whole("repeats", 1, 1000, Some(1))? as u32,
+        repeats,
         axes: read_axes(&axes, design)?,
         design,
-        measure: match fields.get("measure")? {
-            Value::Nil => Measure::default(),
-            value => measure(place, fields.line_of("measure"), &value)?,
-        },
+        measure: measure(&fields, &workload, repeats)?,
         workload,
         slurm: match fields.get("slurm")? {
             Value::Nil => None,
@@ -241,15 +248,45 @@ pub(super) fn borrowed<T: UserData + 'static, R>(value: &Value, read: impl Fn(&T
     }
 }
 
-fn measure(place: &Place, line: usize, value: &Value) -> mlua::Result<Measure> {
-    const KNOWN: [&str; 4] = ["min_window_s", "idle_s", "warmup_batches", "max_batches"];
-    let fields = Fields::at(place, line, value, "measure", "option", &KNOWN, 0)?;
-    let usual = Measure::default();
+/// Seconds that a real engine gets to settle after it was started; the simulated node needs none.
+const SETTLE_S: f64 = 2.0;
+/// Repeats that a script which asks for a precision gets at most, if it says nothing else.
+const MAX_REPEATS: u64 = 10;
+
+fn measure(fields: &Fields<'_>, workload: &WorkloadSpec, repeats: u32) -> mlua::Result<Measure> {
+    const KNOWN: [&str; 7] =
+        ["min_window_s", "idle_s", "warmup_batches", "max_batches", "settle_s", "relative_std", "max_repeats"];
+    let is_simulated = matches!(workload, WorkloadSpec::Simulated { .. });
+    let usual = Measure { settle_s: if is_simulated { 0.0 } else { SETTLE_S }, ..Measure::default() };
+    let value = fields.get("measure")?;
+    if value.is_nil() {
+        return Ok(usual);
+    }
+    let fields = Fields::at(fields.place, fields.line_of("measure"), &value, "measure", "option", &KNOWN, 0)?;
+    let relative_std = match fields.get("relative_std")? {
+        Value::Nil => None,
+        _ => Some(fields.number("relative_std", 0.001, 1.0, None)?),
+    };
+    let max_repeats = match (relative_std, fields.get("max_repeats")?) {
+        (None, Value::Nil) => 0,
+        (None, _) => {
+            let message = "`max_repeats` bounds the repeats that `relative_std` asks for; give that too";
+            return Err(fields.fail("max_repeats", message));
+        }
+        (Some(_), _) => fields.whole("max_repeats", 2, 1000, Some(MAX_REPEATS.max(repeats.into())))? as u32,
+    };
+    if relative_std.is_some() && max_repeats < repeats {
+        let message = format!("`max_repeats` is {max_repeats}, and the sweep asks for {repeats} repeats at least");
+        return Err(fields.fail("max_repeats", message));
+    }
     Ok(Measure {
         min_window_s: fields.number("min_window_s", 0.01, 3600.0, Some(usual.min_window_s))?,
         idle_s: fields.number("idle_s", 0.0, 3600.0, Some(usual.idle_s))?,
         warmup_batches: fields.whole("warmup_batches", 0, 1000, Some(usual.warmup_batches.into()))? as u32,
         max_batches: fields.whole("max_batches", 1, 1_000_000, Some(usual.max_batches.into()))? as u32,
+        settle_s: fields.number("settle_s", 0.0, 3600.0, Some(usual.settle_s))?,
+        relative_std,
+        max_repeats,
     })
 }
 

@@ -165,7 +165,9 @@ pub(super) fn unknown<'a>(whose: &str, what: &str, shown: &str, known: impl Into
     ];
     let plain = shown.trim_matches('`');
     if whose == "global" && FORBIDDEN.contains(&plain) {
-        return format!("{shown} does not exist here: evaluating a sweep has no side effects");
+        return format!(
+            "{shown} does not exist here: evaluating a sweep has no side effects; its `workload` says what is run"
+        );
     }
     if whose == "global" && plain == "el" {
         return format!("no global is called {shown}; begin the script with `local el = require \"energylens\"`");

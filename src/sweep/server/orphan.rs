@@ -2,7 +2,9 @@
 //!
 //! A runner notes which server it has started. Who finds such a note, and a process to which it still applies, ends it.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// Between asking a group to end and killing it.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A number, an instant and a boot's identifier.
+const LONGEST_NOTE_BYTES: u64 = 256;
 
 /// A note of the running server, taken away when it is dropped.
 #[derive(Debug)]
@@ -22,7 +27,10 @@ impl Note {
     pub(in crate::sweep) fn write(dir: &Path, id: u32) -> Self {
         let path = place(dir);
         if let Some(identity) = identity(id) {
-            let _ = fs::write(&path, identity);
+            // Made anew: what lies there could be a link, put there by somebody else.
+            let _ = fs::remove_file(&path);
+            let note = OpenOptions::new().write(true).create_new(true).open(&path);
+            let _ = note.and_then(|mut note| note.write_all(identity.as_bytes()));
         }
         Self { path }
     }
@@ -47,10 +55,21 @@ fn identity(id: u32) -> Option<String> {
     Some(format!("{id} {start} {}", boot.trim()))
 }
 
+/// A note that this user wrote. In a directory of others, somebody else's could name any process of ours to be ended.
+fn own_note(path: &Path) -> Option<String> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    if file.metadata().ok()?.uid() != rustix::process::geteuid().as_raw() {
+        return None;
+    }
+    let mut note = String::new();
+    file.take(LONGEST_NOTE_BYTES).read_to_string(&mut note).ok()?;
+    Some(note)
+}
+
 /// Ends what a killed runner left behind; its number, if there was something.
 pub(in crate::sweep) fn end(dir: &Path) -> Option<u32> {
     let path = place(dir);
-    let note = fs::read_to_string(&path).ok()?;
+    let note = own_note(&path)?;
     let _ = fs::remove_file(&path);
     let id: u32 = note.split(' ').next()?.parse().ok()?;
     let still_there = || identity(id).as_deref() == Some(note.trim());
@@ -71,6 +90,20 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn a_note_is_not_written_through_a_link_nor_read_through_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").expect("a file");
+        std::os::unix::fs::symlink(&victim, place(dir.path())).expect("a link");
+        assert_eq!(own_note(&place(dir.path())), None);
+        let note = Note::write(dir.path(), std::process::id());
+        assert_eq!(fs::read_to_string(&victim).expect("the file"), "precious");
+        assert_eq!(own_note(&place(dir.path())), identity(std::process::id()));
+        drop(note);
+        assert!(!place(dir.path()).exists());
+    }
 
     #[test]
     fn what_a_killed_runner_left_is_ended_and_a_stranger_is_not() {

@@ -162,6 +162,19 @@ impl ServerSpec {
         Ok(values)
     }
 
+    /// The command of every server that these points need, in order; its port is not chosen yet.
+    pub fn commands(&self, points: &[Point]) -> Result<Vec<Vec<String>>, String> {
+        if self.argv.is_none() {
+            return Ok(Vec::new());
+        }
+        let command = |largest: Point| {
+            let mut values = self.values(&largest, &largest, None)?;
+            values.push(("port", "PORT".to_owned()));
+            self.command(&largest, &values).map(|(argv, _)| argv)
+        };
+        super::deployments(points).into_iter().map(command).collect()
+    }
+
     /// The words and the environment with which the server of `point` is started.
     pub(super) fn command(
         &self,

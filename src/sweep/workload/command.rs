@@ -78,7 +78,7 @@ impl CommandWorkload {
 
     fn start(&self, run: &Run, point: &Point, log: &Path, result: &Path) -> Result<Process, String> {
         let (min_window_s, warmup, most) = (
-            self.measure.min_window_s.to_string(),
+            self.surroundings.window_s(self.measure.min_window_s).to_string(),
             self.measure.warmup_batches.to_string(),
             self.measure.max_batches.to_string(),
         );

@@ -28,7 +28,8 @@ fn start(plan: &Plan, spec: &ServerSpec, dir: &Path) -> ServerWorkload {
 fn start_under(plan: &Plan, spec: &ServerSpec, dir: &Path, is_stopped: bool) -> ServerWorkload {
     let stop = Arc::new(AtomicBool::new(is_stopped));
     let (dir, devices) = (dir.to_owned(), VisibleDevices::default());
-    let surroundings = Surroundings { dir, devices, marks: None, script: None, stop };
+    let surroundings =
+        Surroundings { dir, devices, marks: None, script: None, stop, slowest_refresh_ns: Arc::default() };
     ServerWorkload::start(plan, spec, surroundings).expect("a workload")
 }
 

@@ -1,0 +1,71 @@
+//! Promise: a recommendation over a million configurations in 0.2 s.
+//!
+//! A law of energy and one of the time per token, fitted to fifty rows of Llama-2-70B on A100s, are asked for a mean batch
+//! that any number of replicas may share. Prints the median, best and worst of so many answers. Run with
+//! `cargo bench --bench recommend`.
+
+use std::time::Instant;
+
+use energylens::dataset::{Dataset, Row};
+use energylens::fit::{FitOptions, fit_model};
+use energylens::law::{Model, Scenario, Skeleton, Target};
+use energylens::recommend::{Request, recommend};
+use serde_json::json;
+
+const ANSWERS: usize = 15;
+/// So many GPUs that a million configurations come out.
+const GPUS: u32 = 270_000;
+
+fn main() {
+    let model = model();
+    let limits = vec!["mean_tpot_s=0.5".parse().expect("a limit")];
+    for (what, limits) in [("no limit", Vec::new()), ("a limit on mean_tpot_s", limits)] {
+        let batch_size = Some(f64::from(GPUS) + 0.5);
+        let request = Request { max_gpus: GPUS, batch_size, limits, ..Request::new(1024.0, 256.0) };
+        let mut count = 0;
+        let mut times_ms: Vec<f64> = (0..ANSWERS)
+            .map(|_| {
+                let begin = Instant::now();
+                count = recommend(&model, &request).expect("an answer").candidates;
+                begin.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times_ms.sort_by(f64::total_cmp);
+        let at = |share: f64| times_ms[((times_ms.len() - 1) as f64 * share) as usize];
+        println!(
+            "recommend, {count} configurations, {what}: median {:.0} ms, best {:.0} ms, worst {:.0} ms",
+            at(0.5),
+            at(0.0),
+            at(1.0)
+        );
+    }
+}
+
+/// Rows that follow the built-in skeletons exactly, fitted.
+fn model() -> Model {
+    let energy = Skeleton::default_for(Target::EnergyJ);
+    let time = Skeleton::default_for(Target::MeanTpotS);
+    let mut rows = Vec::new();
+    for (i, t) in [1_u32, 2, 4, 8].iter().cycle().take(56).enumerate() {
+        let p = [1_u32, 2][i / 4 % 2];
+        let batch = [1.0, 3.0, 8.0, 20.0, 64.0, 128.0, 40.0][i / 8 % 7];
+        let mut row: Row = serde_json::from_value(json!({
+            "line": i + 1, "run_id": i.to_string(), "phase": "total", "quality": [], "source": "simulated",
+            "model": "meta-llama/Llama-2-70b-hf", "gpu_model": "A100-SXM4-80GB", "num_gpus": t * p,
+            "tensor_parallel": t, "pipeline_parallel": p, "data_parallel": 1, "expert_parallel": 1, "batch_size": batch,
+            "input_tokens": [64.0, 500.0, 4000.0][i % 3], "output_tokens": [16.0, 200.0, 512.0, 64.0, 128.0][i % 5],
+            "kv_capacity_tokens": 100_000.0 * f64::from(t * p),
+        }))
+        .expect("the row is whole");
+        let case = Scenario::of_stranger(&row).and_then(|s| s.case(&row)).expect("the model has a card");
+        let figure =
+            |skeleton: &Skeleton, k: &[f64], a: &[f64]| -> f64 { skeleton.contributions(k, a, &case).iter().sum() };
+        row.energy_j =
+            Some(figure(&energy, &[0.01, 3e-12, 4e-13, 2.5e-10, 3e-12, 3e-10, 2e-10, 0.03], &[0.25, 0.15, -0.2, 0.4]));
+        row.mean_tpot_s =
+            Some(figure(&time, &[6.4e-15, 6e-15, 5e-13, 6.4e-15, 5e-13, 1e-12, 5e-6, 2e-5], &[-0.9, 1.0, -0.9, -0.8]));
+        rows.push(row);
+    }
+    let options = FitOptions { targets: vec![Target::EnergyJ, Target::MeanTpotS], ..FitOptions::default() };
+    fit_model(&Dataset { rows, ..Dataset::default() }, &options).expect("the rows are enough").model
+}

@@ -1,0 +1,306 @@
+//! Many small segments as few large files, in directories by date and node: what lakes and query engines like.
+//!
+//! ```text
+//! LAKE/samples/date=2026-11-23/node=n1/ID.parquet     ID stands for the campaign's directory
+//! ```
+//!
+//! The campaign is only read: nothing in it changes, and recording goes on meanwhile. A file of the lake says from which
+//! segments it was made. Doing it again adds those that came since and leaves alone what is complete; what retention has
+//! removed from the campaign stays in the lake. Each file appears whole or not at all.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::TimestampMillisecondType;
+use arrow::record_batch::RecordBatch;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::complete::Completion;
+use super::error::{Error, Result};
+use super::lock::CampaignLock;
+use super::metadata::{read_pairs, value_of};
+use super::read::{read_file, table_files};
+use super::sealed::SealedWriter;
+use super::segment::file_name_part;
+use super::spool::is_spool;
+use crate::clock::ClockAnchor;
+use crate::schema::{Derived, MARKS, SAMPLES, TABLES, TELEMETRY, Table};
+
+/// Rows of a row group: eight devices of a node have long runs of their own in it.
+const ROW_GROUP_ROWS: usize = 262_144;
+const MS_PER_DAY: i64 = 86_400_000;
+const SOURCES: &str = "compacted_from";
+
+/// What compacting came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Compacted {
+    /// Sealed files of the campaign.
+    pub files_read: u64,
+    /// Files of the lake that were written.
+    pub files_written: u64,
+    /// Files of the lake that had everything already.
+    pub files_kept: u64,
+    /// Rows in what was written.
+    pub rows: u64,
+    /// Its bytes.
+    pub bytes: u64,
+}
+
+/// A segment that a file of the lake was made from; the summary of its recording, with what was lost, goes with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Made {
+    file: String,
+    bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recording: Option<String>,
+}
+
+/// One sealed file of the campaign.
+struct Segment {
+    path: PathBuf,
+    made: Made,
+    pairs: BTreeMap<String, String>,
+    node: String,
+    /// Days since the epoch, first and last, on which it may have rows.
+    days: (i64, i64),
+}
+
+/// Brings the lake up to what the campaign holds. Rows in spools come with the next time, when they are sealed.
+pub fn compact(campaign: &Path, lake: &Path) -> Result<Compacted> {
+    let whole = campaign.canonicalize().map_err(Error::io("open", campaign))?;
+    let id: String =
+        Sha256::digest(whole.as_os_str().as_encoded_bytes()).iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let locks = lake.join(".locks").join(&id);
+    std::fs::create_dir_all(&locks).map_err(Error::io("create", &locks))?;
+    let _lock = CampaignLock::take(&locks)?;
+    let mut done = Compacted::default();
+    for table in TABLES {
+        let sealed = table_files(&whole, table)?.into_iter().filter(|path| !is_spool(path));
+        let segments = sealed.map(|path| segment(path, table)).collect::<Result<Vec<_>>>()?;
+        done.files_read += segments.len() as u64;
+        let mut parts: BTreeMap<(i64, &str), Vec<&Segment>> = BTreeMap::new();
+        for segment in &segments {
+            for day in segment.days.0..=segment.days.1 {
+                parts.entry((day, &segment.node)).or_default().push(segment);
+            }
+        }
+        for ((day, node), segments) in parts {
+            let dir = lake.join(table.name).join(format!("date={}", date(day))).join(format!("node={node}"));
+            part(table, day, &segments, &dir.join(format!("{id}.parquet")), &mut done)?;
+        }
+    }
+    Ok(done)
+}
+
+fn segment(path: PathBuf, table: &'static Table) -> Result<Segment> {
+    let pairs = read_pairs(&path)?;
+    let bytes = std::fs::metadata(&path).map_err(Error::io("inspect", &path))?.len();
+    let anchor: Option<ClockAnchor> = value_of(&pairs, "clock_anchor").and_then(|text| serde_json::from_str(text).ok());
+    let recording = value_of(&pairs, "recording").map(str::to_owned);
+    let node = file_name_part(value_of(&pairs, "host").unwrap_or_default());
+    let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut segment =
+        Segment { made: Made { file, bytes, recording }, pairs: pairs.into_iter().collect(), node, days: (0, 0), path };
+    let anchor_day = anchor.map_or(0, |a| a.unix_ns(a.t_mono_ns).div_euclid(MS_PER_DAY * 1_000_000));
+    let mut days: Option<(i64, i64)> = None;
+    segment.rows(table, &mut |batch| {
+        for day in days_of(batch, table, anchor_day) {
+            let (first, last) = days.unwrap_or((day, day));
+            days = Some((first.min(day), last.max(day)));
+        }
+        Ok(())
+    })?;
+    segment.days = days.unwrap_or((anchor_day, anchor_day));
+    Ok(segment)
+}
+
+impl Segment {
+    /// The rows, each with its host and wall-clock instant by this segment's own metadata.
+    fn rows(&self, table: &'static Table, take: &mut dyn FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
+        let completion = Completion::of(table, &self.pairs);
+        for batch in read_file(&self.path, table)? {
+            take(&completion.complete(&batch?).map_err(|e| e.in_file(&self.path))?)?;
+        }
+        Ok(())
+    }
+
+    fn anchor_day(&self) -> i64 {
+        let anchor = self.pairs.get("energylens.clock_anchor").and_then(|text| serde_json::from_str(text).ok());
+        anchor.map_or(0, |a: ClockAnchor| a.t_unix_ns.div_euclid(MS_PER_DAY * 1_000_000))
+    }
+}
+
+/// The day of each row; of the file's anchor where the table has no instants, or the row's is missing.
+fn days_of(batch: &RecordBatch, table: &Table, anchor_day: i64) -> Vec<i64> {
+    let column = table.columns.iter().find(|c| matches!(c.derived, Some(Derived::WallClock(_))));
+    let instants = column.and_then(|c| batch.column_by_name(c.name)?.as_primitive_opt::<TimestampMillisecondType>());
+    let day = |row| match instants {
+        Some(instants) if instants.is_valid(row) => instants.value(row).div_euclid(MS_PER_DAY),
+        _ => anchor_day,
+    };
+    (0..batch.num_rows()).map(day).collect()
+}
+
+/// Brings one file of the lake up to date.
+fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, done: &mut Compacted) -> Result<()> {
+    // Recordings grow by segments; runs and phases are written anew as a whole.
+    let grows = [SAMPLES.name, TELEMETRY.name, MARKS.name].contains(&table.name);
+    let before: Vec<Made> = match path.exists() {
+        true => {
+            value_of(&read_pairs(path)?, SOURCES).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        }
+        false => Vec::new(),
+    };
+    let new: Vec<&Segment> = segments.iter().copied().filter(|s| !before.contains(&s.made)).collect();
+    let Some(first) = segments.first() else { return Ok(()) };
+    if new.is_empty() && path.exists() {
+        done.files_kept += 1;
+        return Ok(());
+    }
+    let dir = super::sealed::directory_of(path);
+    std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
+    let (sources, kept) = if grows && path.exists() { (new, before) } else { (segments.to_vec(), Vec::new()) };
+    let made: Vec<&Made> = kept.iter().chain(sources.iter().map(|s| &s.made)).collect();
+    let mut pairs = first.pairs.clone();
+    // Of one segment only; what it says of its own stands in the list.
+    pairs.retain(|key, _| {
+        !["recording", "t_begin_mono_ns", "t_end_mono_ns"].iter().any(|k| key == &format!("energylens.{k}"))
+    });
+    pairs.retain(|key, _| key.starts_with("energylens."));
+    pairs.insert(format!("energylens.{SOURCES}"), serde_json::to_string(&made).unwrap_or_default());
+    pairs.insert("energylens.devices".to_owned(), devices(path, &sources)?);
+    let mut writer = SealedWriter::create(path, table, &pairs)?.with_row_group_rows(ROW_GROUP_ROWS);
+    if !kept.is_empty() {
+        for batch in read_file(path, table)? {
+            writer.write(&batch?)?;
+        }
+    }
+    for segment in sources {
+        segment.rows(table, &mut |batch| {
+            let days = days_of(batch, table, segment.anchor_day());
+            let today = filter_record_batch(batch, &days.iter().map(|d| Some(*d == day)).collect::<BooleanArray>())
+                .map_err(|source| Error::Batch { table: table.name, source })?;
+            if today.num_rows() > 0 { writer.write(&today) } else { Ok(()) }
+        })?;
+    }
+    done.rows += writer.finish()?;
+    done.files_written += 1;
+    done.bytes += std::fs::metadata(path).map_err(Error::io("inspect", path))?.len();
+    Ok(())
+}
+
+/// The device tables of the segments, and of the file that was there before, as one.
+fn devices(path: &Path, sources: &[&Segment]) -> Result<String> {
+    let mut known: BTreeMap<String, serde_json::Value> = BTreeMap::new();
+    let before = if path.exists() { value_of(&read_pairs(path)?, "devices").map(str::to_owned) } else { None };
+    let tables = before.into_iter().chain(sources.iter().filter_map(|s| s.pairs.get("energylens.devices").cloned()));
+    for table in tables {
+        let list: Vec<serde_json::Value> = serde_json::from_str(&table).unwrap_or_default();
+        for device in list {
+            let id = device.get("id").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+            known.insert(id, device);
+        }
+    }
+    Ok(serde_json::to_string(&known.into_values().collect::<Vec<_>>()).unwrap_or_default())
+}
+
+/// A day since the epoch as `2026-11-23`, by Hinnant's division into eras of 400 years.
+fn date(day: i64) -> String {
+    let shifted = day + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::schema::EnergySource;
+    use crate::store::{FileMetadata, SampleRow, SegmentWriter, read_metadata};
+
+    const MS: i64 = 1_000_000;
+
+    /// A segment of `rows` samples, one a second, that begins so many seconds after the epoch.
+    fn segment_at(dir: &Path, begin_s: i64, rows: i64) {
+        // The monotonic clock began 1000 s before.
+        let anchor = ClockAnchor { t_mono_ns: 1_000_000 * MS, t_unix_ns: begin_s * 1_000 * MS };
+        let meta = FileMetadata::of_host("n/1", anchor);
+        let mut writer = SegmentWriter::create(dir, &SAMPLES, "n1", &meta).unwrap();
+        let row = |i: i64| SampleRow {
+            device: Arc::from("a"),
+            t_mono_ns: (1_000_000 + i * 1_000) * MS,
+            t_prev_poll_ns: (1_000_000 + i * 1_000) * MS - 1,
+            energy_counter_uj: Some(i as u64),
+            power_w: None,
+            t_device_ns: None,
+            source: EnergySource::Counter,
+            job_id: None,
+        };
+        writer.append(&SampleRow::batch(&(0..rows).map(row).collect::<Vec<_>>()).unwrap()).unwrap();
+        writer.set_extra("recording", "{\"lost_rows\":3}".to_owned());
+        writer.seal().unwrap();
+    }
+
+    fn rows(path: &Path) -> usize {
+        read_file(path, &SAMPLES).unwrap().map(|b| b.unwrap().num_rows()).sum()
+    }
+
+    #[test]
+    fn days_have_their_names() {
+        // 2000-02-29 is day 11016, as 30 years have 7 leap days before it: 30 x 365 + 7 + 31 + 28.
+        let names = [(0, "1970-01-01"), (11_016, "2000-02-29"), (11_017, "2000-03-01"), (-1, "1969-12-31")];
+        names.iter().for_each(|(day, name)| assert_eq!(date(*day), *name));
+    }
+
+    #[test]
+    fn segments_become_a_file_a_day_and_a_second_time_adds_only_what_is_new() {
+        let (campaign, lake) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        // The first ends 50 s after midnight.
+        segment_at(campaign.path(), 86_400 - 50, 100);
+        segment_at(campaign.path(), 86_400 + 50, 7);
+        let done = compact(campaign.path(), lake.path()).unwrap();
+        assert_eq!((done.files_read, done.files_written, done.rows), (2, 2, 107));
+        let found = |day: &str| {
+            let dir = lake.path().join(format!("samples/date={day}/node=n_1"));
+            std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path()).next().unwrap()
+        };
+        assert_eq!((rows(&found("1970-01-01")), rows(&found("1970-01-02"))), (50, 57));
+        // What each segment said of its losses is still there.
+        let meta = read_metadata(&found("1970-01-02")).unwrap();
+        assert_eq!(meta.extra[SOURCES].matches("lost_rows").count(), 2, "{}", meta.extra[SOURCES]);
+
+        let again = compact(campaign.path(), lake.path()).unwrap();
+        assert_eq!((again.files_written, again.files_kept), (0, 2));
+
+        // Retention removes the first segment from the campaign; the lake keeps its rows and takes the new ones.
+        let first = table_files(campaign.path(), &SAMPLES).unwrap().remove(0);
+        std::fs::remove_file(first).unwrap();
+        segment_at(campaign.path(), 86_400 + 500, 11);
+        let grown = compact(campaign.path(), lake.path()).unwrap();
+        assert_eq!((grown.files_written, grown.rows), (1, 68));
+        assert_eq!((rows(&found("1970-01-01")), rows(&found("1970-01-02"))), (50, 68));
+    }
+
+    #[test]
+    fn a_second_writer_of_the_same_files_is_refused() {
+        let (campaign, lake) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        segment_at(campaign.path(), 0, 1);
+        compact(campaign.path(), lake.path()).unwrap();
+        let locks = std::fs::read_dir(lake.path().join(".locks")).unwrap().flatten().next().unwrap().path();
+        let _held = CampaignLock::take(&locks).unwrap();
+        assert!(matches!(compact(campaign.path(), lake.path()), Err(Error::Locked { .. })));
+    }
+}

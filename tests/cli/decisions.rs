@@ -1,0 +1,92 @@
+//! From a model file to a decision: exports, traces, bills, and a sweep of what to measure next.
+
+use crate::support::desk::Desk;
+use crate::support::known_law::{CARDS, csv, measured_grid};
+
+const WORKLOAD: &str = "--workload input_tokens=512,output_tokens=128";
+
+fn fitted() -> Desk {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[1..2]), 0.02, 1));
+    desk.type_in("fit rows.csv -o model.json --no-held-out").done();
+    desk
+}
+
+#[test]
+fn what_to_measure_next_is_a_sweep_that_can_be_planned() {
+    let desk = fitted();
+    let ran = desk.type_in(&format!("recommend model.json {WORKLOAD} --next 3 -o next.lua --json")).done();
+    let next = ran.json()["next"].clone();
+    let points = next["points"].as_array().cloned().unwrap_or_default();
+    assert_eq!(points.len(), 3, "{next}");
+    let plan = desk.type_in("plan next.lua --json").done().json();
+    let planned = plan["points"].as_array().cloned().unwrap_or_default();
+    assert_eq!(planned.len(), 3, "{plan}");
+    for point in points {
+        let same = |planned: &&serde_json::Value| {
+            ["tensor_parallel", "pipeline_parallel", "data_parallel", "batch_size"]
+                .iter()
+                .all(|k| planned[k] == point[k])
+        };
+        assert!(planned.iter().any(|p| same(&p)), "{point} is not in {planned:?}");
+    }
+    desk.type_in(&format!("recommend model.json {WORKLOAD} --next 2")).done().prints("-o FILE writes them as a sweep");
+    desk.type_in(&format!("recommend model.json {WORKLOAD} -o next.lua")).ends_with(2);
+}
+
+#[test]
+fn a_trace_at_a_rate_has_a_bill() {
+    let desk = fitted();
+    desk.put("trace.csv", "arrival_s,input_tokens,output_tokens\n0,512,128\n2,1000,64\n4,512,200\n");
+    desk.put("grid.csv", "time,value\n2026-03-01T00:00:00Z,300\n2026-03-01T12:00:00Z,100\n");
+    let line = "recommend model.json --trace trace.csv --price-per-kwh 0.3 --carbon-g-per-kwh grid.csv --pue 1.5";
+    let json = desk.type_in(&format!("{line} --json")).done().json();
+    assert_eq!(json["arrival_rate"], 0.5);
+    assert_eq!(json["requests_per_day"], 43_200.0);
+    assert_eq!(json["prices"]["carbon_g_per_kwh"]["mean"], 200.0);
+    let day = &json["ranked"][0]["per_day"];
+    let number = |value: &serde_json::Value| value.as_f64().unwrap_or(f64::NAN);
+    let kwh = number(&day["energy_kwh"]["value"]);
+    let by_hand = number(&json["ranked"][0]["energy_per_request_j"]["value"]) * 43_200.0 * 1.5 / 3.6e6;
+    assert!((kwh / by_hand - 1.0).abs() < 1e-9);
+    assert!((number(&day["cost"]["value"]) / (0.3 * kwh) - 1.0).abs() < 1e-9);
+    assert!((number(&day["carbon_kg"]["value"]) / (0.2 * kwh) - 1.0).abs() < 1e-9);
+    let said = desk.type_in(line).done();
+    said.prints("43200 requests come in").prints("PUE 1.5").prints("more per day:");
+}
+
+#[test]
+fn wrong_traces_and_prices_are_named() {
+    let desk = fitted();
+    desk.put("bad.csv", "input_tokens,output_tokens\n512,128\n512,none at all\n");
+    desk.put("odd.csv", "prompt,answer\n512,128\n");
+    for (line, code, said) in [
+        ("recommend model.json --trace bad.csv", 1, "row 2, column output_tokens: expected tokens"),
+        ("recommend model.json --trace odd.csv", 1, "it lacks the column input_tokens"),
+        ("recommend model.json --trace no-such.csv", 1, "trace no-such.csv"),
+        ("recommend model.json", 2, "--workload"),
+        ("recommend model.json --trace bad.csv --arrival-rate 0", 2, "expected a number above 0, found `0`"),
+        ("recommend model.json --trace bad.csv --pue 0.5", 2, "expected a number from 1"),
+        ("recommend model.json --trace bad.csv --price-per-kwh cheap", 2, "`cheap` is no rate"),
+        ("export model.json --to pyton", 2, "did you mean `python`?"),
+        ("export model.json --to fortran", 2, "expected one of python, rust, c, lua, sql, latex, json"),
+        ("export model.json --to c --scenario H100", 1, "no scenario is called `H100`"),
+        ("export rows.csv --to c", 1, "rows.csv is no energylens model"),
+        ("export model.json --to c -o model.json", 1, "it is what is read"),
+    ] {
+        desk.type_in(line).ends_with(code).remarks(said);
+    }
+    desk.type_in(&format!("recommend model.json {WORKLOAD} --objective cost_per_request"))
+        .ends_with(1)
+        .remarks("cost_per_request needs a price");
+}
+
+#[test]
+fn a_law_is_written_as_code() {
+    let desk = fitted();
+    desk.type_in("export model.json --to python -o law.py").done();
+    assert!(desk.text("law.py").contains("def energy_j(") && desk.text("law.py").contains("lab/dense-8b"));
+    desk.type_in("export model.json --to sql --target energy_j").done().prints(") AS energy_j");
+    desk.type_in("laws energylens --as rust").done().prints("pub fn energy_j(");
+    desk.type_in("laws --as rust").ends_with(2);
+}

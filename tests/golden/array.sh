@@ -1,0 +1,56 @@
+#!/bin/bash
+# Written by `energylens submit`.
+#SBATCH --array=0-11%4
+#SBATCH --chdir=/work/c
+#SBATCH --comment="it's \"$(touch pwned)\" `x` #1 \\"
+#SBATCH --cpus-per-task=8
+#SBATCH --exclusive
+#SBATCH --gres=gpu:h100:4
+#SBATCH --job-name=arrays
+#SBATCH --mail-type=FAIL
+#SBATCH --mem-per-gpu=64G
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --open-mode=append
+#SBATCH --output=slurm/logs/003-%a.log
+#SBATCH --partition=gpu
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@90
+#SBATCH --time=1-12:00:00
+
+# Array 003: 12 tasks for runs on 4 GPUs each.
+program='/usr/bin/energylens'
+campaign='/work/c'
+array=3
+requeue=yes
+
+signal=
+interrupted=
+child=
+stop() {
+    signal=$1
+    interrupted=yes
+    if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi
+}
+trap 'stop USR1' USR1
+trap 'stop TERM' TERM
+
+"$program" task "$campaign" --array "$array" --task "$SLURM_ARRAY_TASK_ID" &
+child=$!
+# A signal that came before the child was known.
+if [ -n "$signal" ]; then kill -TERM "$child" 2>/dev/null; fi
+code=0
+while :; do
+    interrupted=
+    wait "$child"
+    status=$?
+    # 127: the status had been taken already.
+    if [ "$status" -ne 127 ]; then code=$status; fi
+    if [ -z "$interrupted" ]; then break; fi
+done
+
+# Stopped by the time limit with something done: this task goes on later, where it stopped.
+if [ "$signal" = USR1 ] && [ "$code" -eq 75 ] && [ "$requeue" = yes ]; then
+    scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
+fi
+exit "$code"
