@@ -81,11 +81,11 @@ impl Folded {
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
         let scale = self.moving(self.sequence_tokens, batch);
         let of = |tokens: f64| if tokens == self.sequence_tokens { scale } else { self.moving(tokens, batch) };
-        let all = of(self.all.sequence_tokens);
+        let all = of(self.all.sequence_tokens());
         let value = match &self.first {
             None => self.all.terms.iter().map(|term| term.at(&all, &scale)).sum::<f64>(),
             Some((first, steps)) => {
-                let start = of(first.sequence_tokens);
+                let start = of(first.sequence_tokens());
                 let terms = self.all.terms.iter().zip(&first.terms);
                 let decode = terms.map(|(whole, first)| (whole.at(&all, &scale) - first.at(&start, &scale)).max(0.0));
                 decode.sum::<f64>() / steps
@@ -115,6 +115,10 @@ impl Folded {
 }
 
 impl Batch {
+    fn sequence_tokens(&self) -> f64 {
+        self.case.input_tokens + self.case.output_tokens
+    }
+
     fn new(law: &Law, case: &Case) -> Self {
         let exponents = law.exponent_values();
         // What the pipeline's symbols are when it is full.
