@@ -40,6 +40,7 @@ pub(super) struct Page {
     tradeoff: Option<String>,
     parity: Option<String>,
     accuracy: Vec<Accuracy>,
+    learning: Option<String>,
     survival: Vec<Table>,
     learning: Option<String>,
     laws: Vec<LawText>,
@@ -137,6 +138,7 @@ impl Page {
                 .filter_map(|law| Some(Accuracy::of(law, law.held_out.as_ref()?)))
                 .take(LAWS)
                 .collect(),
+            learning: learning(input),
             survival: input.model.survival.iter().flat_map(super::laws::survival).collect(),
             learning: learning(input),
             laws: input.model.laws.iter().take(LAWS).map(LawText::of).collect(),

@@ -105,16 +105,8 @@ impl Causes {
 
     /// The gradient of the logarithm of their sum, by the logarithms of the energies and by the exponents of the degrees.
     fn gradient(&self, tensor_parallel: f64, pipeline_parallel: f64) -> Row {
-        let energies = [
-            self.idle,
-            self.arithmetic,
-            self.attention,
-            self.weights,
-            self.decode,
-            self.cache,
-            self.link,
-            self.launch,
-        ];
+        let energies =
+            [self.idle, self.arithmetic, self.attention, self.weights, self.decode, self.cache, self.link, self.launch];
         let sum: f64 = energies.iter().sum();
         let (prefill, decode) = (self.arithmetic + self.attention, self.weights + self.decode + self.cache);
         let (t, p) = (tensor_parallel.ln(), pipeline_parallel.ln());

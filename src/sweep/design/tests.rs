@@ -161,7 +161,8 @@ fn a_d_optimal_design_tells_more_than_a_hypercube_and_is_as_long_as_asked() {
     let all = deployments(&optimal.axes, 8).unwrap();
     let told = |points: &[Point]| {
         let of = |p: &Point| {
-            let same = |d: &&Deployment| d.tensor_parallel == p.tensor_parallel && d.pipeline_parallel == p.pipeline_parallel;
+            let same =
+                |d: &&Deployment| d.tensor_parallel == p.tensor_parallel && d.pipeline_parallel == p.pipeline_parallel;
             let deployment = all.iter().find(same).unwrap();
             let (batch_size, input_tokens) = (p.batch_size, p.input_tokens);
             Candidate { deployment, batch_size, input_tokens, output_tokens: p.output_tokens }

@@ -186,11 +186,10 @@ fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
         let expected = "1 to 64 letters, digits, `-`, `_` or `.`, since a directory is named after it";
         return Err(fields.fail("name", format!("`name` is {found}; expected {expected}")));
     }
-    let design =
-        match borrowed(&fields.need("design", DESIGNS)?, |d: &Chosen| d.0) {
-            Some(design) => design,
-            None => return Err(fields.fail("design", format!("`design` must be {DESIGNS}"))),
-        };
+    let design = match borrowed(&fields.need("design", DESIGNS)?, |d: &Chosen| d.0) {
+        Some(design) => design,
+        None => return Err(fields.fail("design", format!("`design` must be {DESIGNS}"))),
+    };
     let (workload, run) = what_runs(&fields)?;
     let accepts = match fields.get("where")? {
         Value::Nil => None,
