@@ -102,8 +102,6 @@ enum Verb {
     Compact(compact::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
-    Sql(sql::Arguments),
-    Compact(compact::Arguments),
 }
 
 /// Carries out one verb.
@@ -135,8 +133,6 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Compact(a) => compact::run(&a),
         Verb::Completions(a) => completions::run(&a),
         Verb::Man(a) => man::run(&a),
-        Verb::Sql(a) => sql::run(&a),
-        Verb::Compact(a) => compact::run(&a),
     }
 }
 
