@@ -64,8 +64,7 @@ fn a_sweep_starts_drives_and_ends_its_servers() {
     let Some(machine) = Machine::ready() else { return };
     // A server that takes its time to get ready is waited for.
     let sweep = Sweep::new(&machine).server(&["--wait", "1.5"], "").axes("batch_size = el.choice { 1, 3 }");
-    let ran = sweep.run().done();
-    let json = ran.json();
+    let json = sweep.run_whole();
     assert_eq!(
         (&json["carried_out"], &json["failed"], &json["simulated"]),
         (&json!(4), &json!(0), &json!(false)),
@@ -102,7 +101,7 @@ fn a_sweep_starts_drives_and_ends_its_servers() {
     assert_eq!(sweep.logs().len(), 1, "{:?}", sweep.logs());
     assert!(!sweep.campaign().join("logs/server.running").exists());
     machine.assert_quiet();
-    sweep.run().done().prints("\"resumed\": 4");
+    assert_eq!(sweep.run_whole()["resumed"], 4);
 }
 
 #[test]
@@ -150,9 +149,31 @@ fn a_server_that_runs_already_is_measured_and_left_running() {
     let Some(machine) = Machine::ready() else { return };
     let server = machine.serve(&["--slots", "2", "--cache-tokens", "1024"]);
     let sweep = Sweep::new(&machine).running(&server.url).axes("batch_size = 2");
-    sweep.run().done();
+    sweep.run_whole();
     let runs = runs(&sweep.campaign());
     assert!(runs.len() == 2 && runs.iter().all(|r| r.status == RunStatus::Done), "{runs:?}");
     assert_eq!(sweep.logs().len(), 0);
     assert!(server.answers(), "the server was not ours to end");
+}
+
+#[test]
+fn a_sweep_that_is_stopped_ends_its_server_and_one_that_is_killed_finds_it_later() {
+    let Some(machine) = Machine::ready() else { return };
+    let sweep = Sweep::new(&machine).server(&[], "").axes("batch_size = el.choice { 1, 2 }");
+    let mut stopped = sweep.start();
+    sweep.await_served();
+    machine::signal("-INT", &stopped.id().to_string());
+    assert_eq!(stopped.wait().expect("an end").code(), Some(1), "it says that runs are left");
+    machine.assert_quiet();
+    let done_before = runs(&sweep.campaign()).len();
+    let mut killed = sweep.start();
+    sweep.await_served();
+    let left_behind = sweep.server_id().expect("a server");
+    machine::signal("-KILL", &killed.id().to_string());
+    killed.wait().expect("an end");
+    assert!(std::path::Path::new(&format!("/proc/{left_behind}")).exists(), "nobody has ended it");
+    let json = sweep.run_whole();
+    assert!(json["resumed"].as_u64() >= Some(done_before as u64), "{json}");
+    assert_eq!(runs(&sweep.campaign()).len(), 4);
+    machine.assert_quiet();
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use energylens::sweep::Plan;
+use energylens::sweep::{Plan, WorkloadSpec};
 use serde_json::json;
 
 use super::{Outcome, output};
@@ -31,6 +31,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         output::print_json(&json!({
             "name": plan.name, "script_sha256": plan.script_sha256, "seed": plan.seed, "repeats": plan.repeats,
             "measure": plan.measure, "workload": plan.workload, "points": plan.points, "runs": plan.runs,
+            "servers": servers(&plan)?,
         }))?;
         return Ok(Outcome::Done);
     }
@@ -53,13 +54,36 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let more = plan.points.len().saturating_sub(listed);
     let rest = if more > 0 { format!("\n ... and {more} more points (--all lists them)") } else { String::new() };
     output::print(&format!(
-        "sweep {}: {} points, {} runs, seed {}, workload {}\n\n{}{rest}",
+        "sweep {}: {} points, {} runs, seed {}, workload {}\n\n{}{rest}{}",
         plan.name,
         plan.points.len(),
         plan.runs.len(),
         plan.seed,
         plan.workload.engine(),
-        table.trim_fmt()
+        table.trim_fmt(),
+        first_server(&servers(&plan)?)
     ))?;
     Ok(Outcome::Done)
+}
+
+/// The commands of the servers that a plan starts.
+fn servers(plan: &Plan) -> anyhow::Result<Vec<Vec<String>>> {
+    match &plan.workload {
+        WorkloadSpec::Server(server) => server.commands(&plan.points).map_err(anyhow::Error::msg),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn first_server(servers: &[Vec<String>]) -> String {
+    let Some(first) = servers.first() else { return String::new() };
+    let quoted = |word: &String| match word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c)) {
+        true if !word.is_empty() => word.clone(),
+        _ => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words: Vec<String> = first.iter().map(quoted).collect();
+    let count = match servers.len() {
+        1 => "one server".to_owned(),
+        n => format!("{n} servers, one after the other; the first"),
+    };
+    format!("\n\n{count}:\n  {}", words.join(" "))
 }

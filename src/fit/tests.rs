@@ -202,6 +202,19 @@ fn rows_that_cannot_be_part_of_the_law_are_refused_by_column() {
 }
 
 #[test]
+fn of_a_decode_that_was_measured_twice_one_row_is_fitted() {
+    use crate::schema::{Method, Phase};
+    let mut rows = table(40, 0.02, 12);
+    rows[6].run_id = "twice".to_owned();
+    let decode = |method| crate::dataset::Row { phase: Phase::Decode, method: Some(method), ..rows[6].clone() };
+    let twice = [decode(Method::Difference), decode(Method::Marks)];
+    rows.retain(|row| row.run_id != twice[0].run_id);
+    let single = rows.len();
+    rows.extend(twice);
+    assert_eq!(fitted(rows).unwrap().model.training.rows, single + 1);
+}
+
+#[test]
 fn a_row_that_fits_two_laws_is_asked_to_say_which() {
     let mut rows = table(80, 0.02, 11);
     for (i, row) in rows.iter_mut().enumerate() {

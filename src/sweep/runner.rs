@@ -257,10 +257,11 @@ impl Session<'_, '_> {
             self.own_phases(&mut measured)?;
             return Ok(measured);
         }
+        let warmup_tokens = self.workload.warmup_tokens(self.point);
         if measure.warmup_batches > 0 {
             self.phase("warmup", |session| {
                 for _ in 0..measure.warmup_batches {
-                    session.batch(1)?;
+                    session.batch(warmup_tokens)?;
                 }
                 Ok(())
             })?;

@@ -22,6 +22,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::schema::Origin;
 use crate::source::sim::SimNode;
 
+/// Output tokens of a server's warm-up batch, at most: the first steps are the slow ones.
+const WARMUP_TOKENS: u32 = 16;
+
 /// A running workload. What it started ends with it.
 #[derive(Debug)]
 pub enum Workload {
@@ -169,6 +172,14 @@ impl Workload {
     /// How long the counters are given to move again after the last window of a run.
     pub(super) fn closing_s(&self) -> f64 {
         self.surroundings().map_or(CLOSING_S, Surroundings::closing_s)
+    }
+
+    /// Output tokens of a warm-up batch: a server makes its decode's kernels when it first decodes a batch of that size.
+    pub(super) fn warmup_tokens(&self, point: &Point) -> u32 {
+        match self {
+            Self::Server(_) => point.output_tokens.min(WARMUP_TOKENS),
+            _ => 1,
+        }
     }
 
     /// What requests had to wait since this was last asked, where each of them is timed.

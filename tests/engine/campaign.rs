@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use energylens::schema::{PHASES, RUNS};
 use energylens::store::{RunRow, columns, read_table};
+use serde_json::Value;
 
-use crate::machine::Machine;
-use crate::support::desk::{Desk, Ran};
+use crate::machine::{Machine, signal};
+use crate::support::desk::{Desk, Ran, program};
 use crate::support::nvml::Stub;
 
 /// What the stub's one GPU draws, and how often its counter moves.
@@ -68,8 +70,8 @@ impl<'a> Sweep<'a> {
         self
     }
 
-    /// Runs it, or what is left of it.
-    pub(crate) fn run(&self) -> Ran {
+    /// Writes the script; what the program gets to carry it out.
+    fn arguments(&self) -> Vec<String> {
         let script = format!(
             "local el = require 'energylens'\n\
              return el.sweep {{\n\
@@ -84,8 +86,52 @@ impl<'a> Sweep<'a> {
         self.desk.put("sweep.lua", script);
         let library = self.stub.library();
         let library = library.to_str().expect("a path of text");
-        let node = ["--nvml-library", library, "--sysfs-root", "no-sysfs"];
-        self.desk.run(&[&["run", "sweep.lua", "-o", "campaign", "--json"], &node[..]].concat())
+        let arguments = ["run", "sweep.lua", "-o", "campaign", "--json", "--sysfs-root", "no-sysfs", "--nvml-library"];
+        arguments.into_iter().chain([library]).map(str::to_owned).collect()
+    }
+
+    /// Runs it, or what is left of it.
+    pub(crate) fn run(&self) -> Ran {
+        self.desk.run(&self.arguments())
+    }
+
+    /// Lets it run.
+    pub(crate) fn start(&self) -> Child {
+        let mut program = Command::new(program());
+        program.args(self.arguments()).current_dir(self.desk.path("."));
+        program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program")
+    }
+
+    /// The number of the server that is up.
+    pub(crate) fn server_id(&self) -> Option<String> {
+        let note = std::fs::read_to_string(self.campaign().join("logs/server.running")).ok()?;
+        note.split(' ').next().filter(|id| !id.is_empty()).map(str::to_owned)
+    }
+
+    /// Waits until the server that is up has served something.
+    pub(crate) fn await_served(&self) {
+        for _ in 0..2400 {
+            sleep(Duration::from_millis(25));
+            let has_served = self.server_id().is_some()
+                && self
+                    .logs()
+                    .last()
+                    .and_then(|log| std::fs::read_to_string(log).ok())
+                    .is_some_and(|text| text.contains("prompt eval time"));
+            if has_served {
+                return;
+            }
+        }
+        panic!("no server has served anything");
+    }
+
+    /// Runs it to its end without a failed run; what was measured may be uncertain on a busy machine.
+    pub(crate) fn run_whole(&self) -> Value {
+        let ran = self.run();
+        assert!(matches!(ran.code, Some(0 | 3)), "{:?}\n{}", ran.code, ran.stderr);
+        let json = ran.json();
+        assert_eq!((json["failed"].as_u64(), json["left"].as_u64()), (Some(0), Some(0)), "{}", ran.stderr);
+        json
     }
 
     pub(crate) fn campaign(&self) -> PathBuf {
@@ -94,7 +140,7 @@ impl<'a> Sweep<'a> {
 
     /// Logs of its servers.
     pub(crate) fn logs(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.campaign().join("logs")).expect("logs").flatten();
+        let entries = std::fs::read_dir(self.campaign().join("logs")).into_iter().flatten().flatten();
         let mut logs: Vec<PathBuf> =
             entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "log")).collect();
         logs.sort();
@@ -103,21 +149,8 @@ impl<'a> Sweep<'a> {
 
     /// Kills the first server as soon as it has served something.
     pub(crate) fn kill_first_server(&self) {
-        let logs = self.campaign().join("logs");
-        for _ in 0..2400 {
-            sleep(Duration::from_millis(25));
-            let has_served =
-                std::fs::read_dir(&logs).into_iter().flatten().flatten().any(|entry| {
-                    std::fs::read_to_string(entry.path()).is_ok_and(|text| text.contains("prompt eval time"))
-                });
-            let note = std::fs::read_to_string(logs.join("server.running")).unwrap_or_default();
-            if let Some(id) = note.split(' ').next().filter(|id| has_served && !id.is_empty()) {
-                let killed = std::process::Command::new("kill").args(["-9", id]).status().expect("kill");
-                assert!(killed.success(), "{id} cannot be killed");
-                return;
-            }
-        }
-        panic!("no server has served anything");
+        self.await_served();
+        signal("-KILL", &self.server_id().expect("a server"));
     }
 }
 

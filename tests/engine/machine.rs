@@ -110,3 +110,9 @@ impl Server {
         ask().unwrap_or(false)
     }
 }
+
+/// Sends a signal to a process.
+pub(crate) fn signal(which: &str, id: &str) {
+    let sent = Command::new("kill").args([which, id]).status().expect("kill");
+    assert!(sent.success(), "{id} does not get {which}");
+}

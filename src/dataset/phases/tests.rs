@@ -202,6 +202,76 @@ fn a_batch_costs_its_share_of_the_window_and_decode_is_what_prefill_is_not() {
     assert!((prefill.duration_s.unwrap() - 0.2).abs() < 1e-9);
 }
 
+impl Node {
+    /// One more window of the last run, in ms.
+    fn marked(mut self, phase: &str, from: i64, to: i64) -> Self {
+        let run_id = self.runs.last().expect("a run").run_id.clone();
+        for (t_ms, event) in [(from, MarkEvent::Begin), (to, MarkEvent::End)] {
+            self.marks.push(MarkRow {
+                t_mono_ns: t_ms * MS,
+                run_id: run_id.clone(),
+                phase: phase.to_owned(),
+                event,
+                source: Origin::Simulated,
+                uid: None,
+                job_id: None,
+                step_id: None,
+            });
+        }
+        self
+    }
+}
+
+#[test]
+fn a_decode_that_was_marked_stands_beside_the_difference_or_alone() {
+    let both = |batches| {
+        // Decode alone from 9.027 s to 14.027 s: 400 W x 5 s.
+        let mut node = node(&SCHEDULE).run("a-0", (1_013, 3_013, 10), (4_027, 14_027, batches));
+        node.runs[0].decode_batches = Some(4);
+        node.marked("decode", 9_027, 14_027)
+    };
+    let found = |dataset: &Dataset| -> Vec<_> {
+        dataset.rows.iter().map(|r| (r.phase, r.method, r.energy_j.unwrap().round())).collect()
+    };
+    let (difference, marks) = (Some(Method::Difference), Some(Method::Marks));
+    assert_eq!(
+        found(&both(4).reduce()),
+        [
+            (Phase::Prefill, None, 120.0),
+            (Phase::Decode, difference, 880.0),
+            (Phase::Decode, marks, 500.0),
+            (Phase::Total, None, 1000.0)
+        ]
+    );
+    // Nobody counted whole batches: there is no total, and nothing to be missed.
+    let alone = both(0).reduce();
+    assert_eq!(found(&alone), [(Phase::Prefill, None, 120.0), (Phase::Decode, marks, 500.0)]);
+    assert_eq!(alone.rejected, []);
+}
+
+#[test]
+fn windows_of_one_phase_add_up_and_those_of_a_broken_attempt_do_not() {
+    let mut node = node(&SCHEDULE).run("a-0", (1_013, 3_013, 10), (4_027, 9_027, 4));
+    node.runs[0].t_end_mono_ns = 14_500 * MS;
+    // The rest of the total in a window of its own; the attempt before had one too, before the run began.
+    let dataset = node.marked("total", 9_027, 14_027).marked("prefill", 200, 900).reduce();
+    assert!((energy(&dataset, Phase::Total).0 - 1000.0).abs() < 0.2);
+    assert!((energy(&dataset, Phase::Prefill).0 - 120.0).abs() < 0.2);
+    assert_eq!(dataset.rejected, []);
+}
+
+#[test]
+fn the_power_before_a_run_stands_with_its_rows() {
+    let mut node = node(&SCHEDULE);
+    node.devices = vec!["sim:0", "sim:1"];
+    let mut node = node.run("a-0", (1_013, 3_013, 10), (4_027, 14_027, 4));
+    node.runs[0].t_begin_mono_ns = 100 * MS;
+    let dataset = node.marked("idle", 410, 960).reduce();
+    for row in &dataset.rows {
+        assert!((row.idle_power_w.unwrap() - 160.0).abs() < 3.0, "two devices of 80 W: {:?}", row.idle_power_w);
+    }
+}
+
 #[test]
 fn devices_of_a_run_add_up_and_so_do_their_stds() {
     let one = node(&SCHEDULE).run("a-0", (1_013, 3_013, 1), (4_027, 14_027, 1)).reduce();

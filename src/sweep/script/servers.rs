@@ -308,3 +308,6 @@ fn lists(fields: &Fields<'_>, key: &'static str) -> mlua::Result<Vec<(String, Ve
         _ => Ok(None),
     })
 }
+
+#[cfg(test)]
+mod tests;

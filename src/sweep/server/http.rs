@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,9 +12,16 @@ use ureq::Agent;
 const LONGEST_BYTES: u64 = 8 << 20;
 /// So long a question about a server's state may take.
 const ASK: Duration = Duration::from_secs(10);
+/// So long a connection may take: where a thousand come at once, a server's queue drops some, which then try again after
+/// one, three, seven ... seconds.
+const CONNECT: Duration = Duration::from_secs(60);
 /// Servers close idle connections after five seconds (uvicorn, cpp-httplib); one that is older than this is not used
 /// again, lest a request meets the closing.
 const IDLE_CONNECTION: Duration = Duration::from_secs(2);
+/// Ports are chosen from here on: below lie those of well-known services.
+const LOWEST_PORT: u16 = 20_000;
+/// Where Linux begins to give ports to connections if nobody has said otherwise.
+const LOWEST_GIVEN_PORT: u16 = 32_768;
 /// Most requests in flight at once.
 pub(super) const MOST_REQUESTS: usize = 4096;
 
@@ -31,7 +39,7 @@ pub(super) fn agent(batch_timeout: Duration) -> Agent {
         .max_idle_connections(MOST_REQUESTS)
         .max_idle_connections_per_host(MOST_REQUESTS)
         .max_idle_age(IDLE_CONNECTION)
-        .timeout_connect(Some(ASK))
+        .timeout_connect(Some(CONNECT))
         .timeout_global(Some(batch_timeout))
         .build()
         .new_agent()
@@ -106,9 +114,25 @@ pub(super) fn is_taken(url: &str) -> Result<bool, Failed> {
 }
 
 /// A port on which nobody listens at this moment.
+///
+/// It lies outside of the range from which the kernel gives ports to connections: whoever asks again and again whether a
+/// server listens on a port of that range connects, sooner or later, to himself, and the server finds it taken.
 pub(super) fn free_port() -> Result<u16, Failed> {
-    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map(|a| a.port());
-    port.map_err(|e| format!("no free port can be had: {e}"))
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(LOWEST_GIVEN_PORT);
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let count = end.saturating_sub(LOWEST_PORT);
+    // Two programs begin at different ports, and one program gives none twice in a row.
+    let own = (std::process::id() % u32::from(count.max(1))) as u16;
+    for _ in 0..count {
+        let offset = own.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % count;
+        if is_free(LOWEST_PORT + offset) {
+            return Ok(LOWEST_PORT + offset);
+        }
+    }
+    let any = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map(|a| a.port());
+    any.map_err(|e| format!("no free port can be had: {e}"))
 }
 
 #[cfg(test)]
@@ -147,5 +171,15 @@ mod tests {
         assert_eq!(is_taken(&url), Ok(true));
         drop(listener);
         assert_eq!(is_taken(&url), Ok(false));
+    }
+
+    #[test]
+    fn chosen_ports_are_free_and_different() {
+        let ports: Vec<u16> = (0..20).map(|_| free_port().expect("a port")).collect();
+        assert!(ports.windows(2).all(|p| p[0] != p[1]), "{ports:?}");
+        for port in ports {
+            assert!(port >= LOWEST_PORT);
+            assert_eq!(is_taken(&format!("http://127.0.0.1:{port}")), Ok(false));
+        }
     }
 }

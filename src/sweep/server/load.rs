@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Map, Value, json};
 use ureq::Agent;
 
@@ -58,6 +59,7 @@ pub struct Served {
 impl Load {
     /// For a server with a vocabulary of so many tokens, with prompts that `seed` and `salt` decide.
     pub fn new(target: Target, seed: u64, salt: &str, vocab_size: Option<u32>) -> Self {
+        allow_open_files();
         let agent = http::agent(target.timeout);
         Self { target, agent, prompts: Prompts::new(seed, salt, vocab_size), ready: Vec::new() }
     }
@@ -149,6 +151,14 @@ impl Load {
         };
         (0..count).map(|_| request(&mut self.prompts)).collect()
     }
+}
+
+/// Each request holds a connection, and the usual limit of 1024 open files is one that a program may raise for itself.
+///
+/// Where it cannot, the requests beyond it fail and say so.
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// Where the threads of a batch wait for each other.

@@ -110,15 +110,12 @@ fn missing(marks: &[OwnMark], is_prefill_only: bool) -> Option<String> {
     if let Some(open) = Phase::ALL.iter().find(|p| windows(marks, p.as_str()).2) {
         return Some(format!("phase {open} was begun and not ended"));
     }
-    match is_prefill_only {
-        true if !has(Phase::Prefill) => {
-            Some("phase prefill was not marked; a point with one output token needs it".to_owned())
-        }
-        false if !has(Phase::Total) && !(has(Phase::Prefill) && has(Phase::Decode)) => {
-            Some("neither phase total nor phases prefill and decode were marked".to_owned())
-        }
-        _ => None,
+    if is_prefill_only {
+        let lacking = "phase prefill was not marked; a point with one output token needs it";
+        return (!has(Phase::Prefill)).then(|| lacking.to_owned());
     }
+    let is_enough = has(Phase::Total) || has(Phase::Prefill) && has(Phase::Decode);
+    (!is_enough).then(|| "neither phase total nor phases prefill and decode were marked".to_owned())
 }
 
 impl OwnPhases {

@@ -1,9 +1,11 @@
 //! What the load sends, what it accepts and what it refuses.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, getrlimit};
 use serde_json::{Map, Value, json};
 
 use super::super::stream::{Request, Transcript};
@@ -12,7 +14,7 @@ use super::talker::{Answer, Talker, proper, stream};
 
 fn load(talker: &Talker, request: &Value) -> Load {
     let request = request.as_object().cloned().unwrap_or_default();
-    let timeout = Duration::from_secs(60);
+    let timeout = Duration::from_secs(300);
     Load::new(Target { url: talker.url.clone(), model: Some("m".to_owned()), request, timeout }, 7, "", None)
 }
 
@@ -48,6 +50,18 @@ fn every_sequence_of_a_batch_is_in_flight_at_once_with_its_exact_tokens() {
     let beginnings: HashSet<String> = prompts.iter().map(|p| format!("{} {}", p[0], p[1])).collect();
     assert_eq!(beginnings.len(), 48, "no prompt may begin like another, in its batch or in the next");
     assert!(talker.connections.load(Ordering::Relaxed) <= 48, "at most one for each request");
+}
+
+#[test]
+fn a_thousand_are_in_flight_at_once() {
+    // Client and server are one program here, and the server holds each connection twice.
+    if getrlimit(Resource::Nofile).maximum.is_some_and(|most| most < 4096) {
+        eprintln!("skipped: no 4096 files may be open at once here");
+        return;
+    }
+    let talker = Talker::new(1000, Box::new(|body| Ok(proper(body))));
+    let served = load(&talker, &Value::Null).batch((1000, 4, 2), &mut never()).expect("a batch");
+    assert_eq!(served.completions.len(), 1000);
 }
 
 fn refusal(answer: Box<Answer>) -> String {
@@ -92,6 +106,24 @@ fn a_failed_request_waits_for_the_others_and_counts_as_one() {
     let talker = Talker::new(3, Box::new(|_| Ok(stream(1, 1, "null"))));
     let all = load(&talker, &Value::Null).batch((3, 2, 1), &mut never()).expect_err("wrong counts");
     assert!(all.starts_with("3 of 3 requests failed: the server counts 1 input tokens"), "{all}");
+}
+
+#[test]
+fn a_connection_that_ended_as_the_request_went_out_is_made_anew_once() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = tries.clone();
+    let answer = move |body: &Value| match counted.fetch_add(1, Ordering::Relaxed) {
+        1 => Err((0, String::new())),
+        _ => Ok(proper(body)),
+    };
+    let talker = Talker::new(1, Box::new(answer));
+    let mut load = load(&talker, &Value::Null);
+    for _ in 0..2 {
+        load.batch((1, 8, 2), &mut never()).expect("a batch");
+    }
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+    let mute = refusal(Box::new(|_| Err((0, String::new()))));
+    assert!(mute.contains("does not answer"), "{mute}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-/// What a test server does with a request's body: what it streams, or a refusal.
+/// What a test server does with a request's body: what it streams, or a refusal; it hangs up without a word for status 0.
 pub(super) type Answer = dyn Fn(&Value) -> Result<Vec<String>, (u16, String)> + Send + Sync;
 
 /// A server that lives as long as the test program.
@@ -69,6 +69,7 @@ fn serve(stream: TcpStream, answer: &Answer, barrier: &Barrier, bodies: &Mutex<V
                 }
                 stream.write_all(b"0\r\n\r\n").ok()?;
             }
+            Err((0, _)) => return None,
             Err((status, text)) => {
                 let head = format!("HTTP/1.1 {status} No\r\ncontent-length: {}\r\n\r\n{text}", text.len());
                 stream.write_all(head.as_bytes()).ok()?;
