@@ -53,7 +53,7 @@ fn model() -> Model {
             "line": i + 1, "run_id": i.to_string(), "phase": "total", "quality": [], "source": "simulated",
             "model": "meta-llama/Llama-2-70b-hf", "gpu_model": "A100-SXM4-80GB", "num_gpus": t * p,
             "tensor_parallel": t, "pipeline_parallel": p, "data_parallel": 1, "expert_parallel": 1, "batch_size": batch,
-            "input_tokens": [64.0, 500.0, 4000.0][i % 3], "output_tokens": [16.0, 200.0, 512.0, 64.0, 128.0][i % 5],
+            "input_tokens": ([64.0, 500.0, 4000.0][i % 3]), "output_tokens": ([16.0, 200.0, 512.0, 64.0, 128.0][i % 5]),
             "kv_capacity_tokens": 100_000.0 * f64::from(t * p),
         }))
         .expect("the row is whole");

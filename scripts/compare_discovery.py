@@ -105,7 +105,7 @@ def symbols(x):
     t, p, b, s, m, w = x.T
     u = np.minimum(np.maximum(b / w, 1.0), p)
     one = np.ones(len(x))
-    return {"t": t, "t1": t - 1, "p": p, "p1": p - 1, "B": b, "S": s, "m": m, "ctx": s + m / 2, "seq": s + m, "w": w,
+    return {"t": t, "t1": t - 1, "p": p, "p1": p - 1, "B": b, "S": s, "m": m, "r": m, "ctx": s + m / 2, "seq": s + m, "w": w,
             "u": u, "i": p / u, "b": (u + p - 1) / u, "c": one, "N": N * one, "W": W * one, "L": L * one, "h": H * one,
             "K": K * one}
 

@@ -149,3 +149,25 @@ fn without_duckdb_a_query_says_what_to_do() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("pip install duckdb") && told.contains("views.sql"), "{told}");
 }
+
+#[test]
+fn a_lake_of_two_recordings_is_queried_as_one() {
+    let Some(python) = python() else { return };
+    for (line, written) in [
+        ("compact energylens-demo/demo telemetry --partition lake --json", true),
+        ("compact energylens-demo/demo --partition lake --json", false),
+    ] {
+        let ran = desk().type_in(line);
+        let told: Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {}{}", ran.stdout, ran.stderr));
+        assert_eq!(told[0]["done"]["files_written"].as_u64() > Some(0), written, "{told}");
+    }
+    let path = path_with(&[python.parent().expect("a directory").to_owned()]);
+    let count = |of: &str| -> u64 {
+        let mut command = Command::new(desk::program());
+        command.arg("sql").arg(desk().path(of)).args(["--csv", "SELECT count(*) AS n FROM samples"]).env("PATH", &path);
+        let text = succeeded(of, &command.output().expect("the built binary runs"));
+        text.lines().nth(1).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{of}: {text}"))
+    };
+    assert_eq!(count("lake"), count("energylens-demo/demo") + count("telemetry"));
+}

@@ -210,6 +210,11 @@ fn commands_of_the_servers_page_run() {
 }
 
 #[test]
+fn commands_of_the_scale_page_run() {
+    carry_out("docs/scale.md");
+}
+
+#[test]
 fn every_document_with_commands_is_carried_out() {
     let carried = [
         "README.md",
@@ -221,6 +226,7 @@ fn every_document_with_commands_is_carried_out() {
         "law.md",
         "measuring.md",
         "recommend.md",
+        "scale.md",
         "servers.md",
         "slurm.md",
         "sources.md",

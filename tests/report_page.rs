@@ -134,7 +134,7 @@ fn names_from_outside_stay_names() {
     let mut rows = header.to_owned() + "\n";
     for i in 1..=30_u32 {
         let (t, batch, input) = (1 << (i % 3), 1 << (i % 6), 128 * (1 + i % 5));
-        let energy = 40.0 * f64::from(batch * input) * (1.0 + 0.1 * f64::from(t)) + 500.0 * f64::from(t);
+        let energy = 0.4 * f64::from(batch * input) * (1.0 + 0.1 * f64::from(t)) + 50.0 * f64::from(t);
         rows += &format!(
             "\"{evil}\",\"{evil}\",{t},{t},1,1,{batch},{input},{},{energy},0.03,7e9,32,4096,524288,8e10\n",
             32 * (1 + i % 4)

@@ -98,10 +98,10 @@ enum Verb {
     Laws(laws::Arguments),
     Cards(cards::Arguments),
     Tables(tables::Arguments),
-    Completions(completions::Arguments),
-    Man(man::Arguments),
     Sql(sql::Arguments),
     Compact(compact::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
 }
 
 /// Carries out one verb.
@@ -129,10 +129,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
         Verb::Laws(a) => laws::run(&a),
         Verb::Cards(a) => cards::run(&a),
         Verb::Tables(a) => tables::run(&a),
-        Verb::Completions(a) => completions::run(&a),
-        Verb::Man(a) => man::run(&a),
         Verb::Sql(a) => sql::run(&a),
         Verb::Compact(a) => compact::run(&a),
+        Verb::Completions(a) => completions::run(&a),
+        Verb::Man(a) => man::run(&a),
     }
 }
 

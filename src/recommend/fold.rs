@@ -1,9 +1,9 @@
 //! A law folded down to what varies between the candidates of one pair of degrees.
 //!
 //! With the model, `t`, `p`, `S` and `m` fixed, only the batch moves a skeleton's symbols: `B` itself, the expert coverage
-//! `c` with the reads `r` made of it, the waves `w`, and the pipeline's `u`, `i` and `b`, which stand still too once the pipeline is full. Everything else
-//! is folded into one constant per term, so that a candidate costs a few multiplications. `Law::predict` remains the
-//! reference; a test holds the two together.
+//! `c` with the reads `r` made of it, the waves `w`, and the pipeline's `u`, `i` and `b`, which stand still too once the
+//! pipeline is full. Everything else is folded into one constant per term, so that a candidate costs a few
+//! multiplications. `Law::predict` remains the reference; a test holds the two together.
 
 use crate::law::{Case, Law, Symbol, Target};
 
@@ -43,8 +43,7 @@ struct Moving {
 #[derive(Debug)]
 struct Batch {
     terms: Vec<Term>,
-    /// The degrees, lengths and card; its batch is not looked at.
-    case: Case,
+    output_tokens: f64,
 }
 
 /// One law at fixed degrees and lengths.
@@ -54,8 +53,8 @@ pub(super) struct Folded {
     all: Batch,
     /// The batch stopped at its first token, and the decode steps that share the rest: for times per output token.
     first: Option<(Batch, f64)>,
-    /// All tokens of a sequence: what the fitted powers look at, whatever part of the batch is asked.
-    sequence_tokens: f64,
+    /// Of the whole batch: what the fitted powers look at, whatever part of it is asked.
+    output_tokens: f64,
     kv_capacity_tokens: Option<f64>,
     per_replica: bool,
     case: Case,
@@ -70,7 +69,7 @@ impl Folded {
         Self {
             all: at(if target == Target::MeanTtftS { 1.0 } else { m }),
             first: (target == Target::MeanTpotS).then(|| (at(1.0), (m - 1.0).max(1.0))),
-            sequence_tokens: case.input_tokens + m,
+            output_tokens: m,
             kv_capacity_tokens: case.kv_capacity_tokens.filter(|c| *c > 0.0),
             per_replica: target == Target::EnergyJ,
             case: *case,
@@ -79,13 +78,13 @@ impl Folded {
 
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
-        let scale = self.moving(self.sequence_tokens, batch);
-        let of = |tokens: f64| if tokens == self.sequence_tokens { scale } else { self.moving(tokens, batch) };
-        let all = of(self.all.sequence_tokens);
+        let scale = self.moving(self.output_tokens, batch);
+        let of = |output: f64| if output == self.output_tokens { scale } else { self.moving(output, batch) };
+        let all = of(self.all.output_tokens);
         let value = match &self.first {
             None => self.all.terms.iter().map(|term| term.at(&all, &scale)).sum::<f64>(),
             Some((first, steps)) => {
-                let start = of(first.sequence_tokens);
+                let start = of(first.output_tokens);
                 let terms = self.all.terms.iter().zip(&first.terms);
                 let decode = terms.map(|(whole, first)| (whole.at(&all, &scale) - first.at(&start, &scale)).max(0.0));
                 decode.sum::<f64>() / steps
@@ -94,13 +93,12 @@ impl Folded {
         if self.per_replica { value * replicas } else { value }
     }
 
-    fn moving(&self, sequence_tokens: f64, batch: f64) -> Moving {
-        let stages = self.case.pipeline_parallel;
-        let waves =
-            self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * sequence_tokens / capacity).min(batch).max(1.0));
+    fn moving(&self, output_tokens: f64, batch: f64) -> Moving {
+        let of = Case { output_tokens, ..self.case };
+        let (stages, tokens) = (of.pipeline_parallel, of.input_tokens + output_tokens);
+        let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * tokens / capacity).min(batch).max(1.0));
         let micro = (batch / waves).clamp(1.0, stages.max(1.0));
         let together = batch / (waves * micro);
-        let of = Case { output_tokens: sequence_tokens - self.case.input_tokens, ..self.case };
         let values = [
             batch,
             of.coverage(together),
@@ -143,7 +141,8 @@ impl Batch {
             folded.constant_full = folded.constant * pipeline.product::<f64>();
             folded
         };
-        Self { terms: law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect(), case: *case }
+        let terms = law.skeleton.terms.iter().zip(law.coefficient_values()).map(fold).collect();
+        Self { terms, output_tokens: case.output_tokens }
     }
 }
 

@@ -175,7 +175,8 @@
     },
 
     learning(width) {
-      const points = figures.learning;
+      const parts = [["regret", "energy regret, %"], ["top1", "best configuration picked, %"], ["mape", "error (MAPE), %"]];
+      const points = figures.learning.filter((d) => parts.some(([key]) => Number.isFinite(d[key])));
       const names = unique(points.map((d) => d.predictor));
       const own = (name) => name === "energylens";
       const colour = (name) => palette(names.indexOf(name));
@@ -184,7 +185,7 @@
       const sizes = unique(points.map((d) => d.training_rows));
       const panels = document.createElement("div");
       panels.className = "panels";
-      for (const [key, label] of [["regret", "energy regret, %"], ["top1", "best configuration picked, %"], ["mape", "error (MAPE), %"]]) {
+      for (const [key, label] of parts) {
         const known = points.filter((d) => Number.isFinite(d[key])).map((d) => ({ ...d, percent: 100 * d[key] }));
         if (known.length === 0) continue;
         panels.append(plot(each, {

@@ -14,7 +14,7 @@ pub(super) struct TypesetTerm {
 
 /// The terms one by one; the first says what they add up to.
 pub(super) fn typeset(skeleton: &Skeleton) -> Vec<TypesetTerm> {
-    let head = format!("<msub><mi>E</mi><mtext>{}</mtext></msub><mo>=</mo>", escaped(skeleton.target.as_str()));
+    let head = format!("<mtext>{}</mtext><mo>=</mo>", escaped(skeleton.target.as_str()));
     let term = |(i, term): (usize, &Term)| {
         let lead = if i == 0 { head.clone() } else { "<mo form=\"prefix\">+</mo>".to_owned() };
         TypesetTerm { math: format!("<math><mrow>{lead}{}</mrow></math>", product(term)), title: term.title.clone() }

@@ -40,8 +40,8 @@ pub(super) struct Page {
     tradeoff: Option<String>,
     parity: Option<String>,
     accuracy: Vec<Accuracy>,
-    survival: Vec<Table>,
     learning: Option<String>,
+    survival: Vec<Table>,
     laws: Vec<LawText>,
     laws_more: usize,
     phases: Table,
@@ -137,8 +137,8 @@ impl Page {
                 .filter_map(|law| Some(Accuracy::of(law, law.held_out.as_ref()?)))
                 .take(LAWS)
                 .collect(),
-            survival: input.model.survival.iter().flat_map(super::laws::survival).collect(),
             learning: learning(input),
+            survival: input.model.survival.iter().flat_map(super::laws::survival).collect(),
             laws: input.model.laws.iter().take(LAWS).map(LawText::of).collect(),
             laws_more: input.model.laws.len().saturating_sub(LAWS),
             phases: phase_table(input, fitted),

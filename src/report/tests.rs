@@ -96,11 +96,20 @@ fn a_full_report_has_every_section_and_its_figures() {
     input.phases = bands();
     input.recording =
         Some(RecordingFacts { lost: Some(3), edges: Some(1200), polls: Some(60_000), ..Default::default() });
+    let learnt = |training_rows, mape| LearningPoint {
+        training_rows,
+        predictor: "energylens".to_owned(),
+        top1: None,
+        regret: Some(0.01),
+        mape: Some(mape),
+    };
+    input.learning = vec![learnt(10, 0.08), learnt(40, 0.04)];
     let html = html(&input).unwrap();
     let text = text_part(&html);
     assert!(!text.contains("class=\"missing\""), "a section is missing");
-    // Header, answer, and one per figure: power, curves, terms, tradeoff, parity, residuals; and two laws.
-    assert_eq!(text.matches(r#"<span class="badge">simulated</span>"#).count(), 1 + 1 + 6 + 2);
+    // Header, answer, and one per figure: power, curves, terms, tradeoff, parity, residuals, learning; and two laws.
+    assert_eq!(text.matches(r#"<span class="badge">simulated</span>"#).count(), 1 + 1 + 7 + 2);
+    assert!(text.contains("from 10, 40 rows"), "the learning curve says what it is");
     for expected in [
         "TP 4 x PP 1",
         "fewest GPUs:",
@@ -117,6 +126,7 @@ fn a_full_report_has_every_section_and_its_figures() {
     }
     let data = data(&html);
     assert_eq!(data["parity"].as_array().unwrap().len(), 50);
+    assert_eq!(data["learning"][1]["mape"], 0.04);
     assert_eq!(data["views"][0]["points"].as_array().unwrap().len(), 40);
     // 5 pairs of degrees, 33 batches each; 8 terms each.
     assert_eq!(data["views"][0]["curves"].as_array().unwrap().len(), 5 * 33);

@@ -8,7 +8,7 @@
 //! segments it was made. Doing it again adds those that came since and leaves alone what is complete; what retention has
 //! removed from the campaign stays in the lake. Each file appears whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, BooleanArray};
@@ -25,6 +25,7 @@ use super::metadata::{read_pairs, value_of};
 use super::read::{read_file, table_files};
 use super::sealed::SealedWriter;
 use super::segment::file_name_part;
+use super::span;
 use super::spool::is_spool;
 use crate::clock::ClockAnchor;
 use crate::schema::{Derived, MARKS, SAMPLES, TABLES, TELEMETRY, Table};
@@ -32,6 +33,9 @@ use crate::schema::{Derived, MARKS, SAMPLES, TABLES, TELEMETRY, Table};
 /// Rows of a row group: eight devices of a node have long runs of their own in it.
 const ROW_GROUP_ROWS: usize = 262_144;
 const MS_PER_DAY: i64 = 86_400_000;
+const NS_PER_DAY: i64 = MS_PER_DAY * 1_000_000;
+/// Days of a segment; a span in metadata that says more is not believed.
+const LONGEST_DAYS: i64 = 400;
 const SOURCES: &str = "compacted_from";
 
 /// What compacting came to.
@@ -64,8 +68,8 @@ struct Segment {
     made: Made,
     pairs: BTreeMap<String, String>,
     node: String,
-    /// Days since the epoch, first and last, on which it may have rows.
-    days: (i64, i64),
+    /// Days since the epoch on which it may have rows.
+    days: Vec<i64>,
 }
 
 /// Brings the lake up to what the campaign holds. Rows in spools come with the next time, when they are sealed.
@@ -83,8 +87,8 @@ pub fn compact(campaign: &Path, lake: &Path) -> Result<Compacted> {
         done.files_read += segments.len() as u64;
         let mut parts: BTreeMap<(i64, &str), Vec<&Segment>> = BTreeMap::new();
         for segment in &segments {
-            for day in segment.days.0..=segment.days.1 {
-                parts.entry((day, &segment.node)).or_default().push(segment);
+            for day in &segment.days {
+                parts.entry((*day, &segment.node)).or_default().push(segment);
             }
         }
         for ((day, node), segments) in parts {
@@ -98,22 +102,28 @@ pub fn compact(campaign: &Path, lake: &Path) -> Result<Compacted> {
 fn segment(path: PathBuf, table: &'static Table) -> Result<Segment> {
     let pairs = read_pairs(&path)?;
     let bytes = std::fs::metadata(&path).map_err(Error::io("inspect", &path))?.len();
-    let anchor: Option<ClockAnchor> = value_of(&pairs, "clock_anchor").and_then(|text| serde_json::from_str(text).ok());
     let recording = value_of(&pairs, "recording").map(str::to_owned);
     let node = file_name_part(value_of(&pairs, "host").unwrap_or_default());
     let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut segment =
-        Segment { made: Made { file, bytes, recording }, pairs: pairs.into_iter().collect(), node, days: (0, 0), path };
-    let anchor_day = anchor.map_or(0, |a| a.unix_ns(a.t_mono_ns).div_euclid(MS_PER_DAY * 1_000_000));
-    let mut days: Option<(i64, i64)> = None;
+    let mut segment = Segment {
+        made: Made { file, bytes, recording },
+        pairs: pairs.into_iter().collect(),
+        node,
+        days: Vec::new(),
+        path,
+    };
+    let anchor_day = segment.anchor_day();
+    // Recordings say their span; the few rows of other tables are looked through.
+    if let Some(days) = segment.told_days() {
+        segment.days = days;
+        return Ok(segment);
+    }
+    let mut days = BTreeSet::new();
     segment.rows(table, &mut |batch| {
-        for day in days_of(batch, table, anchor_day) {
-            let (first, last) = days.unwrap_or((day, day));
-            days = Some((first.min(day), last.max(day)));
-        }
+        days.extend(days_of(batch, table, anchor_day));
         Ok(())
     })?;
-    segment.days = days.unwrap_or((anchor_day, anchor_day));
+    segment.days = if days.is_empty() { vec![anchor_day] } else { days.into_iter().collect() };
     Ok(segment)
 }
 
@@ -127,9 +137,21 @@ impl Segment {
         Ok(())
     }
 
+    fn anchor(&self) -> Option<ClockAnchor> {
+        serde_json::from_str(self.pairs.get("energylens.clock_anchor")?).ok()
+    }
+
     fn anchor_day(&self) -> i64 {
-        let anchor = self.pairs.get("energylens.clock_anchor").and_then(|text| serde_json::from_str(text).ok());
-        anchor.map_or(0, |a: ClockAnchor| a.t_unix_ns.div_euclid(MS_PER_DAY * 1_000_000))
+        self.anchor().map_or(0, |anchor| anchor.t_unix_ns.div_euclid(NS_PER_DAY))
+    }
+
+    /// The days of the span in the metadata, unless it is longer than any segment is.
+    fn told_days(&self) -> Option<Vec<i64>> {
+        let instant = |key: &str| self.pairs.get(&format!("energylens.{key}"))?.parse::<i64>().ok();
+        let anchor = self.anchor()?;
+        let day = |t_mono_ns| anchor.unix_ns(t_mono_ns).div_euclid(NS_PER_DAY);
+        let (first, last) = (day(instant(span::BEGIN)?), day(instant(span::END)?));
+        (0..=LONGEST_DAYS).contains(&(last - first)).then(|| (first..=last).collect())
     }
 }
 
@@ -166,9 +188,7 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
     let made: Vec<&Made> = kept.iter().chain(sources.iter().map(|s| &s.made)).collect();
     let mut pairs = first.pairs.clone();
     // Of one segment only; what it says of its own stands in the list.
-    pairs.retain(|key, _| {
-        !["recording", "t_begin_mono_ns", "t_end_mono_ns"].iter().any(|k| key == &format!("energylens.{k}"))
-    });
+    pairs.retain(|key, _| !["recording", span::BEGIN, span::END].iter().any(|k| key == &format!("energylens.{k}")));
     pairs.retain(|key, _| key.starts_with("energylens."));
     pairs.insert(format!("energylens.{SOURCES}"), serde_json::to_string(&made).unwrap_or_default());
     pairs.insert("energylens.devices".to_owned(), devices(path, &sources)?);

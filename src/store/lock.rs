@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -44,6 +45,10 @@ pub(super) fn try_lock(file: &File, path: &Path) -> Result<Attempt> {
     }
 }
 
+/// A process that is being started has our files open for an instant, and with them a lock that we have just let go.
+const TRIES: u32 = 20;
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
 impl CampaignLock {
     pub(super) fn take(dir: &Path) -> Result<Self> {
         let path = dir.join("lock");
@@ -55,7 +60,15 @@ impl CampaignLock {
             .custom_flags(libc::O_NOFOLLOW) // In a directory of others, a link would have us empty a file of ours.
             .open(&path)
             .map_err(Error::io("open", &path))?;
-        if try_lock(&file, &path)? == Attempt::HeldByOther {
+        let mut attempt = try_lock(&file, &path)?;
+        for _ in 0..TRIES {
+            if attempt != Attempt::HeldByOther {
+                break;
+            }
+            std::thread::sleep(TRY_AGAIN);
+            attempt = try_lock(&file, &path)?;
+        }
+        if attempt == Attempt::HeldByOther {
             let mut holder = String::new();
             // The file is ours to write but anybody's to garble; a short prefix is all that a message needs.
             let _ = (&mut file).take(80).read_to_string(&mut holder);

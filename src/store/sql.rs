@@ -27,8 +27,9 @@ pub fn duckdb_views(dir: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Between one stored reading and the next. A counter that fell or stood back says nothing here: resets and wraps are
-/// for the `phases` table, which knows the register's size.
+/// Between one stored reading and the next, which comes within a second while a recorder runs. A counter that fell says
+/// nothing here: resets and wraps are for the `phases` table, which knows the register's size. Nor does one that was not
+/// watched for seconds: between two recordings it may have been another.
 const POWER: &str = "\
 CREATE OR REPLACE VIEW power AS
   SELECT host, device, t, t_mono_ns, job_id, source, energy_j, duration_s, energy_j / duration_s AS mean_power_w
@@ -39,7 +40,7 @@ CREATE OR REPLACE VIEW power AS
     FROM samples
     WINDOW edge AS (PARTITION BY host, device ORDER BY t, t_mono_ns)
   )
-  WHERE duration_s > 0 AND energy_j >= 0;
+  WHERE duration_s > 0 AND duration_s <= 5 AND energy_j >= 0;
 ";
 
 /// Whether some rows are still in spools, which other readers cannot read as Parquet.

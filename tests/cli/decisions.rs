@@ -52,7 +52,7 @@ fn a_trace_at_a_rate_has_a_bill() {
     assert!((number(&day["cost"]["value"]) / (0.3 * kwh) - 1.0).abs() < 1e-9);
     assert!((number(&day["carbon_kg"]["value"]) / (0.2 * kwh) - 1.0).abs() < 1e-9);
     let said = desk.type_in(line).done();
-    said.prints("43200 requests come in").prints("PUE 1.5").prints("more per day:");
+    said.prints("43200 requests come in").prints("PUE 1.5").prints("least latency: ").prints("more");
 }
 
 #[test]

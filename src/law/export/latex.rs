@@ -78,9 +78,10 @@ w & = \max\left(1, \min\left(B, \frac{B\,(S+m)}{\text{KV capacity}}\right)\right
 u & = \min\left(p, \max\left(1, \frac{B}{w}\right)\right) &
 i & = \frac{p}{u} &
 b & = \frac{u+p-1}{u} \\
-c(B) & = 1 - r\,(1-k_\text{visited}/E_\text{experts})^{\max(1, B/(w u))} & & & & & &
+c(n) & = 1 - s\,(1-k_\text{visited}/E_\text{experts})^{\max(1, n/(w u))} & & & & & & \\
+r & = c(B\,\max(1, S)) + \max(0, m-1)\,c(B) & & & & & &
 \end{align*}
-% r: share of the weights that belongs to routed experts; c = 1 without experts.
+% s: share of the weights that belongs to routed experts; c = 1 and r = m without experts.
 % Prefill is the batch stopped at m = 1, decode the rest, a time per output token the rest over m - 1 steps.
 % Replicas multiply energy and share the batch.
 ";

@@ -101,7 +101,7 @@ pub(super) fn log_capacity(log: &str) -> Option<f64> {
     smallest(&mut after("GPU KV cache size: "))
         .or_else(|| smallest(&mut after("max_total_num_tokens=")))
         // TensorRT-LLM first allocates a small cache to see what is left, and then the real one.
-        .or_else(|| after("for max tokens in paged KV cache (").last())
+        .or_else(|| after("for max tokens in paged KV cache (").next_back())
         .or_else(|| log.lines().filter_map(llama_cells).reduce(f64::max))
         .or_else(|| log.lines().find_map(llama_slots))
 }

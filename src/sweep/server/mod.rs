@@ -57,7 +57,7 @@ pub struct ServerWorkload {
 /// A server that is ready.
 #[derive(Debug)]
 struct Up {
-    /// Dropped before the process, whose note it is, ends.
+    /// The process and the note of it, where this program started it.
     process: Option<(Process, orphan::Note)>,
     load: Load,
     facts: Facts,

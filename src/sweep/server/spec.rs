@@ -68,6 +68,9 @@ pub const SERVER_NAMES: [&str; 5] = ["port", "model_path", "max_batch_size", "co
 /// Values of [`SERVER_NAMES`].
 type Values = Vec<(&'static str, String)>;
 
+/// The words of a command and the variables of its environment.
+type Command = (Vec<String>, Vec<(String, String)>);
+
 /// Tokens of a context beyond the longest sequence.
 const SPARE_TOKENS: u32 = 16;
 
@@ -176,11 +179,7 @@ impl ServerSpec {
     }
 
     /// The words and the environment with which the server of `point` is started.
-    pub(super) fn command(
-        &self,
-        point: &Point,
-        values: &[(&'static str, String)],
-    ) -> Result<(Vec<String>, Vec<(String, String)>), String> {
+    pub(super) fn command(&self, point: &Point, values: &[(&'static str, String)]) -> Result<Command, String> {
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let more = self.precision_argv.get(&point.precision);
         let words = self.argv.iter().flatten().chain(more.into_iter().flatten());
