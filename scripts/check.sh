@@ -32,9 +32,9 @@ need_file /usr/bin/systemd-analyze systemd
 need_file /usr/include/level_zero/zes_api.h 'libze1 libze-dev'
 # AMD's older library: the stub is held against the header, and the real library is loaded.
 need_file /usr/include/rocm_smi/rocm_smi.h 'librocm-smi64-1 librocm-smi-dev'
-# A real browser, and a font, look at the report.
 # Job arrays: tests/slurm.rs brings a cluster of its own up and down.
 need_file /usr/sbin/slurmctld 'slurmctld slurmd slurm-client munge'
+# A real browser, and a font, look at the report.
 need_file /usr/bin/chromium 'chromium fonts-dejavu-core'
 # The analysts' readers.
 bash scripts/python_env.sh

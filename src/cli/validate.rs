@@ -118,7 +118,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if a.target != Target::EnergyJ {
         let energy_alone =
             [("--report", a.report.is_some()), ("--skeleton", a.skeleton.is_some()), ("--prior", a.prior.is_some())];
-        for (flag, _) in energy_alone.iter().filter(|(_, given)| *given) {
+        if let Some((flag, _)) = energy_alone.iter().find(|(_, given)| *given) {
             anyhow::bail!("{flag} is about energy; expected it without --target {}", a.target);
         }
     }

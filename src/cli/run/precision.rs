@@ -32,9 +32,12 @@ impl Precision {
     }
 }
 
+/// Energy and standard uncertainty, J, of each repeat, by phase.
+type Repeats = BTreeMap<Phase, Vec<(f64, f64)>>;
+
 /// Points of which every fitted phase has a mean energy whose relative standard uncertainty is at most `relative_std`.
 fn precise(rows: &[Row], relative_std: f64) -> HashSet<String> {
-    let mut by_point: BTreeMap<&str, BTreeMap<Phase, Vec<(f64, f64)>>> = BTreeMap::new();
+    let mut by_point: BTreeMap<&str, Repeats> = BTreeMap::new();
     for row in rows {
         // A decode that is the difference of two others is no figure of its own, and far less certain than they are.
         if row.method == Some(Method::Difference) {
