@@ -352,7 +352,8 @@ fn tables_page() -> String {
     ).replace("\n  ", "\n"));
     page.push_str(
         "\nTypes: `f64`, `i64`, `u64`, `u32` are numbers; `label` is text with few distinct values, dictionary-encoded;\n\
-         `text` is any text; `labels` is a list of labels; `timestamp` is an instant in UTC. A number without a unit is a count, or a ratio from 0 to 1.\n",
+         `text` is any text; `labels` is a list of labels; `timestamp` is an instant in UTC.\n\
+         A number without a unit is a count, or a ratio from 0 to 1.\n",
     );
     for table in TABLES {
         page.push_str(&format!("\n## {}\n\n{}\n\n", table.name, table.doc));
