@@ -96,7 +96,10 @@ fn mistakes_are_errors_that_name_the_place_and_the_cure() {
         ),
         (format!("{HEAD}x = 1"), "t.lua:2: `x` is assigned as a global; write `local` before it"),
         (format!("{HEAD}return els.sweep {{}}"), "t.lua:2: no global is called `els`"),
-        ("os.execute('true')".into(), "t.lua:1: `os` does not exist here: evaluating a sweep has no side effects"),
+        (
+            "os.execute('true')".into(),
+            "t.lua:1: `os` does not exist here: evaluating a sweep has no side effects; its `workload` says what is run",
+        ),
         ("require 'socket'".into(), "t.lua:1: require `socket`: a sweep may only require \"energylens\""),
         (format!("{HEAD}el.sweep = nil"), "t.lua:2: `sweep` is assigned, but energylens cannot be changed"),
         (format!("{HEAD}\n"), "t.lua:2: the script returns nil; end it with `return el.sweep { ... }`"),
