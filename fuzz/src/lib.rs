@@ -24,8 +24,11 @@ use energylens::store::{Campaign, read_file, read_metadata, read_trace};
 use energylens::sweep::{Journal, Plan};
 use tempfile::TempDir;
 
+/// A target: its name, and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
 /// Every target: its name, which is that of its file and of its folder of seeds, and what it does.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[Target] = &[
     ("rows_csv", rows_csv),
     ("rows_parquet", rows_parquet),
     ("fit_rows", fit_rows),
@@ -361,7 +364,8 @@ pub fn slurm(data: &[u8]) {
     }
     if let Ok(word) = script::escaped("text", &text) {
         assert!(!word.contains(['\n', '\r', '\0']), "{word:?}");
-        assert_eq!(without_backslashes(&word), text, "{word}");
+        let inside = word.strip_prefix('"').and_then(|w| w.strip_suffix('"')).unwrap_or(&word);
+        assert_eq!(without_backslashes(inside), text, "{word}");
     }
 }
 

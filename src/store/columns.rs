@@ -3,12 +3,14 @@
 //! Other people's Parquet has other integer widths, plain text instead of dictionaries, integers where we write
 //! floats. All of that is accepted where no value changes by it; anything else is an error that names the column.
 
+use std::sync::Arc;
+
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, PrimitiveArray, StringArray,
     UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type, UInt32Type, UInt64Type};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Field, Float64Type, Int64Type, Schema, UInt32Type, UInt64Type};
 use arrow::record_batch::RecordBatch;
 
 use super::error::{Error, Result};
@@ -46,7 +48,8 @@ fn primitive<T: ArrowPrimitiveType>(batch: &RecordBatch, name: &str) -> Result<P
     Ok(cast(find(batch, name)?, name, &T::DATA_TYPE)?.as_primitive::<T>().clone())
 }
 
-/// The columns of `table`, in its order and types: what else there is goes, what may be missing is empty.
+/// The columns of `table`, in its order and types: what else there is goes, what may be missing is empty. What follows
+/// from a file's metadata is left to its sealing, unless it is there already.
 pub fn conform(batch: &RecordBatch, table: &Table) -> Result<RecordBatch> {
     let schema = table.arrow_schema();
     if batch.schema().fields() == schema.fields() {
@@ -57,8 +60,12 @@ pub fn conform(batch: &RecordBatch, table: &Table) -> Result<RecordBatch> {
         None if column.nullable => Ok(new_null_array(field.data_type(), batch.num_rows())),
         None => find(batch, column.name).cloned(),
     };
-    let columns = table.columns.iter().zip(schema.fields()).map(|(c, f)| column(c, f)).collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new(schema, columns).map_err(|source| Error::Batch { table: table.name, source })
+    let kept = table.columns.iter().zip(schema.fields());
+    let kept = kept.filter(|(c, _)| c.derived.is_none() || has(batch, c.name));
+    let (fields, columns): (Vec<_>, Vec<_>) = kept.map(|(c, f)| (f.clone(), column(c, f))).unzip();
+    let columns = columns.into_iter().collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+        .map_err(|source| Error::Batch { table: table.name, source })
 }
 
 /// The rows whose text in column `name` is wanted.

@@ -71,6 +71,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ("recommend-unknown-model", "recommend model.json --workload input_tokens=512,output_tokens=128,model=gpt-5"),
     ("export-to-another-language", "export model.json --to fortran"),
     ("export-of-a-table", "export rows.csv --to python"),
+    ("sql-of-my-notes", "sql notes"),
+    ("compact-without-a-partition", "compact notes"),
     ("report-without-output", "report rows.csv"),
     ("report-limit-without-a-workload", "report rows.csv -o r.html --limit mean_tpot_s=1"),
     ("laws-misspelt", "laws energylense"),

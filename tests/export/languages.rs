@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mlua::{Function, Lua, Table, Value};
@@ -211,5 +211,5 @@ pub(crate) fn duckdb(world: &World, text: &str, asked: &[Asked]) -> Ran {
     fs::write(dir.path().join("query.sql"), query(world, text, asked)).expect("a file");
     let script =
         "import duckdb\nfor row in duckdb.sql(open('query.sql').read()).fetchall(): print(*[repr(v) for v in row])";
-    figures_of(&PathBuf::from(python), &["-c", script], "", dir.path())
+    figures_of(&python, &["-c", script], "", dir.path())
 }

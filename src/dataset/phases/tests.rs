@@ -266,7 +266,7 @@ fn the_power_before_a_run_stands_with_its_rows() {
     node.devices = vec!["sim:0", "sim:1"];
     let mut node = node.run("a-0", (1_013, 3_013, 10), (4_027, 14_027, 4));
     node.runs[0].t_begin_mono_ns = 100 * MS;
-    let dataset = node.marked("idle", 410, 960).reduce();
+    let dataset = node.marked("idle", 413, 1_013).reduce();
     for row in &dataset.rows {
         assert!((row.idle_power_w.unwrap() - 160.0).abs() < 3.0, "two devices of 80 W: {:?}", row.idle_power_w);
     }
