@@ -14,7 +14,7 @@ use energylens::card::ModelCard;
 use energylens::clock::SimClock;
 use energylens::dataset::{self, Format, Row};
 use energylens::fit::{self, FitOptions};
-use energylens::law::{Model, Skeleton, Target, formula_latex, formula_text};
+use energylens::law::{self, Model, Skeleton, formula_latex, formula_text};
 use energylens::recommend::{Limit, Request, recommend};
 use energylens::schema::TABLES;
 use energylens::slurm::{JobStates, script, state};
@@ -109,11 +109,11 @@ pub fn fit_rows(data: &[u8]) {
         return;
     }
     let Some(rows) = in_scratch(|dir| dataset::load(&put(dir, "rows.csv", data))).ok() else { return };
-    let targets = vec![Target::EnergyJ];
+    let targets = vec![law::Target::EnergyJ];
     let Ok(fitted) = fit::fit_model(&rows, &FitOptions { targets, ..FitOptions::default() }) else { return };
 
     for row in &rows.rows {
-        if let Ok(prediction) = fitted.model.predict(Target::EnergyJ, row) {
+        if let Ok(prediction) = fitted.model.predict(law::Target::EnergyJ, row) {
             assert!(prediction.value.is_finite() && prediction.value > 0.0, "{prediction:?}");
         }
     }
@@ -127,7 +127,7 @@ pub fn model(data: &[u8]) {
         let mut rows: Vec<Row> = model.scenarios.iter().map(|s| Row::new(&s.model, &s.gpu_model)).collect();
         rows.push(Row::new("nobody's", "A100-SXM4-80GB"));
         for row in &rows {
-            for target in Target::ALL.iter().copied() {
+            for target in law::Target::ALL.iter().copied() {
                 if let Ok(prediction) = model.predict(target, row) {
                     assert!(prediction.value.is_finite() && prediction.value > 0.0, "{prediction:?}");
                 }
