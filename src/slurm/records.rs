@@ -56,7 +56,8 @@ impl Records {
         let mut records = Self { dir: dir.clone(), arrays: Vec::new(), closed: BTreeSet::new() };
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(records),
+            // What is in the way is for whoever makes the campaign to say.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(records),
             Err(e) => return Err(Error::io(&dir, "read")(e)),
         };
         for entry in entries {
