@@ -2,8 +2,8 @@
 # Holds the stand-ins for driver libraries (tests/stubs/) against the vendors' own headers: a function that has another
 # signature there, or a struct of another size, is a compile error. What a header is not to be had for is skipped, loudly.
 #
-#   NVIDIA     nvml.h       PyPI nvidia-nvml-dev (150 kB)
-#   AMD SMI    amdsmi.h     crates.io amd_smi_lib_sys, which ships ROCm's header (60 kB)
+#   NVIDIA     nvml.h       wheel nvidia-nvml-dev (150 kB)
+#   AMD SMI    amdsmi.h     crate amd_smi_lib_sys, which ships ROCm's header (60 kB)
 #   ROCm SMI   rocm_smi.h   Debian librocm-smi-dev (1 MB with the library)
 #   Intel      is checked where libze-dev is installed, by the tests themselves
 set -euo pipefail
