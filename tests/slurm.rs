@@ -157,6 +157,9 @@ impl Cluster {
     }
 
     fn start_now(&self, job: u64) {
+        // A job that starts within the second in which its last attempt was ended is refused by slurmd: its credential is
+        // no younger than the revocation of the last one.
+        std::thread::sleep(Duration::from_secs(3));
         // A requeued job waits two minutes otherwise. One that does not wait any more cannot be told.
         let _ = self.command("scontrol").args(["update", &format!("jobid={job}"), "StartTime=now"]).output();
     }
