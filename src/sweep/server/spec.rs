@@ -15,7 +15,7 @@ pub struct ServerSpec {
     pub engine: String,
     /// GPUs of the node.
     pub gpus: u32,
-    /// How it is started, a [template](crate::sweep::template) for each word; `None` for one that is running already.
+    /// How it is started, a [template] for each word; `None` for one that is running already.
     pub argv: Option<Vec<String>>,
     /// More words for points of a precision, templates too.
     pub precision_argv: BTreeMap<String, Vec<String>>,
