@@ -1,7 +1,7 @@
 #!/bin/bash
 # Written by `energylens submit`.
 #SBATCH --array=0-11
-#SBATCH --chdir=/work/c
+#SBATCH --chdir=/data/c
 #SBATCH --job-name=arrays
 #SBATCH --no-requeue
 #SBATCH --nodes=1
@@ -12,7 +12,7 @@
 
 # Array 003: 12 tasks for runs on 1 GPUs each.
 program='/usr/bin/energylens'
-campaign='/work/c'
+campaign='/data/c'
 array=3
 requeue=no
 

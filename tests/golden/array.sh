@@ -1,7 +1,7 @@
 #!/bin/bash
 # Written by `energylens submit`.
 #SBATCH --array=0-11%4
-#SBATCH --chdir=/work/c
+#SBATCH --chdir=/data/c
 #SBATCH --comment="it's \"$(touch pwned)\" `x` #1 \\"
 #SBATCH --cpus-per-task=8
 #SBATCH --exclusive
@@ -20,7 +20,7 @@
 
 # Array 003: 12 tasks for runs on 4 GPUs each.
 program='/usr/bin/energylens'
-campaign='/work/c'
+campaign='/data/c'
 array=3
 requeue=yes
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Written by `energylens submit`.
-#SBATCH --chdir="/work/it's c"
+#SBATCH --chdir="/data/it's c"
 #SBATCH --job-name=arrays
 #SBATCH --nodes=1
 #SBATCH --ntasks=1
@@ -9,4 +9,4 @@
 #SBATCH --partition=cpu
 #SBATCH --time=30
 
-exec '/opt/el'\''s/energylens' status '/work/it'\''s c' --merge
+exec '/opt/el'\''s/energylens' status '/data/it'\''s c' --merge

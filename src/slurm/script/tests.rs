@@ -30,7 +30,7 @@ fn record(plan: &Plan, num_gpus: u32) -> ArrayRecord {
 
 fn script(slurm: &str, num_gpus: u32) -> Result<String, Error> {
     let plan = plan(slurm);
-    array(&plan, plan.slurm.as_ref().unwrap(), &record(&plan, num_gpus), places("/work/c", "/usr/bin/energylens"))
+    array(&plan, plan.slurm.as_ref().unwrap(), &record(&plan, num_gpus), places("/data/c", "/usr/bin/energylens"))
 }
 
 fn golden(name: &str, text: &str) {
@@ -51,7 +51,7 @@ fn the_texts_are_as_kept() {
     golden("array-plain.sh", &script("requeue = false", 1).unwrap());
     let plan = plan(given);
     let merge = plan.slurm.as_ref().unwrap().merge.as_ref().unwrap();
-    let text = super::merge(&plan, merge, 0, places("/work/it's c", "/opt/el's/energylens")).unwrap();
+    let text = super::merge(&plan, merge, 0, places("/data/it's c", "/opt/el's/energylens")).unwrap();
     golden("merge.sh", &text);
 }
 
