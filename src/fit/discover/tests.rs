@@ -61,8 +61,11 @@ fn a_hidden_law_is_found_without_being_told() {
     let found = discover(&train, &options).unwrap();
     let best = found.best().unwrap();
     let (truth, ours) = (error(&skeleton, &train, &test), error(&best.skeleton, &train, &test));
-    // Twenty generations of the usual 150; the benchmark holds the full search to 1.5.
-    assert!(ours < 2.0 * truth, "{ours} where the true structure gives {truth}");
+    // The promise of the whole search, kept by twenty generations of the usual 150.
+    assert!(ours < 1.5 * truth, "{ours} where the true structure gives {truth}");
+    // What the choice may not do: take the largest because it has the least held-out error.
+    let last = found.front.last().unwrap();
+    assert!(best.complexity < last.complexity, "{} of {}", best.complexity, last.complexity);
     // The large terms are there: prefill arithmetic and weights read make most of the energy of these rows.
     for role in ["prefill arithmetic", "weights read"] {
         assert!(best.skeleton.terms.iter().any(|t| t.title == role), "{role} is missing");
