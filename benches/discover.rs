@@ -87,7 +87,11 @@ impl Hidden {
             assert!(text.contains(from), "{from} is not in the skeleton");
             text = text.replace(from, to);
         }
-        let skeleton = Skeleton::from_toml(&text).expect("the changed skeleton is one");
+        let mut skeleton = Skeleton::from_toml(&text).expect("the changed skeleton is one");
+        // A prior is of the term that stood there: it would only hold the true structure down.
+        for (own, _) in skeleton.terms.iter_mut().zip(&base.terms).filter(|(own, old)| own.product != old.product) {
+            own.prior = None;
+        }
         // What each term is on average, in the old structure over the new one.
         let mut draw = Draw::new(99);
         let cases: Vec<Case> = (0..200).map(|_| case(&draw.row())).collect();

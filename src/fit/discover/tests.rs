@@ -42,6 +42,8 @@ fn hidden() -> (Skeleton, [f64; 8]) {
     skeleton.terms[0].product = parse_product("t*p*m*w").unwrap();
     skeleton.terms[5].product = parse_product("K*B*S*m").unwrap();
     let mut k = synthetic::COEFFICIENTS;
+    // The priors are of the terms that stood there: they would only hold the true structure down.
+    (skeleton.terms[0].prior, skeleton.terms[5].prior) = (None, None);
     // What the 80 layers of the template were worth: 80^0.7.
     k[0] *= 21.5;
     (skeleton, k)
