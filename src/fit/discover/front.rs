@@ -41,8 +41,10 @@ impl Judged {
 
     /// Judges it on the dealings up to `count` that it has not met.
     fn meet(&mut self, ground: &Ground, dealings: &[Dealing], count: u64) {
-        for dealing in dealings.iter().take(count as usize).skip(self.dealings as usize) {
-            let trained = train(ground, &self.candidate.genome, dealing);
+        let mut unmet = dealings.iter().take(count as usize).skip(self.dealings as usize).peekable();
+        // The fit to all rows, from which those of the folds start, is the same for every dealing.
+        let Some(trained) = unmet.peek().map(|dealing| train(ground, &self.candidate.genome, dealing)) else { return };
+        for dealing in unmet {
             let errors = held_out(ground, &self.candidate.genome, dealing, &trained.numbers);
             let rows = errors.iter().map(Vec::len).sum::<usize>().max(1) as f64;
             let off = errors.iter().flatten().map(|r| (r.exp() - 1.0).abs()).sum::<f64>() / rows;
