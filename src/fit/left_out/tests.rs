@@ -41,7 +41,7 @@ fn folds_hold_whole_workloads_and_are_of_a_size() {
     assert_eq!(fold[..20], fold[20..], "one workload, one fold");
     let sizes: Vec<usize> = (0..FOLDS).map(|f| fold.iter().filter(|g| **g == f).count()).collect();
     assert_eq!(sizes, [8; 5]);
-    assert_eq!(folds(&vec![rows[0]; 30]), None, "nothing can be left out of one workload");
+    assert_eq!(folds(&[rows[0]; 30]), None, "nothing can be left out of one workload");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn leverage_of_a_mean_worked_by_hand() {
     // Ten rows that one number explains: a mean of the eight that are left knows a ninth row to 1/8 of its variance.
     let jacobian = DMatrix::from_element(10, 1, 1.0);
     let information = DMatrix::from_element(1, 1, 10.0);
-    let (weights, independence) = (vec![1.0; 10], vec![1.0; 10]);
+    let (weights, independence) = ([1.0; 10], [1.0; 10]);
     let full = Full {
         jacobian: &jacobian,
         weights: &weights,
