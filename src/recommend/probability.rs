@@ -10,7 +10,7 @@ use nalgebra::{DMatrix, SymmetricEigen};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::law::Law;
+use crate::law::{Law, RowKind};
 
 /// Draws behind every probability: a standard error of at most 1.1 percentage points.
 pub(super) const DRAWS: usize = 2_000;
@@ -82,7 +82,7 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
                 Some(z) if !contender.known_model => contender.law.sigma_model_log * z,
                 _ => 0.0,
             };
-            let own = contender.law.sigma_log * normal(&mut rng);
+            let own = contender.law.scatter_of(RowKind::Batch).sigma_log * normal(&mut rng);
             let drawn = contender.moving * (stretch * (shared + own) + model).exp() + contender.fixed;
             if drawn < lowest.0 {
                 lowest = (drawn, Some(i));

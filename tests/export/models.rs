@@ -205,6 +205,7 @@ fn law(target: Target, model: Option<String>, scenarios: &[Scenario]) -> Law {
         prior: None,
         covariance: vec![vec![0.0; n]; n],
         sigma_log: 0.04,
+        scatter: Default::default(),
         sigma_model_log: 0.0,
         degrees_of_freedom: 38.0,
         rows: 50,
