@@ -62,7 +62,7 @@ pub struct NextMeasurements {
 /// The `count` configurations whose measurement is expected to improve the choice most.
 pub fn measure_next(model: &Model, request: &Request, count: usize) -> Result<NextMeasurements, Error> {
     let search = Search::run(model, request)?;
-    let best = search.found.best.clone().sorted();
+    let best = search.points(&search.found.best.sorted());
     if best.is_empty() {
         return Err(search.nothing()?);
     }
