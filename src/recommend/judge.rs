@@ -197,15 +197,7 @@ impl Search<'_> {
     }
 
     /// Holds a candidate against the limits and puts it where it belongs.
-    fn judge(
-        &self,
-        pair: &Pair,
-        point: &Point,
-        energy_j: f64,
-        measured: bool,
-        place: usize,
-        found: &mut Found,
-    ) {
+    fn judge(&self, pair: &Pair, point: &Point, energy_j: f64, measured: bool, place: usize, found: &mut Found) {
         let request = self.request;
         let mut holds = true;
         for (i, limit) in request.limits.iter().enumerate() {

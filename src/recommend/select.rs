@@ -196,7 +196,11 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         // Coarse figures, so that there are ties.
         let mut figure = || f64::from(rng.random_range(1..40_u32));
-        (1..=count).map(|i| Entry { objective: figure(), latency: figure(), num_gpus: i, setting: 0 }).collect()
+        let mut entry = |num_gpus| {
+            let objective = figure();
+            Entry { objective, latency: (figure() + 40.0) / objective, num_gpus, setting: 0 }
+        };
+        (1..=count).map(&mut entry).collect()
     }
 
     /// Every entry that no earlier one is as fast as.

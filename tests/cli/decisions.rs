@@ -30,8 +30,23 @@ fn what_to_measure_next_is_a_sweep_that_can_be_planned() {
         };
         assert!(planned.iter().any(|p| same(&p)), "{point} is not in {planned:?}");
     }
+    assert!(desk.text("next.lua").contains("workload = el.vllm {"), "the rows were measured with vLLM");
     desk.type_in(&format!("recommend model.json {WORKLOAD} --next 2")).done().prints("-o FILE writes them as a sweep");
     desk.type_in(&format!("recommend model.json {WORKLOAD} -o next.lua")).ends_with(2);
+}
+
+#[test]
+fn a_sweep_of_an_engine_that_nobody_described_is_planned_and_not_run() {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[1..2]), 0.02, 1).replace(",vllm,", ",house,"));
+    desk.type_in("fit rows.csv -o model.json --no-held-out").done();
+    desk.type_in(&format!("recommend model.json {WORKLOAD} --next 2 -o next.lua")).done();
+    assert!(desk.text("next.lua").contains("-- FILL IN: the rows were measured with house"));
+    desk.type_in("plan next.lua").done().prints("workload house");
+    for line in ["run next.lua -o measured", "submit next.lua -o measured --dry-run"] {
+        desk.type_in(line).ends_with(1).remarks("put the workload of house in the place of `el.fill_in`");
+    }
+    assert!(!desk.path("measured").exists(), "nothing is begun");
 }
 
 #[test]
