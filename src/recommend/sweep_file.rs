@@ -91,7 +91,9 @@ fn workload(measured: &[Measured<'_>], gpus: u32) -> String {
         })
     };
     match all.as_slice() {
-        [(true, _)] => format!("  -- As the rows before it, on the simulated node.\n  workload = el.simulated {{ gpus = {gpus} }},\n"),
+        [(true, _)] => format!(
+            "  -- As the rows before it, on the simulated node.\n  workload = el.simulated {{ gpus = {gpus} }},\n"
+        ),
         [(false, Some(engine))] => one(engine),
         _ => {
             let which: Vec<&str> = all.iter().filter_map(|(_, engine)| engine.as_deref()).collect();

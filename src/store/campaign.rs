@@ -93,8 +93,10 @@ impl Campaign {
         CampaignLock::take(&self.dir)
     }
 
-    /// Seals the spools whose writer has died. A torn tail loses only the batch that was not finished.
+    /// Finishes what a killed [`merge`](super::merge()) had ready, and seals the spools whose writer has died. A torn tail loses only the batch that was not finished.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
+        // Whatever was merged is safe; its segments are only in the way.
+        super::merge::finish_all(&self.dir)?;
         let mut spools: Vec<PathBuf> =
             content(&self.dir)?.into_iter().map(|name| self.dir.join(name)).filter(|p| spool::is_spool(p)).collect();
         spools.sort();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sweep::{Error, Point};
 pub use crate::sweep::server::ServerSpec;
+use crate::sweep::{Error, Point};
 
 /// What the runs run on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
