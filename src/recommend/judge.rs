@@ -165,7 +165,8 @@ impl Search<'_> {
             most = most.clamp(1024.0, 1e6);
         }
         let most = self.request.batch_size.map_or(most, |asked| most.min(asked / count));
-        match balance(|batch| pair.time(Target::DurationS, batch), own_rate, most) {
+        let solved = || pair.duration.as_ref().and_then(|law| law.batch_at_rate(own_rate));
+        match balance(|batch| pair.time(Target::DurationS, batch), solved, own_rate, most) {
             Balance::At { batch, busy_share } => {
                 let idle_w = (1.0 - busy_share) * pair.idle_power_w * f64::from(bare.tensor * bare.pipeline);
                 Ok(Point { batch: batch * count, busy_share, idle_j: idle_w / own_rate, ..bare })

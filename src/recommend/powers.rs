@@ -87,6 +87,17 @@ impl Mean {
         }
     }
 
+    /// The batch above 1 at which so many per second are finished by a replica, where a straight line says so. A time grows
+    /// with the batch, and less than it: there is one such batch at most.
+    pub(super) fn batch_at_rate(&self, rate: f64) -> Option<f64> {
+        self.ranges.iter().find_map(|range| {
+            let PowerSum { fixed, linear, others } = &range.sum;
+            let batch = rate * fixed / (1.0 - rate * linear);
+            let is_inside = batch > 1.0 && range.from <= batch && batch <= range.to;
+            (others.is_empty() && *fixed > 0.0 && is_inside).then_some(batch)
+        })
+    }
+
     fn range(&self, batch: f64) -> Option<&Range> {
         let at = self.ranges.partition_point(|range| range.to < batch);
         self.ranges.get(at).filter(|range| range.from <= batch)
