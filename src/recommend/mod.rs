@@ -32,6 +32,7 @@ mod series;
 mod sweep_file;
 mod table;
 mod trace;
+mod wrap;
 
 #[cfg(test)]
 pub(crate) mod fixture;
