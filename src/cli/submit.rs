@@ -31,6 +31,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut output::say)?;
+    plan.workload.check_described()?;
     let dir = std::path::absolute(a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name)))
         .context("the campaign directory has no absolute path")?;
     anyhow::ensure!(

@@ -362,7 +362,7 @@ fn options_that_are_misspelt() {
         ("validate rows.csv --target joules", 2, &["expected one of energy_j, duration_s"]),
         ("validate rows.csv --noise 3", 2, &["`3` is no share; expected a number from 0 to below 1"]),
         ("validate rows.csv --training-rows 2", 2, &["invalid value '2' for '--training-rows"]),
-        ("report rows.csv -o r.html --limit mean_tpot_s=1", 1, &["--limit bounds a recommendation", "--workload"]),
+        ("report rows.csv -o r.html --limit mean_tpot_s=1", 1, &["--limit is about a recommendation", "--workload"]),
         ("laws energylense", 1, &["law `energylense` is unknown; expected one of energylens"]),
         ("doctor --duration 1", 2, &["time unit needed, for example 1sec or 1ms"]),
         ("doctor --sources nvlm", 2, &["`nvlm` is no source", "expected one of nvml"]),

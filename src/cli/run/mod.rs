@@ -133,6 +133,7 @@ impl Conducted {
 
 /// Carries out `plan` in `dir`, or what is left of it, and reduces what was recorded.
 pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &Arc<AtomicBool>, means: Means<'_>) -> anyhow::Result<Conducted> {
+    plan.workload.check_described()?;
     let begun = Begun::open(plan, dir)?;
     match (&plan.workload, means) {
         (WorkloadSpec::Simulated { .. }, _) => simulated::conduct(plan, begun, stop),

@@ -69,6 +69,8 @@ pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result
     let p = at();
     add("command", lua.create_function(move |lua, v: Value| workloads::command(lua, &p, &v).map(Workload))?)?;
     let p = at();
+    add("fill_in", lua.create_function(move |lua, v: Value| workloads::fill_in(lua, &p, &v).map(Workload))?)?;
+    let p = at();
     add("server", lua.create_function(move |lua, v: Value| servers::server(lua, &p, &v).map(Workload))?)?;
     for (name, made) in [("vllm", servers::VLLM), ("sglang", servers::SGLANG), ("llama_server", servers::LLAMA_SERVER)]
     {
