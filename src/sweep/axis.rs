@@ -1,5 +1,6 @@
 //! Axes: what values a quantity may take, as levels for a grid and as quantiles for a hypercube.
 
+use super::adaptive::AdaptiveRule;
 use super::plan::Measure;
 use super::sbatch::SlurmSpec;
 use super::workload::WorkloadSpec;
@@ -148,6 +149,15 @@ pub enum Design {
         /// How many points.
         points: usize,
     },
+    /// Points that a law, fitted as the sweep goes, is least sure of.
+    Adaptive(AdaptiveRule),
+}
+
+impl Design {
+    /// Whether every axis must have levels: the design looks at combinations of them.
+    pub fn is_grid(&self) -> bool {
+        matches!(self, Self::Factorial | Self::Adaptive(_))
+    }
 }
 
 /// A sweep as its script describes it, apart from the `where` function.

@@ -12,12 +12,12 @@
 //! let idle and then carries out the run as it sees fit. The runner records nothing: it says when phases begin and end, and whoever
 //! observes it polls the counters.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::session::{Break, Measured, Session};
 use super::workload::{Deployed, Workload};
-use super::{Error, Journal, Plan, Point, Run};
+use super::{Decision, Error, Journal, Plan, Point, Run};
 use crate::clock::{ClockAnchor, SystemClock};
 use crate::schema::{MarkEvent, RunStatus};
 use crate::store::{RunRow, host_name};
@@ -60,6 +60,19 @@ pub enum Event<'a> {
         /// The answer; not, if nobody gives one.
         wanted: &'a Cell<bool>,
     },
+    /// An adaptive sweep has measured all that was decided: what comes next, and whether anything does, is for whoever
+    /// knows the energies so far. `runs.parquet` holds all runs.
+    Unplanned {
+        /// Places in [`Plan::points`] of the points that were carried out, well or not.
+        measured: &'a [usize],
+        /// The point whose servers are up.
+        up: Option<&'a Point>,
+        /// How many points may be chosen at most; where it is none, the sweep is over, and only how sure one is by now
+        /// is of interest.
+        room: usize,
+        /// The answer; the start design goes on, if nobody gives one.
+        answer: &'a RefCell<Option<Decision>>,
+    },
     /// A run ended, well (`done`) or not (`failed`), and will stand in the journal when the observer returns: until then
     /// its recording must be safe.
     RunEnded {
@@ -67,7 +80,7 @@ pub enum Event<'a> {
         row: &'a RunRow,
         /// Runs that have ended, in this session and before, this one included.
         finished: usize,
-        /// Runs of the plan.
+        /// Runs of the plan; of an adaptive one as many as there can be.
         total: usize,
     },
 }
@@ -84,7 +97,7 @@ pub struct Outcome {
     pub resumed: usize,
     /// Failed runs, of all.
     pub failed: usize,
-    /// Runs left because somebody asked to stop.
+    /// Runs left because somebody asked to stop; of an adaptive plan as many as there could have been.
     pub left: usize,
     /// Repeats that nobody needed: their points are known well enough.
     pub spared: usize,
@@ -100,65 +113,106 @@ pub fn run_plan(
     observe: &mut dyn FnMut(Event<'_>) -> Observed,
     stop: &AtomicBool,
 ) -> Result<Outcome, Error> {
-    let mut outcome = Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0, spared: 0 };
-    let mut decided_after = None;
-    let host = host_name();
-    let mut up: Option<(&Point, Deployed)> = None;
+    let mut attempts = Attempts {
+        plan,
+        journal,
+        workload,
+        observe,
+        stop,
+        outcome: Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0, spared: 0 },
+        decided_after: None,
+        host: host_name(),
+        up: None,
+    };
     for run in &plan.runs {
-        let Some(point) = plan.points.get(run.point) else { continue };
-        if journal.is_finished(&run.run_id) {
-            outcome.resumed += 1;
-            continue;
+        attempts.attempt(run)?;
+    }
+    if let Some(adaptive) = &plan.adaptive {
+        adaptive::go_on(&mut attempts, adaptive)?;
+    }
+    Ok(Outcome { failed: attempts.journal.failed(), ..attempts.outcome })
+}
+
+/// Runs, one after the other.
+struct Attempts<'a, 'o> {
+    plan: &'a Plan,
+    journal: &'a mut Journal,
+    workload: &'a mut Workload,
+    observe: &'a mut (dyn FnMut(Event<'_>) -> Observed + 'o),
+    stop: &'a AtomicBool,
+    outcome: Outcome,
+    /// Runs that had ended when it was last asked whether one more is wanted.
+    decided_after: Option<usize>,
+    host: String,
+    /// The servers that are up, and the point that they were started for.
+    up: Option<(&'a Point, Deployed)>,
+}
+
+impl Attempts<'_, '_> {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Carries out a run, unless the journal has it, nobody wants it, or somebody asked to stop.
+    fn attempt(&mut self, run: &Run) -> Result<(), Error> {
+        let plan = self.plan;
+        let Some(point) = plan.points.get(run.point) else { return Ok(()) };
+        if self.journal.is_finished(&run.run_id) {
+            self.outcome.resumed += 1;
+            return Ok(());
         }
-        if stop.load(Ordering::Relaxed) {
-            outcome.left += 1;
-            continue;
+        if self.is_stopped() {
+            self.outcome.left += 1;
+            return Ok(());
         }
-        if run.repeat >= plan.repeats {
-            // The table is written once for all decisions between two runs.
-            let is_news = decided_after.replace(journal.finished()) != Some(journal.finished());
-            if is_news {
-                journal.write_table(ClockAnchor::now(&SystemClock))?;
-            }
-            let wanted = Cell::new(false);
-            observe(Event::Undecided { run, point, is_news, wanted: &wanted }).map_err(Error::Observer)?;
-            if !wanted.get() {
-                outcome.spared += 1;
-                continue;
-            }
+        if run.repeat >= plan.repeats && !self.is_wanted(run, point)? {
+            self.outcome.spared += 1;
+            return Ok(());
         }
-        workload.forget();
-        let mut session = Session { plan, run, point, workload, observe, stop };
+        self.workload.forget();
+        let mut session = Session { plan, run, point, workload: self.workload, observe: self.observe, stop: self.stop };
         session.tell(Event::RunStarted { run, point })?;
         let t_begin_mono_ns = session.workload.now();
         // A server that has been up for the run before serves this one too, if it can.
-        let serving = up.take().filter(|(of, _)| of.shares_deployment(point)).map(|(_, deployed)| deployed);
+        let serving = self.up.take().filter(|(of, _)| of.shares_deployment(point)).map(|(_, deployed)| deployed);
         let (measured, error) = match session.carry_out(serving) {
             Ok(measured) => {
-                up = measured.deployed.clone().map(|deployed| (point, deployed));
+                self.up = measured.deployed.clone().map(|deployed| (point, deployed));
                 (measured, None)
             }
             // What a failed run leaves behind is not trusted to serve the next.
             Err(Break::Failed(why)) => (Measured::default(), Some(why)),
             Err(Break::Stopped) => {
-                outcome.left += 1;
-                continue;
+                self.outcome.left += 1;
+                return Ok(());
             }
             Err(Break::Fatal(error)) => return Err(error),
         };
-        let mut row = row::row(run, point, workload, &host, measured);
+        let mut row = row::row(run, point, self.workload, &self.host, measured);
         row.t_begin_mono_ns = t_begin_mono_ns;
         row.status = if error.is_some() { RunStatus::Failed } else { RunStatus::Done };
         row.error = error;
         // Whoever records must have it safe before the journal says that the run need not be repeated.
-        let ended = Event::RunEnded { row: &row, finished: journal.finished() + 1, total: plan.runs.len() };
-        observe(ended).map_err(Error::Observer)?;
-        journal.note(&row)?;
-        outcome.carried_out += 1;
+        let ended = Event::RunEnded { row: &row, finished: self.journal.finished() + 1, total: plan.most_runs() };
+        (self.observe)(ended).map_err(Error::Observer)?;
+        self.journal.note(&row)?;
+        self.outcome.carried_out += 1;
+        Ok(())
     }
-    outcome.failed = journal.failed();
-    Ok(outcome)
+
+    /// Whether one more repeat of a point is wanted.
+    fn is_wanted(&mut self, run: &Run, point: &Point) -> Result<bool, Error> {
+        // The table is written once for all decisions between two runs.
+        let is_news = self.decided_after.replace(self.journal.finished()) != Some(self.journal.finished());
+        if is_news {
+            self.journal.write_table(ClockAnchor::now(&SystemClock))?;
+        }
+        let wanted = Cell::new(false);
+        (self.observe)(Event::Undecided { run, point, is_news, wanted: &wanted }).map_err(Error::Observer)?;
+        Ok(wanted.get())
+    }
 }
 
+mod adaptive;
 mod row;
 mod session;
