@@ -1,8 +1,8 @@
 //! Which points does an adaptive sweep measure next?
 //!
 //! Start at [`decide`]: the plan, the rows so far and what there is room for in, a [`Decision`] out. The law is fitted to
-//! the rows, says of each candidate how sure it is of its own value, and the points of which it is least sure are taken,
-//! one after the other, each as if those before it had been measured. Same rows, same decision.
+//! the rows and says of each candidate how sure it is of its own value; the points that would make it surest of all of them
+//! are taken, one after the other, each as if those before it had been measured. Same rows, same decision.
 //!
 //! Limits: what is made small is the doubt about the law's parameters. Where the law itself is wrong, measuring more
 //! points makes it surer of a wrong value; the scatter of the rows around it stands in every decision for that reason.
@@ -28,7 +28,7 @@ const HOPELESS_POINTS: usize = 2;
 pub struct Asked<'a> {
     /// Places in [`Plan::points`] of the points that were carried out, well or not.
     pub measured: &'a [usize],
-    /// The point whose servers are up.
+    /// The point that came last, whose servers are up.
     pub up: Option<&'a Point>,
     /// How many points may be chosen at most.
     pub room: usize,
@@ -190,6 +190,3 @@ pub fn configuration(point: &Point) -> Row {
         ..Row::new(&model.model, &gpu.gpu_model)
     }
 }
-
-#[cfg(test)]
-mod tests;

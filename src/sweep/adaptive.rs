@@ -27,6 +27,8 @@ pub struct AdaptiveRule {
     pub max_points: usize,
     /// The sweep ends when the law is this sure of its own value on nearly all candidates, as a share of the value.
     pub precision: f64,
+    /// Candidates, at most.
+    pub candidates: usize,
 }
 
 /// What a plan with an adaptive design has besides its points, which are the candidates.

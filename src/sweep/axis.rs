@@ -149,15 +149,8 @@ pub enum Design {
         /// How many points.
         points: usize,
     },
-    /// Points that a law, fitted as the sweep goes, is least sure of.
+    /// Points that would make a law surest, which is fitted as the sweep goes.
     Adaptive(AdaptiveRule),
-}
-
-impl Design {
-    /// Whether every axis must have levels: the design looks at combinations of them.
-    pub fn is_grid(&self) -> bool {
-        matches!(self, Self::Factorial | Self::Adaptive(_))
-    }
 }
 
 /// A sweep as its script describes it, apart from the `where` function.

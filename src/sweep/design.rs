@@ -66,10 +66,11 @@ type Accept<'f> = dyn FnMut(&Candidate<'_>) -> Result<bool, Error> + 'f;
 pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<(Vec<Point>, Option<Adaptive>), Error> {
     let deployments = deployments(&sweep.axes, sweep.workload.gpus())?;
     let chosen = match sweep.design {
-        Design::Factorial | Design::Adaptive(_) => factorial(&sweep.axes, &deployments, accept)?,
+        Design::Factorial => factorial(&sweep.axes, &deployments, accept)?,
         Design::LatinHypercube { points, prefill_share } => {
             Hypercube::new(&sweep.axes, &deployments, accept).draw(points, prefill_share, sweep.seed)?
         }
+        Design::Adaptive(rule) => adaptive::candidates(rule, &sweep.axes, &deployments, accept, sweep.seed)?,
         Design::DOptimal { points } => optimal::draw(&sweep.axes, &deployments, accept, points, sweep.seed)?,
     };
     // Cards are hashed once per deployment: hashing them for each of 100,000 points would take seconds.

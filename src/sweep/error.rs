@@ -49,16 +49,6 @@ pub enum Error {
         /// Most that are laid out.
         limit: usize,
     },
-    /// More candidates than an adaptive sweep can weigh between two batches.
-    #[error(
-        "el.adaptive would weigh {found} candidates between two batches; it weighs at most {limit}: give axes fewer levels, such as el.geometric {{ 64, 4096, points = 4 }}, or leave some out with `where`"
-    )]
-    TooManyCandidates {
-        /// Feasible points.
-        found: usize,
-        /// Most.
-        limit: usize,
-    },
     /// An adaptive sweep would begin without anything to fit.
     #[error(
         "el.adaptive starts with {start} points for {laws} laws, one per model, GPU and precision; each needs 6 to begin with: start = {needed}"

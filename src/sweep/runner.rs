@@ -65,7 +65,8 @@ pub enum Event<'a> {
     Unplanned {
         /// Places in [`Plan::points`] of the points that were carried out, well or not.
         measured: &'a [usize],
-        /// The point whose servers are up.
+        /// The point that came last: its servers are up, unless the sweep was stopped since. What is chosen must not
+        /// hang on whether it was.
         up: Option<&'a Point>,
         /// How many points may be chosen at most; where it is none, the sweep is over, and only how sure one is by now
         /// is of interest.

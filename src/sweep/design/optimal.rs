@@ -43,7 +43,7 @@ pub(super) fn draw(
     n: usize,
     seed: u64,
 ) -> Result<Vec<Choice>, Error> {
-    let pool = pool(axes, deployments, accept, n, seed)?;
+    let pool = pool(axes, deployments, accept, ((n * POOL.0).min(POOL.1).max(n), n), seed)?;
     let rows = rows_of(&pool, deployments);
     let mut chosen: Vec<Choice> = choose(&rows, n).into_iter().filter_map(|i| pool.get(i).copied()).collect();
     chosen.sort_unstable();
@@ -79,18 +79,18 @@ fn rows_of(choices: &[Choice], deployments: &[Deployment]) -> Vec<Rows> {
     choices.iter().map(|c| candidate(*c, deployments).map_or([Row::zeros(); 2], |c| rows(&c))).collect()
 }
 
-/// Many feasible points, evenly spread; as many as there are, where these are few.
-fn pool(
+/// Many feasible points, evenly spread; as many as there are, where these are few, and not fewer than `least`.
+pub(super) fn pool(
     axes: &Axes,
     deployments: &[Deployment],
     accept: &mut Accept<'_>,
-    n: usize,
+    (many, least): (usize, usize),
     seed: u64,
 ) -> Result<Vec<Choice>, Error> {
-    let mut size = (n * POOL.0).min(POOL.1).max(n);
+    let mut size = many;
     loop {
         match Hypercube::new(axes, deployments, accept).draw(size, 0.0, seed) {
-            Err(Error::TooFewFeasible { .. }) if size > n => size = (size / 2).max(n),
+            Err(Error::TooFewFeasible { .. }) if size > least => size = (size / 2).max(least),
             other => return other,
         }
     }

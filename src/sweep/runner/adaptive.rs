@@ -14,6 +14,7 @@ pub(super) fn go_on(attempts: &mut Attempts<'_, '_>, adaptive: &Adaptive) -> Res
     let places: HashMap<&str, usize> = plan.points.iter().enumerate().map(|(i, p)| (p.point_id.as_str(), i)).collect();
     let mut measured: Vec<usize> = adaptive.start().to_vec();
     let mut known: HashSet<usize> = measured.iter().copied().collect();
+    let mut up = plan.runs.last().and_then(|run| plan.points.get(run.point));
     let mut noted = attempts.journal.decisions().to_vec().into_iter();
     loop {
         let room = adaptive.rule.max_points.saturating_sub(measured.len()).min(adaptive.rule.batch);
@@ -26,7 +27,7 @@ pub(super) fn go_on(attempts: &mut Attempts<'_, '_>, adaptive: &Adaptive) -> Res
                 return Ok(());
             }
             None => {
-                let asked = Asked { adaptive, measured: &measured, known: &known, places: &places, room };
+                let asked = Asked { adaptive, measured: &measured, known: &known, places: &places, up, room };
                 let decision = asked.decision(attempts)?;
                 attempts.journal.decide(decision.clone())?;
                 decision
@@ -37,8 +38,9 @@ pub(super) fn go_on(attempts: &mut Attempts<'_, '_>, adaptive: &Adaptive) -> Res
         }
         let chosen: Vec<usize> =
             decision.points.iter().filter_map(|c| places.get(c.point_id.as_str()).copied()).collect();
-        for run in runs(plan, &chosen, attempts.up.as_ref().map(|(point, _)| *point)) {
+        for run in runs(plan, &chosen, up) {
             attempts.attempt(&run)?;
+            up = plan.points.get(run.point);
         }
         known.extend(chosen.iter().copied());
         measured.extend(chosen);
@@ -51,6 +53,7 @@ struct Asked<'a> {
     measured: &'a [usize],
     known: &'a HashSet<usize>,
     places: &'a HashMap<&'a str, usize>,
+    up: Option<&'a Point>,
     room: usize,
 }
 
@@ -60,8 +63,7 @@ impl Asked<'_> {
     fn decision(&self, attempts: &mut Attempts<'_, '_>) -> Result<Decision, Error> {
         attempts.journal.write_table(ClockAnchor::now(&SystemClock))?;
         let answer = RefCell::new(None);
-        let up = attempts.up.as_ref().map(|(point, _)| *point);
-        let asked = Event::Unplanned { measured: self.measured, up, room: self.room, answer: &answer };
+        let asked = Event::Unplanned { measured: self.measured, up: self.up, room: self.room, answer: &answer };
         (attempts.observe)(asked).map_err(Error::Observer)?;
         let mut decision = answer.into_inner().unwrap_or_else(|| self.of_start_design(attempts.plan));
         decision.points_before = self.measured.len();

@@ -168,26 +168,30 @@ fn d_optimal(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
 }
 
 /// What an adaptive sweep does where it says nothing.
-const USUAL: AdaptiveRule = AdaptiveRule { start: 12, batch: 4, max_points: 60, precision: 0.05 };
+const USUAL: AdaptiveRule = AdaptiveRule { start: 12, batch: 4, max_points: 60, precision: 0.05, candidates: 2_000 };
 
 /// `el.adaptive { start = 12, batch = 4, max_points = 60, precision = 0.05 }`
 fn adaptive(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
-    const KNOWN: [&str; 4] = ["start", "batch", "max_points", "precision"];
+    const KNOWN: [&str; 5] = ["start", "batch", "max_points", "precision", "candidates"];
     let fields = Fields::new(lua, place, value, "el.adaptive", "option", &KNOWN, 0)?;
-    let most = MOST_CANDIDATES as u64;
-    let start =
-        fields.whole("start", FEWEST_START_POINTS as u64, MOST_OPTIMAL_POINTS as u64, Some(USUAL.start as u64))?;
-    let max_points =
-        fields.whole("max_points", 1, MOST_OPTIMAL_POINTS as u64, Some(start.max(USUAL.max_points as u64)))?;
+    let most = MOST_OPTIMAL_POINTS as u64;
+    let start = fields.whole("start", FEWEST_START_POINTS as u64, most, Some(USUAL.start as u64))?;
+    let max_points = fields.whole("max_points", 1, most, Some(start.max(USUAL.max_points as u64)))?;
     if max_points < start {
         let message = format!("`max_points` is {max_points}, and the start alone has {start} points");
         return Err(fields.fail("max_points", message));
+    }
+    let candidates = fields.whole("candidates", 1, MOST_CANDIDATES as u64, Some(USUAL.candidates as u64))?;
+    if candidates < max_points {
+        let message = format!("`candidates` is {candidates}, and {max_points} of them may be measured (max_points)");
+        return Err(fields.fail("candidates", message));
     }
     Ok(Design::Adaptive(AdaptiveRule {
         start: start as usize,
         batch: fields.whole("batch", 1, most, Some(USUAL.batch as u64))? as usize,
         max_points: max_points as usize,
         precision: fields.number("precision", 0.001, 1.0, Some(USUAL.precision))?,
+        candidates: candidates as usize,
     }))
 }
 
@@ -346,7 +350,7 @@ fn read_axes(axes: &Fields<'_>, design: Design) -> mlua::Result<Axes> {
         precision.sort();
         precision.dedup();
     }
-    let grid_wanted = design.is_grid();
+    let grid_wanted = design == Design::Factorial;
     Ok(Axes {
         model,
         gpu_model,
