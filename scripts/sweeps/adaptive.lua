@@ -1,5 +1,5 @@
 -- Idea: measure where the law is least sure, and no more than that takes. Twelve points begin; then the law is fitted to
--- what came out, and four more are taken where its own value is most in doubt, until it is sure to 8 % on nearly all of
+-- what came out, and four more are taken where its own value is most in doubt, until it is sure to 5 % on nearly all of
 -- the candidates.
 local el = require "energylens"
 
@@ -15,7 +15,7 @@ return el.sweep {
     input_tokens = el.geometric { 64, 4096 },
     output_tokens = el.geometric { 16, 512 },
   },
-  design = el.adaptive { start = 12, batch = 4, precision = 0.08, max_points = 60 },
+  design = el.adaptive { start = 12, batch = 4, precision = 0.05, max_points = 60 },
   measure = { min_window_s = 2, idle_s = 0.5 },
   workload = el.simulated { gpus = 8 },
 }

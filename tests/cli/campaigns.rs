@@ -117,7 +117,7 @@ fn adaptive(most: u32, window_s: u32) -> String {
     let example = include_str!("../../scripts/sweeps/adaptive.lua");
     let resized = example
         .replace(
-            "start = 12, batch = 4, precision = 0.08, max_points = 60",
+            "start = 12, batch = 4, precision = 0.05, max_points = 60",
             &format!("start = 8, batch = 4, precision = 0.02, max_points = {most}, candidates = 200"),
         )
         .replace("min_window_s = 2", &format!("min_window_s = {window_s}"));

@@ -125,7 +125,7 @@ fn desk() -> Desk {
         .put("small.lua", &small)
         .put("other.lua", small.replace("seed = 1", "seed = 2"))
         .put("adaptive.lua", include_str!("../../scripts/sweeps/adaptive.lua"))
-        .put("sure.lua", include_str!("../../scripts/sweeps/adaptive.lua").replace("precision = 0.08", "precision = 0"))
+        .put("sure.lua", include_str!("../../scripts/sweeps/adaptive.lua").replace("precision = 0.05", "precision = 0"))
         .put("typo.lua", demo.replacen("tensor_parallel", "tensor_paralel", 1))
         .put("shell.lua", demo.replacen("return el", "os.execute(\"ls\")\nreturn el", 1));
     fs::create_dir(desk.path("empty")).expect("a directory");
