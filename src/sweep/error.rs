@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::adaptive::FEWEST_START_POINTS;
+
 /// Why a sweep could not be planned or carried on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,7 +53,7 @@ pub enum Error {
     },
     /// An adaptive sweep would begin without anything to fit.
     #[error(
-        "el.adaptive starts with {start} points for {laws} laws, one per model, GPU and precision; each needs 6 to begin with: start = {needed}"
+        "el.adaptive starts with {start} points for {laws} laws, one per model, GPU and precision; each needs {FEWEST_START_POINTS} to begin with: start = {needed}"
     )]
     StartTooSmall {
         /// Points of the start.

@@ -23,7 +23,12 @@ pub(super) fn next(
         bar.suspend(|| output::say(&format!("note: the start design goes on behind point {}: {why}", measured.len())));
     }
     if let (Some(half_width), Some(adaptive)) = (decision.half_width, &plan.adaptive) {
-        bar.set_message(format!("; sure to {}, asked {}", percent(half_width), percent(adaptive.rule.precision)));
+        let stands = format!("sure to {}, asked {}", percent(half_width), percent(adaptive.rule.precision));
+        bar.set_message(format!("; {stands}"));
+        // A log of a batch job has no bar.
+        if bar.is_hidden() {
+            output::say(&format!("after {} points: {stands}", measured.len()));
+        }
     }
     Ok(decision)
 }
