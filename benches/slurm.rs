@@ -119,7 +119,7 @@ fn lay_tasks(dir: &Path) {
             std::fs::write(at.join("runs.jsonl"), lines).expect("a journal");
             std::fs::write(at.join("samples-n1-000000.parquet"), [0; 1000]).expect("a recording");
             dataset::write_phases(&at.join("phases.parquet"), &dataset).expect("phases");
-            note_end(&at, runs.len()).expect("a note");
+            note_end(&at, runs.len(), Vec::new()).expect("a note");
         }
         let class = Class { num_gpus: 1, gpu_model: "H100".to_owned() };
         records.put(ArrayRecord { array, class, job_id: Some(1), tasks }).expect("a record");

@@ -23,6 +23,9 @@ use crate::schema::{MarkEvent, RunStatus};
 use crate::store::{RunRow, Serving, host_name};
 use crate::units::ns_to_s;
 
+/// Whoever ends what was started for a run, and means this process too, does both within so many seconds.
+const TOLD_WITHIN_S: f64 = 1.0;
+
 /// What an observer hears, in the order of time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event<'a> {
@@ -302,6 +305,8 @@ impl Session<'_, '_> {
 
     /// What breaks a run off: what went wrong in it, unless it went wrong because somebody asked to stop.
     fn failed(&self, why: String) -> Break {
+        // Slurm's SIGTERM goes to every process of a job: a server may be gone before this process is told.
+        self.workload.heed(TOLD_WITHIN_S);
         if self.stop.load(Ordering::Relaxed) { Break::Stopped } else { Break::Failed(why) }
     }
 
