@@ -4,7 +4,7 @@
 #   apt-get install slurmctld slurmd slurm-client munge; to be run as root
 #   EL_SLURM_DIR    the directory              EL_SLURM_PORT   first of the ports, on loopback
 #   EL_SLURM_NODES  nodes (2)                  EL_SLURM_GPUS   GPUs of each, as far as Slurm knows (4)
-#   EL_SLURM_PREEMPT    PreemptParameters, such as send_user_signal (none)
+#   EL_SLURM_PARAMETERS SlurmctldParameters, such as preempt_send_user_signal (none)
 set -euo pipefail
 
 dir=${EL_SLURM_DIR:?name a directory for the cluster}
@@ -63,7 +63,7 @@ munged --force --key-file="$dir/munge/key" --socket="$dir/munge/socket" --pid-fi
     # Jobs in `urgent` take the nodes of jobs in `spare`, which are requeued; some sites give these a time to end first.
     echo "PreemptType=preempt/partition_prio"
     echo "PreemptMode=REQUEUE"
-    [ -z "${EL_SLURM_PREEMPT:-}" ] || echo "PreemptParameters=$EL_SLURM_PREEMPT"
+    [ -z "${EL_SLURM_PARAMETERS:-}" ] || echo "SlurmctldParameters=$EL_SLURM_PARAMETERS"
     partition="Nodes=n[1-$nodes] MaxTime=60 DefaultTime=10 State=UP"
     echo "PartitionName=main $partition Default=YES PreemptMode=OFF"
     echo "PartitionName=spare $partition PriorityTier=1"

@@ -54,7 +54,7 @@ fn script(name: &str, dir: &Path) -> Command {
     command.arg(root().join("scripts").join(name)).env("EL_SLURM_DIR", dir.join("slurm"));
     command.env("EL_SLURM_PORT", port.to_string());
     // Where a partition has GraceTime, jobs hear of it.
-    command.env("EL_SLURM_PREEMPT", "send_user_signal");
+    command.env("EL_SLURM_PARAMETERS", "preempt_send_user_signal");
     command
 }
 

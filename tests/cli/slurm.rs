@@ -96,7 +96,11 @@ impl Cluster {
         let mut found: Vec<PathBuf> =
             fs::read_dir(self.desk.path("c/slurm")).expect("records").map(|e| e.expect("an entry").path()).collect();
         found.sort();
-        let records = found.iter().filter(|p| p.extension().is_some_and(|e| e == "json"));
+        let is_record = |p: &&PathBuf| {
+            let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            name.starts_with("array-") && name.ends_with(".json")
+        };
+        let records = found.iter().filter(is_record);
         records.map(|p| serde_json::from_slice(&fs::read(p).expect("a record")).expect("JSON")).collect()
     }
 
