@@ -53,8 +53,6 @@ fn script(name: &str, dir: &Path) -> Command {
     let port = 20_000 + std::process::id() % 10_000;
     command.arg(root().join("scripts").join(name)).env("EL_SLURM_DIR", dir.join("slurm"));
     command.env("EL_SLURM_PORT", port.to_string());
-    // Where a partition has GraceTime, jobs hear of it.
-    command.env("EL_SLURM_PARAMETERS", "preempt_send_user_signal");
     command
 }
 
@@ -193,8 +191,9 @@ fn sweeps_pass_through_a_real_cluster() {
     survives_the_death_of_a_node(&cluster);
     stops_before_its_time_limit_and_is_requeued(&cluster);
     preemption::gives_way_and_goes_on(&cluster, "spare");
-    preemption::gives_way_and_goes_on(&cluster, "patient");
     served::engine_is_swept_by_an_array(&cluster);
+    preemption::tell_of_grace(&cluster);
+    preemption::gives_way_and_goes_on(&cluster, "patient");
     user::without_rights_submits_for_himself(&cluster);
     assert!(!cluster.desk.join("pwned").exists(), "a name was obeyed");
     let campaigns = fs::read_dir(&cluster.desk).expect("the desk").map(|e| e.expect("an entry").path());

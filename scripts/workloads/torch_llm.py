@@ -192,6 +192,9 @@ class Stand:
     def wait(self):
         pass
 
+    def close(self):
+        pass
+
     def agree(self, enough):
         return enough
 
@@ -392,6 +395,12 @@ def decoder(asked, tools, rank, ways):
             group.broadcast(word, 0)
             return bool(word.item())
 
+        def close(self):
+            if ways > 1:
+                # Who leaves while another still talks makes that one fail.
+                group.barrier()
+                group.destroy_process_group()
+
         @torch.inference_mode()
         def differences(self):
             """How far the cached decode is from recomputing everything, and the parts from the whole model: shares of the
@@ -423,6 +432,7 @@ def decoder(asked, tools, rank, ways):
 
 def check(engine):
     worst = engine.differences()
+    engine.close()
     if engine.speaks:
         print(json.dumps(worst))
     bad = {name: difference for name, difference in worst.items() if not difference <= SAME}
@@ -468,6 +478,7 @@ def main(words):
         if asked.check:
             return check(engine)
     counts = windows(engine, asked)
+    engine.close()
     if engine.speaks:
         print(json.dumps(counts))
         if asked.result:

@@ -26,6 +26,17 @@ pub(crate) fn wait_requeued(cluster: &Cluster, name: &str) {
     });
 }
 
+/// From now on Slurm tells batch jobs when they are about to be preempted, as some sites have it.
+pub(crate) fn tell_of_grace(cluster: &Cluster) {
+    let path = cluster.dir.path().join("slurm/etc/slurm.conf");
+    let text = std::fs::read_to_string(&path).expect("a configuration");
+    std::fs::write(&path, format!("{text}SlurmctldParameters=preempt_send_user_signal\n")).expect("a configuration");
+    cluster.slurm("scontrol", &["reconfigure"]);
+    cluster.wait("the controller knows", || {
+        cluster.slurm("scontrol", &["show", "config"]).contains("preempt_send_user_signal")
+    });
+}
+
 /// In `spare` SIGTERM comes at once; in `patient` Slurm waits for GraceTime, and tells the batch shell first.
 pub(crate) fn gives_way_and_goes_on(cluster: &Cluster, partition: &str) {
     let options = format!(
@@ -40,6 +51,8 @@ pub(crate) fn gives_way_and_goes_on(cluster: &Cluster, partition: &str) {
     let before = cluster.runs(partition, "000-0");
     assert!(log.contains(&format!("task 000-0: {before} runs carried out, 0 done before, 0 failed, ")), "{log}");
     assert!((3..400).contains(&before), "{before}");
+    // Who was told gave way by itself; who was not was cancelled.
+    assert_eq!(log.contains("DUE TO PREEMPTION"), partition == "spare", "{log}");
     wait_ended(cluster, urgent);
     cluster.start_now(job);
     cluster.wait_merged(partition);
