@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::ChunkReader;
 
 use super::decode::contained;
 use super::error::{Error, Result};
@@ -14,6 +15,9 @@ use super::spool::{self, SPOOL_SUFFIX, SpoolBatches, sealed_path};
 use crate::schema::{ColumnType, Table};
 
 const BATCH_ROWS: usize = 8_192;
+/// A file of up to so many bytes is read at once: out of a larger one, each page of each column takes half a dozen calls
+/// of the system, which for a small table of forty columns is nearly all that reading it costs.
+const WHOLE_BYTES: u64 = 1 << 20;
 
 /// Batches of a table in a campaign directory: `<table>.parquet`, then `<table>-<host>-<n>` by host and number, sealed
 /// or still growing. No files at all is no error: a table without rows has none. Within one device, rows come in the
@@ -83,7 +87,14 @@ fn open(path: &Path) -> Result<(PathBuf, Opened)> {
 
 fn open_sealed(path: PathBuf) -> Result<(PathBuf, Opened)> {
     let file = File::open(&path).map_err(Error::io("open", &path))?;
-    let build = || ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build();
+    let length = file.metadata().map_err(Error::io("read", &path))?.len();
+    let build = || {
+        if length > WHOLE_BYTES {
+            return ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build();
+        }
+        let whole = file.get_bytes(0, length as usize)?;
+        ParquetRecordBatchReaderBuilder::try_new(whole)?.with_batch_size(BATCH_ROWS).build()
+    };
     let reader = contained(build).map_err(Error::unreadable(&path, "Parquet"))?;
     Ok((path, Opened::Sealed(reader)))
 }
