@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use energylens::slurm::{Places, Prepared, Records, Request, SlurmClient, Start, Submitted, prepare, submit};
 use energylens::store::Campaign;
-use energylens::sweep::{Journal, Plan, SlurmSpec};
+use energylens::sweep::{Journal, Plan, SlurmSpec, WorkloadSpec};
 use serde_json::{Value, json};
 
 use super::{Outcome, output};
@@ -51,6 +51,14 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     // Held until everything is submitted: two that submit at once would both.
     let journal = Journal::open(&campaign, &plan)?;
     refuse_second(&dir)?;
+    // Tasks hold the script against the plan that the campaign began with.
+    anyhow::ensure!(
+        !matches!(plan.workload, WorkloadSpec::Script(_))
+            || Plan::of_campaign(&dir)?.script_sha256 == plan.script_sha256,
+        "{} began with another text of this script, whose `run` may have done other things; expected the same text, or \
+         another directory (-o)",
+        dir.display()
+    );
     let mut records = Records::open(&dir)?;
     let wanted = |run: &energylens::sweep::Run| !journal.is_finished(&run.run_id);
     let prepared = prepare(&request(&plan, &spec, (&dir, &start), &program()?, most, records.next_array(), &wanted))?;

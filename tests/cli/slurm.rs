@@ -235,6 +235,12 @@ fn a_run_function_finds_its_neighbours_and_its_directory_on_the_node() {
     );
     cluster.put_program("client", "echo \"batch of $1 in $PWD\"");
     cluster.type_in("submit sweeps/own.lua -o c").done();
+    fs::create_dir(cluster.desk.path("d")).expect("a directory");
+    for name in ["campaign.json", "plan.json"] {
+        fs::copy(cluster.desk.path(&format!("c/{name}")), cluster.desk.path(&format!("d/{name}"))).expect("a copy");
+    }
+    cluster.desk.put("sweeps/own.lua", format!("{sweep}-- the same plan\n"));
+    cluster.type_in("submit sweeps/own.lua -o d").ends_with(1).remarks("began with another text of this script");
     // What is carried out is what was submitted.
     cluster.desk.put("sweeps/own.lua", "return nothing");
     assert!(cluster.task(0, 101, 0).status().expect("bash").code().is_some_and(|code| [0, 3].contains(&code)));
