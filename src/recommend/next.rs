@@ -13,7 +13,7 @@ use super::probability::{Contender, slopes};
 use super::request::Request;
 use super::search::{Point, Search};
 use super::sweep_file::{Measured, sweep_file};
-use crate::law::Model;
+use crate::law::{Model, RowKind};
 
 /// Contenders that are weighed against each other.
 const MOST: usize = 96;
@@ -59,10 +59,21 @@ pub struct NextMeasurements {
     pub sweep: String,
 }
 
+impl NextMeasurements {
+    /// What the list is, in words.
+    pub fn heading(&self) -> &'static str {
+        if self.may_change {
+            "worth measuring next, the most useful first"
+        } else {
+            "no measurement is expected to change the choice; these say most about the first"
+        }
+    }
+}
+
 /// The `count` configurations whose measurement is expected to improve the choice most.
 pub fn measure_next(model: &Model, request: &Request, count: usize) -> Result<NextMeasurements, Error> {
     let search = Search::run(model, request)?;
-    let best = search.found.best.clone().sorted();
+    let best = search.points(&search.found.best.sorted());
     if best.is_empty() {
         return Err(search.nothing()?);
     }
@@ -128,7 +139,7 @@ impl Doubt {
                 covariance += own.map(|(x, y)| x * y).sum::<f64>();
                 covariance += if a.known_model { 0.0 } else { a.law.sigma_model_log.powi(2) };
             }
-            covariance += if i == j { a.law.sigma_log.powi(2) } else { 0.0 };
+            covariance += if i == j { a.law.scatter_of(RowKind::Batch).sigma_log.powi(2) } else { 0.0 };
             covariance * share(a) * share(b)
         };
         let row = |a: (usize, &Contender<'_>)| contenders.iter().enumerate().map(|b| between(a, b)).collect();
