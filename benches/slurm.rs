@@ -14,9 +14,14 @@ use energylens::slurm::{ArrayRecord, Class, Records, TaskId, merge, note_end, ta
 use energylens::store::{Campaign, read_table};
 use energylens::sweep::{Journal, Plan, Workload, journal, run_plan};
 
-/// Tasks, and runs of each.
-const TASKS: (usize, usize) = (10_000, 4);
+/// Runs of a task.
+const RUNS: usize = 4;
 const TASKS_PER_ARRAY: usize = 1000;
+
+/// Tasks: 10,000, or what `$ENERGYLENS_BENCH_TASKS` says.
+fn tasks() -> usize {
+    std::env::var("ENERGYLENS_BENCH_TASKS").ok().and_then(|tasks| tasks.parse().ok()).unwrap_or(10_000)
+}
 
 fn main() {
     match std::env::var("ENERGYLENS_BENCH_PART").as_deref() {
@@ -27,7 +32,7 @@ fn main() {
             let dir = tempfile::tempdir().expect("a directory");
             let begin = Instant::now();
             lay_tasks(dir.path());
-            println!("{} tasks laid in {:.0} s", TASKS.0, begin.elapsed().as_secs_f64());
+            println!("{} tasks laid in {:.0} s", tasks(), begin.elapsed().as_secs_f64());
             part("merge", dir.path());
         }
     }
@@ -101,10 +106,10 @@ fn lay_tasks(dir: &Path) {
     drop(Journal::open(&campaign, &plan).expect("a journal"));
     std::fs::create_dir_all(dir.join("slurm")).expect("a directory");
     let mut records = Records::open(dir).expect("records");
-    for first in (0..TASKS.0).step_by(TASKS_PER_ARRAY) {
+    for first in (0..tasks()).step_by(TASKS_PER_ARRAY) {
         let array = (first / TASKS_PER_ARRAY) as u32;
-        let ids = |task: usize| (0..TASKS.1).map(|run| format!("{:010x}-{run}", first + task)).collect::<Vec<_>>();
-        let tasks: Vec<Vec<String>> = (0..TASKS_PER_ARRAY).map(ids).collect();
+        let ids = |task: usize| (0..RUNS).map(|run| format!("{:010x}-{run}", first + task)).collect::<Vec<_>>();
+        let tasks: Vec<Vec<String>> = (0..TASKS_PER_ARRAY.min(tasks() - first)).map(ids).collect();
         for (task, runs) in (0..).zip(&tasks) {
             let at = task_dir(dir, TaskId { array, task });
             Campaign::create_or_open(&at).expect("a task");
@@ -119,7 +124,7 @@ fn lay_tasks(dir: &Path) {
             std::fs::write(at.join("runs.jsonl"), lines).expect("a journal");
             std::fs::write(at.join("samples-n1-000000.parquet"), [0; 1000]).expect("a recording");
             dataset::write_phases(&at.join("phases.parquet"), &dataset).expect("phases");
-            note_end(&at, runs.len()).expect("a note");
+            note_end(&at, runs.len(), Vec::new()).expect("a note");
         }
         let class = Class { num_gpus: 1, gpu_model: "H100".to_owned() };
         records.put(ArrayRecord { array, class, job_id: Some(1), tasks }).expect("a record");

@@ -4,6 +4,7 @@
 #   apt-get install slurmctld slurmd slurm-client munge; to be run as root
 #   EL_SLURM_DIR    the directory              EL_SLURM_PORT   first of the ports, on loopback
 #   EL_SLURM_NODES  nodes (2)                  EL_SLURM_GPUS   GPUs of each, as far as Slurm knows (4)
+#   EL_SLURM_PARAMETERS SlurmctldParameters, such as preempt_send_user_signal (none)
 set -euo pipefail
 
 dir=${EL_SLURM_DIR:?name a directory for the cluster}
@@ -59,7 +60,15 @@ munged --force --key-file="$dir/munge/key" --socket="$dir/munge/socket" --pid-fi
     for i in $(seq "$nodes"); do
         echo "NodeName=n$i NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + i)) CPUs=8 RealMemory=4096 Gres=gpu:h100:$gpus"
     done
-    echo "PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=60 DefaultTime=10 State=UP"
+    # Jobs in `urgent` take the nodes of jobs in `spare`, which are requeued; some sites give these a time to end first.
+    echo "PreemptType=preempt/partition_prio"
+    echo "PreemptMode=REQUEUE"
+    [ -z "${EL_SLURM_PARAMETERS:-}" ] || echo "SlurmctldParameters=$EL_SLURM_PARAMETERS"
+    partition="Nodes=n[1-$nodes] MaxTime=60 DefaultTime=10 State=UP"
+    echo "PartitionName=main $partition Default=YES PreemptMode=OFF"
+    echo "PartitionName=spare $partition PriorityTier=1"
+    echo "PartitionName=patient $partition PriorityTier=1 GraceTime=30"
+    echo "PartitionName=urgent $partition PriorityTier=100 PreemptMode=OFF"
 } >"$dir/etc/slurm.conf"
 
 # Slurm wants a device file for each GPU; a null device does.

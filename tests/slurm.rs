@@ -3,6 +3,23 @@
 //! They are skipped, and say so, where Slurm is not installed or we are not root. One cluster serves all tests of this
 //! file, so they run one after the other in one test.
 
+#[path = "support/mod.rs"]
+mod support;
+
+// Not all that the tests of the engine itself need.
+#[allow(dead_code)]
+#[path = "engine/campaign.rs"]
+mod campaign;
+#[allow(dead_code)]
+#[path = "engine/machine.rs"]
+mod machine;
+#[path = "slurm/preemption.rs"]
+mod preemption;
+#[path = "slurm/served.rs"]
+mod served;
+#[path = "slurm/user.rs"]
+mod user;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -173,6 +190,11 @@ fn sweeps_pass_through_a_real_cluster() {
     is_cancelled_and_submitted_again(&cluster);
     survives_the_death_of_a_node(&cluster);
     stops_before_its_time_limit_and_is_requeued(&cluster);
+    preemption::gives_way_and_goes_on(&cluster, "spare");
+    served::engine_is_swept_by_an_array(&cluster);
+    preemption::tell_of_grace(&cluster);
+    preemption::gives_way_and_goes_on(&cluster, "patient");
+    user::without_rights_submits_for_himself(&cluster);
     assert!(!cluster.desk.join("pwned").exists(), "a name was obeyed");
     let campaigns = fs::read_dir(&cluster.desk).expect("the desk").map(|e| e.expect("an entry").path());
     assert!(campaigns.filter(|p| p.is_dir()).all(|c| !c.join("pwned").exists()), "a name was obeyed");

@@ -5,12 +5,15 @@
 
 Everything comes from the environment that `energylens run` sets; options override it. Dense, mixture-of-experts and
 state-space layers; tensor parallelism through torch.distributed (it starts one process per GPU by itself). What the
-weights are does not matter for energy, how many there are does. Each phase is one window, repeated until it has lasted
+weights are does not matter for energy, how many there are does; they follow from --seed, however they are split. Each phase is one window, repeated until it has lasted
 --min-window-s:
 
     prefill   batches of one output token
     decode    the other output tokens from a filled cache, again and again
     total     whole batches
+
+`--check` measures nothing: it compares, in fp32, the logits of the cached decode with those of a whole recomputation,
+and where there are several processes with those of the same model in one, and fails where they differ.
 
 Limits: no pipeline or data parallelism, no quantised weights; experts are visited in a loop, as a simple engine would.
 `--backend python` needs no PyTorch and does no such work: it is there to try a sweep out.
@@ -21,12 +24,14 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 
 DTYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 STATE = 64  # Numbers that one channel of a state-space layer remembers.
 CHUNK = 64  # Tokens that its prefill takes at once.
+SAME = 1e-4  # Of the largest logit: what two orders of the same fp32 sums may differ by.
 
 
 # Marks.
@@ -72,6 +77,7 @@ def arguments(words):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backend", choices=["torch", "python"], default="torch")
     parser.add_argument("--device", choices=["auto", "cuda", "xpu", "cpu"], default="auto")
+    parser.add_argument("--check", action="store_true", help="compare logits instead of measuring")
     asked = parser.parse_args(words)
     for name in ["batch_size", "input_tokens", "output_tokens"]:
         if (getattr(asked, name) or 0) < 1:
@@ -80,6 +86,10 @@ def arguments(words):
         parser.error("this workload splits by --tensor-parallel alone; leave pipeline_parallel and data_parallel at 1")
     if asked.precision not in DTYPES:
         parser.error(f"--precision is {asked.precision}; expected one of {', '.join(DTYPES)}")
+    if asked.check:
+        asked.precision = "fp32"
+    if asked.tensor_parallel < 1 or asked.vocabulary % asked.tensor_parallel:
+        parser.error(f"--tensor-parallel is {asked.tensor_parallel}; expected a divisor of the vocabulary, {asked.vocabulary}")
     if not asked.model_card:
         parser.error("no model card; expected --model-card or $ENERGYLENS_MODEL_CARD")
     try:
@@ -182,6 +192,9 @@ class Stand:
     def wait(self):
         pass
 
+    def close(self):
+        pass
+
     def agree(self, enough):
         return enough
 
@@ -192,7 +205,6 @@ def torch_engine(asked):
     import torch.distributed as group
     from torch.nn.functional import scaled_dot_product_attention, silu
 
-    rank, ways = int(os.environ.get("RANK", 0)), asked.tensor_parallel
     kind = asked.device
     if kind == "auto":
         has_xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
@@ -200,22 +212,47 @@ def torch_engine(asked):
     accelerator = getattr(torch, kind) if kind != "cpu" else None
     if accelerator:
         accelerator.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    if ways > 1:
+    if asked.tensor_parallel > 1:
         group.init_process_group({"cuda": "nccl", "xpu": "xccl", "cpu": "gloo"}[kind])
     s, dtype = asked.sizes, getattr(torch, DTYPES[asked.precision])
     if asked.precision == "tf32":
         torch.set_float32_matmul_precision("high")
-    torch.manual_seed(asked.seed + rank)
     device = torch.device(kind)
+    tools = argparse.Namespace(torch=torch, group=group, attend=scaled_dot_product_attention, silu=silu, dtype=dtype,
+                               device=device, accelerator=accelerator)
+    with torch.inference_mode():
+        return decoder(asked, tools, int(os.environ.get("RANK", 0)), asked.tensor_parallel)
+
+
+def decoder(asked, tools, rank, ways):
+    """The share of one process in the model: of every matrix its rows or its columns."""
+    torch, group, attend, silu = tools.torch, tools.group, tools.attend, tools.silu
+    s, dtype, device = asked.sizes, tools.dtype, tools.device
     batch, length = asked.batch_size, asked.input_tokens + asked.output_tokens
+    # All processes draw the same whole matrices, one after the other, and keep their part of each.
+    chance = torch.Generator(device=device).manual_seed(asked.seed)
 
     def weight(rows, columns):
-        return torch.randn(rows, columns, dtype=dtype, device=device).mul_(0.02)
+        return torch.randn(rows, columns, generator=chance, dtype=dtype, device=device).mul_(0.02)
+
+    def rows_of(rows, columns):
+        return weight(rows, columns).chunk(ways)[rank].clone()
+
+    def columns_of(rows, columns):
+        return weight(rows, columns).chunk(ways, dim=1)[rank].clone()
 
     def everywhere(x):
         if ways > 1:
             group.all_reduce(x)
         return x
+
+    def gathered(x):
+        """The parts of all processes, side by side."""
+        if ways == 1:
+            return x
+        parts = [torch.empty_like(x) for _ in range(ways)]
+        group.all_gather(parts, x.contiguous())
+        return torch.cat(parts, dim=-1)
 
     def normal(x):
         return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6).to(dtype)
@@ -223,11 +260,18 @@ def torch_engine(asked):
     class Attention:
         def __init__(self):
             self.heads, self.kv_heads = s.heads // ways, max(1, s.kv_heads // ways)
-            self.into = weight((self.heads + 2 * self.kv_heads) * s.head, s.hidden)
-            self.out = weight(s.hidden, self.heads * s.head)
+            queries = rows_of(s.heads * s.head, s.hidden)
+            self.into = torch.cat([queries, self.of_cache(), self.of_cache()])
+            self.out = columns_of(s.hidden, s.heads * s.head)
             shape = (batch, self.kv_heads, length, s.head)
             self.keys = torch.zeros(shape, dtype=dtype, device=device)
             self.values = torch.zeros(shape, dtype=dtype, device=device)
+
+        def of_cache(self):
+            """What makes keys or values; processes share a head of the cache where it has fewer heads than there are."""
+            first = rank * s.kv_heads // ways
+            whole = weight(s.kv_heads * s.head, s.hidden)
+            return whole[first * s.head:(first + self.kv_heads) * s.head].clone()
 
         def __call__(self, x, position):
             tokens = x.shape[1]
@@ -239,19 +283,19 @@ def torch_engine(asked):
             k, v = self.keys[:, :, :end], self.values[:, :, :end]
             if tokens == 1:
                 # Heads that share a part of the cache ask it together, so that it is read once.
-                y = scaled_dot_product_attention(q.reshape(batch, self.kv_heads, shared, s.head), k, v)
+                y = attend(q.reshape(batch, self.kv_heads, shared, s.head), k, v)
                 y = y.reshape(batch, 1, -1)
             else:
                 k, v = (c.repeat_interleave(shared, dim=1) if shared > 1 else c for c in (k, v))
-                y = scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, tokens, -1)
+                y = attend(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, tokens, -1)
             return x + everywhere(y @ self.out.T)
 
     class FeedForward:
         def __init__(self):
-            width, count = s.width // ways, max(1, s.experts)
+            count = max(1, s.experts)
             self.router = weight(count, s.hidden)
-            self.up = [weight(2 * width, s.hidden) for _ in range(count)]
-            self.down = [weight(s.hidden, width) for _ in range(count)]
+            self.up = [torch.cat([rows_of(s.width, s.hidden), rows_of(s.width, s.hidden)]) for _ in range(count)]
+            self.down = [columns_of(s.hidden, s.width) for _ in range(count)]
 
         def expert(self, i, x):
             gate, up = (x @ self.up[i].T).chunk(2, dim=-1)
@@ -276,9 +320,10 @@ def torch_engine(asked):
 
         def __init__(self):
             self.heads = 2 * s.heads // ways
-            self.into = weight(2 * self.heads * s.head + 2 * STATE, s.hidden)
-            self.out = weight(s.hidden, self.heads * s.head)
-            self.decay = torch.linspace(0.9, 0.999, self.heads, device=device)
+            whole = 2 * s.heads * s.head
+            self.into = torch.cat([rows_of(whole, s.hidden), rows_of(whole, s.hidden), weight(2 * STATE, s.hidden)])
+            self.out = columns_of(s.hidden, whole)
+            self.decay = torch.linspace(0.9, 0.999, 2 * s.heads, device=device).chunk(ways)[rank]
             self.state = torch.zeros(batch, self.heads, STATE, s.head, dtype=torch.float32, device=device)
 
         def __call__(self, x, position):
@@ -308,25 +353,30 @@ def torch_engine(asked):
         speaks = rank == 0
 
         def __init__(self):
-            self.embedding, self.head = weight(asked.vocabulary, s.hidden), weight(asked.vocabulary // ways, s.hidden)
+            self.embedding, self.head = weight(asked.vocabulary, s.hidden), rows_of(asked.vocabulary, s.hidden)
             self.layers = []
             for layer in range(s.layers):
                 # State-space layers are spread evenly among the others.
                 is_state = (layer + 1) * s.state_layers // s.layers > layer * s.state_layers // s.layers
                 self.layers += [StateSpace()] if is_state else [Attention(), FeedForward()]
-            self.prompt = torch.randint(asked.vocabulary, (batch, asked.input_tokens), device=device)
-            if ways > 1:
-                group.broadcast(self.prompt, 0)
-            self.last = None
+            shape = (batch, asked.input_tokens)
+            self.prompt = torch.randint(asked.vocabulary, shape, generator=chance, device=device)
+            self.last = self.logits = None
 
         @torch.inference_mode()
         def run(self, tokens, position):
             x = self.embedding[tokens]
             for layer in self.layers:
                 x = layer(x, position)
-            self.last = (normal(x[:, -1]) @ self.head.T).argmax(-1, keepdim=True)
+            logits = normal(x[:, -1]) @ self.head.T
+            if asked.check:
+                self.logits = gathered(logits)
+            best, token = logits.max(-1, keepdim=True)
             if ways > 1:
-                group.broadcast(self.last, 0)
+                # The best of each part, and of these the best.
+                tokens = gathered(token + rank * logits.shape[-1])
+                token = tokens.gather(-1, gathered(best).argmax(-1, keepdim=True))
+            self.last = token
 
         def prefill(self):
             self.run(self.prompt, 0)
@@ -335,8 +385,8 @@ def torch_engine(asked):
             self.run(self.last, position)
 
         def wait(self):
-            if accelerator:
-                accelerator.synchronize()
+            if tools.accelerator:
+                tools.accelerator.synchronize()
 
         def agree(self, enough):
             if ways == 1:
@@ -345,8 +395,72 @@ def torch_engine(asked):
             group.broadcast(word, 0)
             return bool(word.item())
 
-    with torch.inference_mode():
-        return Engine()
+        def close(self):
+            if ways > 1:
+                # Who leaves while another still talks makes that one fail.
+                group.barrier()
+                group.destroy_process_group()
+
+        @torch.inference_mode()
+        def differences(self):
+            """How far the cached decode is from recomputing everything, and the parts from the whole model: shares of the
+            largest logit."""
+            kept, tokens = [], [self.prompt]
+            self.prefill()
+            for step in range(asked.output_tokens):
+                kept.append(self.logits)
+                tokens.append(self.last)
+                if step + 1 < asked.output_tokens:
+                    self.decode(asked.input_tokens + step)
+            tokens, worst = torch.cat(tokens, dim=1), {}
+
+            def compare(name, engine):
+                worst[name] = 0.0
+                for step, logits in enumerate(kept):
+                    engine.run(tokens[:, :asked.input_tokens + step], 0)
+                    difference = ((engine.logits - logits).abs().max() / logits.abs().max()).item()
+                    # What is no number is no agreement.
+                    worst[name] = worst[name] if difference <= worst[name] else difference
+
+            compare("cache", self)
+            if ways > 1 and rank == 0:
+                compare("split", decoder(asked, tools, 0, 1))
+            return worst
+
+    return Engine()
+
+
+def check(engine):
+    worst = engine.differences()
+    engine.close()
+    if engine.speaks:
+        print(json.dumps(worst))
+    bad = {name: difference for name, difference in worst.items() if not difference <= SAME}
+    if bad:
+        sys.exit(f"torch_llm.py: logits differ by more than {SAME} of the largest: {bad}")
+
+
+def started(asked, words):
+    """One process for each part, all in this one's group, so that they are ended as one; the first that fails ends all."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {**os.environ, "WORLD_SIZE": str(asked.tensor_parallel), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared.setdefault("OMP_NUM_THREADS", "1")
+    shared.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    command = [sys.executable, os.path.abspath(__file__), *words]
+    parts = [subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+             for rank in range(asked.tensor_parallel)]
+    try:
+        while any(part.poll() is None for part in parts):
+            if any(part.poll() for part in parts):
+                break
+            time.sleep(0.05)
+    finally:
+        for part in parts:
+            if part.poll() is None:
+                part.kill()
+    return max(abs(part.wait()) for part in parts)
 
 
 def main(words):
@@ -359,10 +473,12 @@ def main(words):
         except ImportError as error:
             sys.exit(f"torch_llm.py: PyTorch cannot be imported ({error}); --backend python needs none and computes nothing")
         if asked.tensor_parallel > 1 and "RANK" not in os.environ:
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={asked.tensor_parallel}"]
-            os.execv(sys.executable, [sys.executable, *launcher, os.path.abspath(__file__), *words])
+            sys.exit(started(asked, words))
         engine = torch_engine(asked)
+        if asked.check:
+            return check(engine)
     counts = windows(engine, asked)
+    engine.close()
     if engine.speaks:
         print(json.dumps(counts))
         if asked.result:

@@ -8,8 +8,8 @@ use clap::Args;
 use energylens::dataset;
 use energylens::schema::RunStatus;
 use energylens::slurm::{
-    self, ArrayRecord, JobStates, Launcher, Records, SlurmClient, Stage, Survey, TaskStatus, log_path, log_tail, merge,
-    prepare, submit,
+    self, ArrayRecord, JobStates, Launcher, Records, SlurmClient, Stage, Start, Survey, TaskStatus, log_path, log_tail,
+    merge, prepare, submit,
 };
 use energylens::store::Campaign;
 use energylens::sweep::{Journal, Plan, journal};
@@ -82,9 +82,10 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             let missing: HashSet<&str> = survey.missing(&plan).collect();
             let wanted = |run: &energylens::sweep::Run| missing.contains(run.run_id.as_str());
             let spec = plan.slurm.clone().unwrap_or_else(default_spec);
+            let start = Start::of_campaign(&dir)?;
             let (program, first) = (program()?, records.next_array());
             let most = client.most_array_tasks()?;
-            let prepared = prepare(&request(&plan, &spec, &dir, &program, most, first, &wanted))?;
+            let prepared = prepare(&request(&plan, &spec, (&dir, &start), &program, most, first, &wanted))?;
             let submitted = submit(&mut records, prepared, &client)?;
             return report(&dir, submitted, a.json);
         }
@@ -229,6 +230,7 @@ impl View<'_> {
                 "task": t.id.to_string(), "array_job_id": t.job_id, "task_id": t.id.task, "state": word(t),
                 "job_id": t.state.as_ref().and_then(|s| s.job_id), "nodes": t.state.as_ref().and_then(|s| s.nodes.clone()),
                 "reason": t.state.as_ref().and_then(|s| s.reason.clone()), "runs": t.runs, "finished": t.finished,
+                "spared": t.spared,
                 "log": log_path(self.dir, t.id),
             })
         };
@@ -244,7 +246,7 @@ impl View<'_> {
         json!({
             "campaign": self.dir, "sweep": self.plan.name, "runs": self.plan.runs.len(),
             "finished": self.survey.finished.len(), "failed": self.survey.failed.iter().map(failed).collect::<Vec<_>>(),
-            "under_way": self.survey.under_way.len(), "missing": self.missing(),
+            "under_way": self.survey.under_way.len(), "spared": self.survey.spared.len(), "missing": self.missing(),
             "arrays": self.records.arrays.iter().map(array).collect::<Vec<_>>(),
             "tasks": self.survey.tasks.iter().map(task).collect::<Vec<_>>(),
         })
@@ -252,8 +254,12 @@ impl View<'_> {
 
     fn text(&self) -> String {
         let (survey, missing) = (self.survey, self.missing());
+        let spared = match survey.spared.len() {
+            0 => String::new(),
+            n => format!(", {n} repeats not needed"),
+        };
         let mut lines = vec![format!(
-            "sweep {}: {} of {} runs done, {} of them failed; {} under way, {missing} missing",
+            "sweep {}: {} of {} runs done, {} of them failed; {} under way, {missing} missing{spared}",
             self.plan.name,
             survey.finished.len(),
             self.plan.runs.len(),

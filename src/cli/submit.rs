@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use energylens::slurm::{Places, Prepared, Records, Request, SlurmClient, Submitted, prepare, submit};
+use energylens::slurm::{Places, Prepared, Records, Request, SlurmClient, Start, Submitted, prepare, submit};
 use energylens::store::Campaign;
 use energylens::sweep::{Journal, Plan, SlurmSpec, WorkloadSpec};
 use serde_json::{Value, json};
@@ -35,11 +35,6 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let dir = std::path::absolute(a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name)))
         .context("the campaign directory has no absolute path")?;
     anyhow::ensure!(
-        !matches!(plan.workload, WorkloadSpec::Script(_)) && plan.measure.relative_std.is_none(),
-        "a job array has its runs laid out beforehand: leave out `relative_std`, and put what the script's own `run` does \
-         into an el.command {{ ... }}"
-    );
-    anyhow::ensure!(
         plan.adaptive.is_none(),
         "an adaptive sweep decides as it goes, and a job array has its runs laid out beforehand: run it inside of one job \
          (sbatch --gpus-per-node=8 --wrap 'energylens run {}'), or take el.d_optimal {{ points = ... }}",
@@ -47,10 +42,14 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     );
     let spec = plan.slurm.clone().unwrap_or_else(default_spec);
     let client = client();
+    let start = Start {
+        script: std::path::absolute(&a.script).context("the script has no absolute path")?,
+        directory: std::env::current_dir().context("the working directory cannot be found out")?,
+    };
     if a.dry_run {
         // Whoever only looks need not be on a cluster.
         let most = client.most_array_tasks().unwrap_or_else(|_| SlurmClient::usual_array_tasks());
-        let prepared = prepare(&request(&plan, &spec, &dir, &program()?, most, 0, &|_| true))?;
+        let prepared = prepare(&request(&plan, &spec, (&dir, &start), &program()?, most, 0, &|_| true))?;
         return show(&prepared, a.json);
     }
     refuse_second(&dir)?;
@@ -59,10 +58,18 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     // Held until everything is submitted: two that submit at once would both.
     let journal = Journal::open(&campaign, &plan)?;
     refuse_second(&dir)?;
+    // Tasks hold the script against the plan that the campaign began with.
+    anyhow::ensure!(
+        !matches!(plan.workload, WorkloadSpec::Script(_))
+            || Plan::of_campaign(&dir)?.script_sha256 == plan.script_sha256,
+        "{} began with another text of this script, whose `run` may have done other things; expected the same text, or \
+         another directory (-o)",
+        dir.display()
+    );
     let mut records = Records::open(&dir)?;
     let wanted = |run: &energylens::sweep::Run| !journal.is_finished(&run.run_id);
-    let prepared = prepare(&request(&plan, &spec, &dir, &program()?, most, records.next_array(), &wanted))?;
-    keep_script(&a.script, &dir)?;
+    let prepared = prepare(&request(&plan, &spec, (&dir, &start), &program()?, most, records.next_array(), &wanted))?;
+    start.keep(&dir)?;
     let submitted = submit(&mut records, prepared, &client)?;
     report(&dir, submitted, a.json)
 }
@@ -84,22 +91,14 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
 pub(crate) fn request<'a>(
     plan: &'a Plan,
     spec: &'a SlurmSpec,
-    campaign: &'a Path,
+    (campaign, start): (&'a Path, &'a Start),
     program: &'a Path,
     most_tasks: u64,
     first_array: u32,
     wanted: &'a dyn Fn(&energylens::sweep::Run) -> bool,
 ) -> Request<'a> {
-    Request { plan, spec, places: Places { campaign, program }, wanted, most_tasks, first_array }
-}
-
-/// Keeps the script beside the plan that came of it.
-fn keep_script(script: &Path, dir: &Path) -> anyhow::Result<()> {
-    let to = dir.join("slurm");
-    std::fs::create_dir_all(&to)
-        .and_then(|()| std::fs::copy(script, to.join("sweep.lua")))
-        .with_context(|| format!("the script cannot be copied to {}", to.display()))?;
-    Ok(())
+    let places = Places { campaign, program, directory: &start.directory };
+    Request { plan, spec, places, wanted, most_tasks, first_array }
 }
 
 fn refuse_second(dir: &Path) -> anyhow::Result<()> {

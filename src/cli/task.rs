@@ -1,13 +1,14 @@
 //! `energylens task`: what a task of a job array does on its node. Started by the scripts that `submit` writes.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use energylens::dataset::{self, Row};
 use energylens::slurm::script::UNFINISHED;
-use energylens::slurm::{self, Records, TaskId, is_taken, note_end, task_dir};
-use energylens::sweep::{Plan, journal};
+use energylens::slurm::{self, Records, Start, TaskId, is_taken, note_end, task_dir};
+use energylens::sweep::{Plan, ScriptFile, journal};
 
 use super::Outcome;
 use super::run::{Equipment, Means, conduct};
@@ -51,20 +52,31 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     let dir = task_dir(&a.campaign, id);
     eprintln!("task {id}: {} runs on {}", part.runs.len(), energylens::store::host_name());
     let mut equipment = a.equipment;
-    // As it was when it was submitted, whatever became of it since.
-    equipment.script = Some(a.campaign.join("slurm/sweep.lua"));
+    let start = Start::of_campaign(&a.campaign)?;
+    equipment.script = Some(ScriptFile { text: Start::script_copy(&a.campaign), origin: start.script });
+    if part.measure.relative_std.is_some() {
+        equipment.measured_before = measured_before(&a.campaign, &part)?;
+    }
     let conducted = conduct(&part, &dir, &stop, Means::Real(&equipment))?;
-    let mut finished = 0;
-    journal::read_runs(&dir, &mut |_| {
-        finished += 1;
+    let done = &conducted.runs;
+    let mut finished = HashSet::new();
+    journal::read_runs(&dir, &mut |row| {
+        finished.insert(row.run_id);
         Ok(())
     })?;
-    note_end(&dir, finished)?;
-    let done = &conducted.runs;
+    let spared = match done.left {
+        0 => runs.iter().filter(|run| !finished.contains(*run)).cloned().collect(),
+        _ => Vec::new(),
+    };
     eprintln!(
-        "task {id}: {} runs carried out, {} done before, {} failed, {} left",
-        done.carried_out, done.resumed, done.failed, done.left
+        "task {id}: {} runs carried out, {} done before, {} failed, {} left{}",
+        done.carried_out,
+        done.resumed,
+        done.failed,
+        done.left,
+        if spared.is_empty() { String::new() } else { format!(", {} repeats not needed", spared.len()) }
     );
+    note_end(&dir, finished.len(), spared)?;
     Ok(match (done.left, done.carried_out) {
         (0, _) if done.failed == 0 && conducted.dataset.rejected.is_empty() => Outcome::Done,
         (0, _) => Outcome::SomeRejected,
@@ -72,4 +84,22 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
         (_, 0) => anyhow::bail!("stopped before a single run was done; give tasks more time, or runs shorter windows"),
         _ => Outcome::Status(UNFINISHED),
     })
+}
+
+/// Phases of the points of `part` that other tasks have measured and the campaign has: their repeats count too.
+fn measured_before(campaign: &Path, part: &Plan) -> anyhow::Result<Vec<Row>> {
+    if !campaign.join("phases.parquet").exists() {
+        return Ok(Vec::new());
+    }
+    let points: HashSet<&str> = part.points.iter().map(|point| point.point_id.as_str()).collect();
+    let own: HashSet<&str> = part.runs.iter().map(|run| run.run_id.as_str()).collect();
+    let mut rows = match dataset::load(campaign) {
+        Ok(dataset) => dataset.rows,
+        // What other tasks have measured may be of no use at all.
+        Err(dataset::Error::NoRows { .. } | dataset::Error::NoGoodRow { .. }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let is_of_point = |run_id: &str| run_id.rsplit_once('-').is_some_and(|(point, _)| points.contains(point));
+    rows.retain(|row| is_of_point(&row.run_id) && !own.contains(row.run_id.as_str()));
+    Ok(rows)
 }

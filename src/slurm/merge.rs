@@ -17,6 +17,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::Error;
 use super::records::{Records, TaskId};
 use crate::clock::ClockAnchor;
@@ -66,15 +68,37 @@ fn aside_dir(campaign_dir: &Path, id: TaskId) -> PathBuf {
     campaign_dir.join("tasks").join(format!("{id}{ASIDE}"))
 }
 
-/// Notes that a task ended by itself with so many runs in its journal, all of them in its tables.
-pub fn note_end(task_dir: &Path, runs: usize) -> Result<(), Error> {
-    super::records::write_whole(&task_dir.join(ENDED), format!("{{\"runs\":{runs}}}\n").as_bytes())
+/// How a task ended by itself.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct End {
+    /// Runs in its journal, all of them in its tables.
+    runs: usize,
+    /// Repeats that it left out, because their points were known well enough.
+    #[serde(default)]
+    spared: Vec<String>,
 }
 
-/// Runs that the task had when it ended by itself.
-fn noted_end(task_dir: &Path) -> Option<u64> {
+/// Notes that a task ended by itself with so many runs in its journal, all of them in its tables, and with these
+/// repeats left out because nobody needed them.
+pub fn note_end(task_dir: &Path, runs: usize, spared: Vec<String>) -> Result<(), Error> {
+    let path = task_dir.join(ENDED);
+    let json = serde_json::to_vec(&End { runs, spared }).map_err(|source| Error::Foreign {
+        path: path.clone(),
+        expected: "note that JSON can hold",
+        source,
+    })?;
+    super::records::write_whole(&path, &json)
+}
+
+/// How the task ended by itself, if that is still so: one that went on afterwards has other runs by now.
+fn noted_end(task_dir: &Path, runs: usize) -> Option<End> {
     let text = std::fs::read(task_dir.join(ENDED)).ok()?;
-    serde_json::from_slice::<serde_json::Value>(&text).ok()?.get("runs")?.as_u64()
+    serde_json::from_slice(&text).ok().filter(|end: &End| end.runs == runs)
+}
+
+/// Repeats that a task with so many runs in its journal left out for good.
+pub(super) fn spared(task_dir: &Path, runs: usize) -> Vec<String> {
+    noted_end(task_dir, runs).map_or(Vec::new(), |end| end.spared)
 }
 
 /// Merges the open tasks that are over. `journal` is the campaign's, and holds its lock.
@@ -103,7 +127,7 @@ pub fn merge(
             }
             if !task.exists() {
                 merged.empty += 1;
-                closing.push(id);
+                closing.push((id, Vec::new()));
                 continue;
             }
             match set_aside(&task, &aside, reduce)? {
@@ -119,7 +143,9 @@ pub fn merge(
             }
         }
         let source = sources.len();
+        let mut runs = 0;
         let mut tell = |row: &store::RunRow| {
+            runs += 1;
             source_of.entry(row.run_id.clone()).or_insert(source);
         };
         match journal.take_over(&aside, &mut tell) {
@@ -131,15 +157,15 @@ pub fn merge(
         }
         store::move_segments(&aside, dir, &id.to_string())?;
         move_logs(&aside, dir, id)?;
+        closing.push((id, spared(&aside, runs)));
         sources.push(aside);
-        closing.push(id);
     }
     if !sources.is_empty() {
         journal.sync()?;
         write_tables(dir, &sources, &source_of)?;
         merged.tasks = sources.len();
     }
-    records.close(&closing)?;
+    records.close(closing)?;
     for aside in sources {
         std::fs::remove_dir_all(&aside).map_err(Error::io(&aside, "removed"))?;
     }
@@ -205,7 +231,7 @@ fn set_aside(task: &Path, aside: &Path, reduce: &mut Reduce<'_>) -> Result<SetAs
             RecoveredAs::Sealed { .. } | RecoveredAs::AlreadySealed | RecoveredAs::Empty => is_whole = false,
         }
     }
-    let mut runs = 0_u64;
+    let mut runs = 0;
     let counted = journal::read_runs(task, &mut |_| {
         runs += 1;
         Ok(())
@@ -213,7 +239,7 @@ fn set_aside(task: &Path, aside: &Path, reduce: &mut Reduce<'_>) -> Result<SetAs
     if let Err(error) = counted {
         return Ok(SetAside::Problem(error.to_string()));
     }
-    if runs > 0 && !(is_whole && noted_end(task) == Some(runs) && task.join("phases.parquet").exists()) {
+    if runs > 0 && !(is_whole && noted_end(task, runs).is_some() && task.join("phases.parquet").exists()) {
         journal::write_runs(task, anchor_of(task))?;
         if let Err(error) = reduce(task) {
             return Ok(SetAside::Problem(error.to_string()));

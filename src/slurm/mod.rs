@@ -7,6 +7,7 @@
 //! ```text
 //! CAMPAIGN/plan.json                the whole plan
 //!          slurm/array-000.sh       what sbatch was given      slurm/array-000.json   its tasks and its job
+//!          slurm/sweep.lua          the script               slurm/start.json       where it was submitted from
 //!          slurm/closed.jsonl       tasks whose results are merged, or that will never have any
 //!          slurm/logs/000-7.log     what task 7 of array 000 printed, over all its attempts
 //!          tasks/000-7/             journal, samples, marks and tables of that task, until they are merged
@@ -21,6 +22,7 @@ mod error;
 mod merge;
 mod records;
 pub mod script;
+mod start;
 pub mod state;
 mod submit;
 mod survey;
@@ -31,6 +33,7 @@ pub use error::Error;
 pub use merge::{Merged, Reduce, is_taken, merge, note_end, results_dir, task_dir};
 pub use records::{ArrayRecord, Records, TaskId};
 pub use script::Places;
+pub use start::Start;
 pub use state::{JobStates, Stage, TaskState};
 pub use submit::{Prepared, Refused, Request, Submitted, prepare, submit};
 pub use survey::{Survey, TaskStatus, log_path, log_tail};

@@ -1,6 +1,6 @@
 //! What was submitted, on disk: enough to follow a campaign whoever asks, and from whichever node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -47,13 +47,24 @@ pub struct Records {
     /// In the order of their numbers.
     pub arrays: Vec<ArrayRecord>,
     closed: BTreeSet<TaskId>,
+    spared: HashSet<String>,
+}
+
+/// A line of `closed.jsonl`.
+#[derive(Serialize, Deserialize)]
+struct Closed {
+    #[serde(flatten)]
+    id: TaskId,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    spared: Vec<String>,
 }
 
 impl Records {
     /// Reads the records of the campaign in `campaign_dir`; one that was never submitted has none.
     pub fn open(campaign_dir: &Path) -> Result<Self, Error> {
         let dir = campaign_dir.join("slurm");
-        let mut records = Self { dir: dir.clone(), arrays: Vec::new(), closed: BTreeSet::new() };
+        let mut records =
+            Self { dir: dir.clone(), arrays: Vec::new(), closed: BTreeSet::new(), spared: HashSet::new() };
         let entries = match std::fs::read_dir(&dir) {
             Ok(entries) => entries,
             // What is in the way is for whoever makes the campaign to say.
@@ -68,7 +79,10 @@ impl Records {
             }
         }
         records.arrays.sort_by_key(|a| a.array);
-        records.closed = read_closed(&dir.join("closed.jsonl"))?;
+        read_closed(&dir.join("closed.jsonl"), &mut |Closed { id, spared }| {
+            records.closed.insert(id);
+            records.spared.extend(spared);
+        })?;
         Ok(records)
     }
 
@@ -79,7 +93,9 @@ impl Records {
 
     /// Whether one task is closed, without reading the arrays.
     pub fn is_closed_in(campaign_dir: &Path, id: TaskId) -> Result<bool, Error> {
-        Ok(read_closed(&campaign_dir.join("slurm/closed.jsonl"))?.contains(&id))
+        let mut is_closed = false;
+        read_closed(&campaign_dir.join("slurm/closed.jsonl"), &mut |closed| is_closed |= closed.id == id)?;
+        Ok(is_closed)
     }
 
     /// Where scripts and records lie.
@@ -95,6 +111,11 @@ impl Records {
     /// Whether the task is closed.
     pub fn is_closed(&self, id: TaskId) -> bool {
         self.closed.contains(&id)
+    }
+
+    /// Repeats that closed tasks left out, because their points were known well enough.
+    pub fn spared(&self) -> &HashSet<String> {
+        &self.spared
     }
 
     /// Tasks that are not closed, with their array and their runs.
@@ -143,8 +164,8 @@ impl Records {
         std::fs::remove_file(&path).map_err(Error::io(&path, "removed"))
     }
 
-    /// Closes tasks; when this returns it is on the disk.
-    pub fn close(&mut self, tasks: &[TaskId]) -> Result<(), Error> {
+    /// Closes tasks, each with the repeats that it left out; when this returns it is on the disk.
+    pub fn close(&mut self, tasks: Vec<(TaskId, Vec<String>)>) -> Result<(), Error> {
         if tasks.is_empty() {
             return Ok(());
         }
@@ -154,20 +175,21 @@ impl Records {
         if std::fs::read(&path).is_ok_and(|bytes| bytes.last().is_some_and(|b| *b != b'\n')) {
             lines.push(b'\n');
         }
-        for id in tasks {
-            let json = serde_json::to_vec(id).map_err(|source| Error::Foreign {
+        for (id, spared) in tasks {
+            let closed = Closed { id, spared };
+            let json = serde_json::to_vec(&closed).map_err(|source| Error::Foreign {
                 path: path.clone(),
                 expected: "task that JSON can hold",
                 source,
             })?;
             lines.extend(json);
             lines.push(b'\n');
+            self.closed.insert(closed.id);
+            self.spared.extend(closed.spared);
         }
         let file = OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path);
         let written = file.and_then(|mut file| file.write_all(&lines).and_then(|()| file.sync_all()));
-        written.map_err(Error::io(&path, "written"))?;
-        self.closed.extend(tasks);
-        Ok(())
+        written.map_err(Error::io(&path, "written"))
     }
 }
 
@@ -180,21 +202,20 @@ fn read_array(path: &Path) -> Result<ArrayRecord, Error> {
     })
 }
 
-fn read_closed(path: &Path) -> Result<BTreeSet<TaskId>, Error> {
+fn read_closed(path: &Path, each: &mut dyn FnMut(Closed)) -> Result<(), Error> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(Error::io(path, "read")(e)),
     };
-    let mut closed = BTreeSet::new();
     for line in BufReader::new(file).lines() {
         let line = line.map_err(Error::io(path, "read"))?;
         // A line that was cut off closes nothing: its task is merged once more, to the same end.
-        if let Ok(id) = serde_json::from_str(&line) {
-            closed.insert(id);
+        if let Ok(closed) = serde_json::from_str(&line) {
+            each(closed);
         }
     }
-    Ok(closed)
+    Ok(())
 }
 
 /// Writes beside `path` and renames.
@@ -232,13 +253,14 @@ mod tests {
         }
         records.put(ArrayRecord { job_id: Some(7), ..record(1) }).unwrap();
         records.withdraw(2).unwrap();
-        records.close(&[TaskId { array: 0, task: 1 }]).unwrap();
+        records.close(vec![(TaskId { array: 0, task: 1 }, vec!["b-0".to_owned()])]).unwrap();
         let again = Records::open(dir.path()).unwrap();
         assert_eq!(again.arrays, [record(0), ArrayRecord { job_id: Some(7), ..record(1) }]);
         assert_eq!(again.next_array(), 2);
         let open: Vec<String> = again.open_tasks().map(|(id, ..)| id.to_string()).collect();
         assert_eq!(open, ["000-0", "001-0", "001-1"]);
         assert_eq!(again.open_jobs(), [7]);
+        assert!(again.spared().contains("b-0") && again.spared() == records.spared());
         assert!(Records::is_closed_in(dir.path(), TaskId { array: 0, task: 1 }).unwrap());
     }
 
@@ -250,7 +272,7 @@ mod tests {
         std::fs::write(slurm.join("closed.jsonl"), "{\"array\":0,\"task\":0}\n{\"array\":0,\"ta").unwrap();
         let mut records = Records::open(dir.path()).unwrap();
         assert!(records.is_closed(TaskId { array: 0, task: 0 }));
-        records.close(&[TaskId { array: 3, task: 9 }]).unwrap();
+        records.close(vec![(TaskId { array: 3, task: 9 }, Vec::new())]).unwrap();
         let again = Records::open(dir.path()).unwrap();
         assert!(again.is_closed(TaskId { array: 3, task: 9 }) && again.is_closed(TaskId { array: 0, task: 0 }));
     }

@@ -23,6 +23,8 @@ pub struct Places<'a> {
     pub campaign: &'a Path,
     /// This program, absolute.
     pub program: &'a Path,
+    /// Where commands and servers start, absolute.
+    pub directory: &'a Path,
 }
 
 /// Options by long name; without a value they are flags.
@@ -48,8 +50,12 @@ pub fn array(plan: &Plan, spec: &SlurmSpec, record: &ArrayRecord, places: Places
     let _ = write!(text, "\n# Array {array:03}: {tasks} tasks for runs on {} GPUs each.\n", record.class.num_gpus);
     let program = quoted("the program's path", path(places.program)?)?;
     let campaign = quoted("the campaign's path", path(places.campaign)?)?;
+    let directory = quoted("the working directory", path(places.directory)?)?;
     let requeue = if options.contains_key("no-requeue") { "no" } else { "yes" };
-    let _ = write!(text, "program={program}\ncampaign={campaign}\narray={array}\nrequeue={requeue}\n");
+    let _ = write!(
+        text,
+        "program={program}\ncampaign={campaign}\ndirectory={directory}\narray={array}\nrequeue={requeue}\n"
+    );
     text.push_str(TASK);
     Ok(text)
 }
@@ -91,6 +97,9 @@ fn own(options: &mut Options, plan: &Plan, places: Places<'_>) -> Result<(), Err
 
 /// What follows the assignments: bash carries out a trap only after its foreground child, so the task runs behind it.
 const TASK: &str = r#"
+# Slurm writes the log in the campaign; commands and servers start where the sweep was submitted.
+cd "$directory" || echo "commands start in $PWD: this node does not see the directory in which the sweep was submitted" >&2
+
 signal=
 interrupted=
 child=

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::merge::results_dir;
+use super::merge::{self, results_dir};
 use super::records::{Records, TaskId};
 use super::state::{JobStates, Stage, TaskState};
 use crate::schema::RunStatus;
@@ -28,6 +28,8 @@ pub struct Survey {
     pub failed: Vec<RunRow>,
     /// Runs that open tasks will carry out.
     pub under_way: HashSet<String>,
+    /// Repeats that tasks left out, because their points were known well enough.
+    pub spared: HashSet<String>,
 }
 
 /// A task that is not closed.
@@ -41,6 +43,8 @@ pub struct TaskStatus {
     pub runs: usize,
     /// Runs that it has carried out.
     pub finished: usize,
+    /// Repeats that it left out for good.
+    pub spared: usize,
     /// What Slurm says of it, if it knows.
     pub state: Option<TaskState>,
     /// Where in its life it is; `None` where nobody can tell, since no cluster answers.
@@ -48,9 +52,9 @@ pub struct TaskStatus {
 }
 
 impl TaskStatus {
-    /// Whether all of its runs were carried out.
+    /// Whether all of its runs were carried out, or were not needed.
     pub fn is_complete(&self) -> bool {
-        self.finished >= self.runs
+        self.finished + self.spared >= self.runs
     }
 
     /// Whether it is over, so that its results can be merged.
@@ -62,18 +66,34 @@ impl TaskStatus {
 impl Survey {
     /// Looks at the campaign in `dir`; `states` is what the cluster says of its jobs, if it answers.
     pub fn take(dir: &Path, records: &Records, states: Option<&JobStates>) -> Result<Self, Error> {
-        let mut survey =
-            Self { tasks: Vec::new(), finished: HashSet::new(), failed: Vec::new(), under_way: HashSet::new() };
+        let mut survey = Self {
+            tasks: Vec::new(),
+            finished: HashSet::new(),
+            failed: Vec::new(),
+            under_way: HashSet::new(),
+            spared: records.spared().clone(),
+        };
         survey.read(dir)?;
         for (id, record, runs) in records.open_tasks() {
-            let finished = survey.read(&results_dir(dir, id))?;
+            let results = results_dir(dir, id);
+            let finished = survey.read(&results)?;
+            let spared = if finished < runs.len() { merge::spared(&results, finished) } else { Vec::new() };
             let state = states.zip(record.job_id).and_then(|(states, job)| states.task(job, id.task)).cloned();
             let stage = match &state {
                 Some(state) => Some(state.stage()),
                 // The cluster answers and does not know the task: it is over, or was never submitted.
                 None => states.map(|_| Stage::Ended),
             };
-            let status = TaskStatus { id, job_id: record.job_id, runs: runs.len(), finished, state, stage };
+            let status = TaskStatus {
+                id,
+                job_id: record.job_id,
+                runs: runs.len(),
+                finished,
+                spared: spared.len(),
+                state,
+                stage,
+            };
+            survey.spared.extend(spared);
             if !status.is_over() {
                 survey.under_way.extend(runs.iter().filter(|run| !survey.finished.contains(*run)).cloned());
             }
@@ -96,10 +116,10 @@ impl Survey {
         Ok(runs)
     }
 
-    /// Runs of the plan that nobody has carried out or will.
+    /// Runs of the plan that nobody has carried out or will, and that are needed.
     pub fn missing<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a str> {
         let ids = plan.runs.iter().map(|run| run.run_id.as_str());
-        ids.filter(|id| !self.finished.contains(*id) && !self.under_way.contains(*id))
+        ids.filter(|id| ![&self.finished, &self.under_way, &self.spared].iter().any(|known| known.contains(*id)))
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sweep::{Measure, Plan, Run, SlurmSpec};
+use crate::sweep::{Measure, Plan, Point, Run, SlurmSpec};
 
 /// Runs of a task where neither the sweep nor a time limit says how many.
 const USUAL_RUNS: usize = 25;
@@ -31,6 +31,12 @@ pub struct Class {
     pub gpu_model: String,
 }
 
+impl Class {
+    fn of(point: &Point) -> Self {
+        Self { num_gpus: point.num_gpus(), gpu_model: point.gpu.gpu_model.clone() }
+    }
+}
+
 /// The tasks of one class; runs by their places in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
@@ -41,21 +47,48 @@ pub struct Block {
 }
 
 /// The wanted runs of `plan` as tasks, by class.
+///
+/// Where points are repeated until they are precise, all repeats of a point are in one task, in the plan's order: it
+/// alone knows what they came to.
 pub fn blocks(plan: &Plan, spec: &SlurmSpec, wanted: &dyn Fn(&Run) -> bool) -> Vec<Block> {
+    let most = runs_per_task(spec, &plan.measure);
+    if plan.measure.relative_std.is_some() {
+        return whole_points(plan, most, wanted);
+    }
     // Groups: neighbours of one deployment, seen within the class.
     let mut classes: BTreeMap<Class, Vec<Vec<usize>>> = BTreeMap::new();
     for (place, run) in plan.runs.iter().enumerate().filter(|(_, run)| wanted(run)) {
         let Some(point) = plan.points.get(run.point) else { continue };
-        let class = Class { num_gpus: point.num_gpus(), gpu_model: point.gpu.gpu_model.clone() };
-        let groups = classes.entry(class).or_default();
+        let groups = classes.entry(Class::of(point)).or_default();
         let before = groups.last().and_then(|g| g.last()).and_then(|&last| plan.points.get(plan.runs.get(last)?.point));
         match groups.last_mut() {
             Some(group) if before.is_some_and(|b| b.shares_deployment(point)) => group.push(place),
             _ => groups.push(vec![place]),
         }
     }
-    let most = runs_per_task(spec, &plan.measure);
     classes.into_iter().map(|(class, groups)| Block { class, tasks: packed(groups, most) }).collect()
+}
+
+/// Tasks of whole points, neighbours of one deployment together; a point with more runs than `most` is a task.
+fn whole_points(plan: &Plan, most: usize, wanted: &dyn Fn(&Run) -> bool) -> Vec<Block> {
+    let mut runs_of: Vec<Vec<usize>> = vec![Vec::new(); plan.points.len()];
+    for (place, run) in plan.runs.iter().enumerate().filter(|(_, run)| wanted(run)) {
+        if let Some(runs) = runs_of.get_mut(run.point) {
+            runs.push(place);
+        }
+    }
+    let mut classes: BTreeMap<Class, Vec<Vec<usize>>> = BTreeMap::new();
+    for (point, runs) in plan.points.iter().zip(runs_of).filter(|(_, runs)| !runs.is_empty()) {
+        let tasks = classes.entry(Class::of(point)).or_default();
+        match tasks.last_mut().filter(|task| task.len() + runs.len() <= most) {
+            Some(task) => task.extend(runs),
+            None => tasks.push(runs),
+        }
+    }
+    for task in classes.values_mut().flatten() {
+        task.sort_unstable();
+    }
+    classes.into_iter().map(|(class, tasks)| Block { class, tasks }).collect()
 }
 
 fn packed(groups: Vec<Vec<usize>>, most: usize) -> Vec<Vec<usize>> {
@@ -142,6 +175,28 @@ mod tests {
         assert_eq!(runs_per_task(&spec(None, None), &measure), 25);
         assert_eq!(runs_per_task(&spec(Some(60), Some(7)), &measure), 7);
         assert_eq!((notice_s(&spec(Some(60), None)), notice_s(&spec(Some(1), None))), (120, 10));
+    }
+
+    #[test]
+    fn all_repeats_of_a_point_are_in_one_task_where_they_depend_on_each_other() {
+        let measure = Measure { relative_std: Some(0.01), max_repeats: 4, ..Measure::default() };
+        let plan = Plan { measure, ..plan(4) };
+        let spec = SlurmSpec { runs_per_task: Some(10), ..SlurmSpec::default() };
+        let blocks = blocks(&plan, &spec, &|_| true);
+        // 3 batch sizes x 6 splits on 2 GPUs: 1, 2 (twice), 4 (twice) and 8 of each; 2 points of 4 runs fit into 10.
+        let tasks = |num_gpus| blocks.iter().filter(move |b| b.class.num_gpus == num_gpus).flat_map(|b| &b.tasks);
+        assert_eq!(
+            [1, 2, 4, 8].map(|n| tasks(n).map(Vec::len).collect::<Vec<_>>()),
+            [vec![8, 4, 8, 4], vec![8, 8, 8, 8, 8, 8], vec![8, 8, 8, 8, 8, 8], vec![8, 4, 8, 4],]
+        );
+        let mut home = std::collections::HashMap::new();
+        for (number, task) in blocks.iter().flat_map(|b| &b.tasks).enumerate() {
+            assert!(task.is_sorted(), "the plan's order");
+            for &place in task {
+                assert_eq!(*home.entry(plan.runs[place].point).or_insert(number), number, "a point in two tasks");
+            }
+        }
+        assert_eq!(home.len(), plan.points.len());
     }
 
     proptest! {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::ChunkReader;
 
 use super::decode::contained;
 use super::error::{Error, Result};
@@ -16,6 +17,9 @@ use super::spool::{self, SPOOL_SUFFIX, SpoolBatches, sealed_path};
 use crate::schema::{ColumnType, Table};
 
 const BATCH_ROWS: usize = 8_192;
+/// A file of up to so many bytes is read at once: out of a larger one, each page of each column takes half a dozen calls
+/// of the system, which for a small table of forty columns is nearly all that reading it costs.
+const WHOLE_BYTES: u64 = 1 << 20;
 
 /// Listings of a directory that changes, at most.
 const LISTINGS: usize = 20;
@@ -109,12 +113,17 @@ fn open_sealed(path: PathBuf, row_groups: Option<(usize, usize)>) -> Result<(Pat
         Err(e) if e.kind() == io::ErrorKind::NotFound => reopen(path, e)?,
         Err(e) => return Err(Error::io("open", &path)(e)),
     };
-    let build = || {
-        let all = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
-        match row_groups {
-            None => all.build(),
+    let length = file.metadata().map_err(Error::io("read", &path))?.len();
+    let build = || match (row_groups, length <= WHOLE_BYTES) {
+        (None, true) => {
+            let whole = file.get_bytes(0, length as usize)?;
+            ParquetRecordBatchReaderBuilder::try_new(whole)?.with_batch_size(BATCH_ROWS).build()
+        }
+        (None, false) => ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build(),
+        (Some((from, to)), _) => {
+            let all = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
             // One that is not there is an error of the decoder.
-            Some((from, to)) => all.with_row_groups((from..to).collect()).build(),
+            all.with_row_groups((from..to).collect()).build()
         }
     };
     let reader = contained(build).map_err(Error::unreadable(&path, "Parquet"))?;
@@ -153,8 +162,11 @@ pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     Ok(files.filter(|path| !(spool::is_spool(path) && sealed_path(path).exists())).collect())
 }
 
+/// A file's host and segments, which order it, and its name.
+type Named = ((String, (u64, u64)), String);
+
 /// Names of the files of `table` in reading order, with what orders them.
-fn table_names(dir: &Path, table: &Table) -> Result<BTreeSet<((String, (u64, u64)), String)>> {
+fn table_names(dir: &Path, table: &Table) -> Result<BTreeSet<Named>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let Ok(name) = entry.map_err(Error::io("list", dir))?.file_name().into_string() else { continue };

@@ -29,6 +29,6 @@ pub use journal::Journal;
 pub use plan::{Measure, Plan, Point, Run};
 pub use runner::{Event, Observed, Outcome, run_plan};
 pub use sbatch::{OptionValue, SlurmSpec};
-pub use surroundings::{MarksTaken, Surroundings};
+pub use surroundings::{MarksTaken, ScriptFile, Surroundings};
 pub use visible::VisibleDevices;
 pub use workload::{CommandSpec, ScriptSpec, ServerSpec, Workload, WorkloadSpec};

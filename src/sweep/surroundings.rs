@@ -24,7 +24,7 @@ pub struct Surroundings {
     /// Where marks are taken; `None` where they cannot be.
     pub marks: Option<MarksTaken>,
     /// The script that the plan came from, for its `run`.
-    pub script: Option<PathBuf>,
+    pub script: Option<ScriptFile>,
     /// Set when somebody asked to stop.
     pub stop: Arc<AtomicBool>,
     /// Refresh period of the slowest counter, ns, as far as the recorder has learnt it; 0 before.
@@ -37,6 +37,22 @@ const WINDOW_REFRESHES: f64 = 20.0;
 pub(super) const CLOSING_S: f64 = 0.5;
 /// ... or so many of one that is slower still.
 const CLOSING_REFRESHES: f64 = 5.0;
+
+/// The script that a plan came from. A copy of it may be what lies at hand, its neighbours elsewhere.
+#[derive(Debug, Clone)]
+pub struct ScriptFile {
+    /// Where its text lies.
+    pub text: PathBuf,
+    /// What messages call it, and beside what relative names in it are looked for.
+    pub origin: PathBuf,
+}
+
+impl ScriptFile {
+    /// One that lies where it was written.
+    pub fn at(path: &Path) -> Self {
+        Self { text: path.to_owned(), origin: path.to_owned() }
+    }
+}
 
 /// Where marks are taken, and what has come.
 #[derive(Debug)]
@@ -100,7 +116,7 @@ impl Surroundings {
 
     /// The script's text, as long as it is the one that was planned.
     pub(super) fn script_source(&self, sha256: &str) -> Result<(String, String, PathBuf), Error> {
-        let path = self.script.as_deref().ok_or_else(|| {
+        let ScriptFile { text: path, origin } = self.script.as_ref().ok_or_else(|| {
             Error::Workload(
                 "the plan's `run` is in its script, and the script is not at hand; run it from there".into(),
             )
@@ -113,8 +129,8 @@ impl Surroundings {
         if super::plan::script_hash(&source) != sha256 {
             return Err(Error::Workload(format!("{} has changed since it was planned; run it again", path.display())));
         }
-        let name = path.file_name().map_or_else(|| "sweep.lua".to_owned(), |n| n.to_string_lossy().into_owned());
-        Ok((name, source, path.parent().unwrap_or(Path::new(".")).to_owned()))
+        let name = origin.file_name().map_or_else(|| "sweep.lua".to_owned(), |n| n.to_string_lossy().into_owned());
+        Ok((name, source, origin.parent().unwrap_or(Path::new(".")).to_owned()))
     }
 }
 

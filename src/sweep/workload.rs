@@ -142,6 +142,13 @@ impl Workload {
         }
     }
 
+    /// Waits for so long, or until somebody asks to stop. Nothing that is simulated is ended by others.
+    pub(super) fn heed(&self, duration_s: f64) {
+        if let Some(surroundings) = self.surroundings() {
+            surroundings.sleep(duration_s);
+        }
+    }
+
     /// Runs one batch of the point with so many output tokens.
     pub(super) fn batch(&mut self, point: &Point, output_tokens: u32) -> Result<Batch, String> {
         match self {

@@ -96,7 +96,11 @@ impl Cluster {
         let mut found: Vec<PathBuf> =
             fs::read_dir(self.desk.path("c/slurm")).expect("records").map(|e| e.expect("an entry").path()).collect();
         found.sort();
-        let records = found.iter().filter(|p| p.extension().is_some_and(|e| e == "json"));
+        let is_record = |p: &&PathBuf| {
+            let name = p.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            name.starts_with("array-") && name.ends_with(".json")
+        };
+        let records = found.iter().filter(is_record);
         records.map(|p| serde_json::from_slice(&fs::read(p).expect("a record")).expect("JSON")).collect()
     }
 
@@ -164,6 +168,89 @@ fn a_submitted_sweep_is_carried_out_merged_and_fitted() {
     });
     cluster.type_in("run sweep.lua -o c").done().prints("0 runs carried out, 24 done before");
     assert_eq!(key(phases(&cluster.desk)), merged);
+}
+
+#[test]
+fn a_sweep_that_asks_for_a_precision_leaves_out_the_repeats_that_nobody_needs() {
+    let cluster = Cluster::new(1, "");
+    let precise = include_str!("../../scripts/sweeps/precise.lua");
+    let sweep = precise.replace("measure =", "slurm = { runs_per_task = 10 },\n  measure =");
+    assert!(
+        sweep.contains("max_repeats = 10") && sweep.contains("relative_std"),
+        "precise.lua asks for other things now"
+    );
+    cluster.desk.put("sweep.lua", sweep);
+    cluster.type_in("submit sweep.lua -o c").done();
+    let arrays = cluster.arrays();
+    let tasks = |array: &serde_json::Value| array["tasks"].as_array().expect("tasks").len() as u32;
+    // Four points of up to ten runs, half of them on one GPU and half on two.
+    assert_eq!(arrays.iter().map(tasks).collect::<Vec<_>>(), [2, 2]);
+    for (array, record) in (0..).zip(&arrays) {
+        for task in 0..tasks(record) {
+            let ended = cluster.task(array, 101 + array, task).status().expect("bash");
+            assert!(matches!(ended.code(), Some(0 | 3)), "{ended}");
+        }
+    }
+    let ended = cluster.status();
+    let count = |key: &str| ended[key].as_u64().expect("a number");
+    assert_eq!((count("runs"), count("missing"), count("under_way")), (40, 0, 0), "{ended}");
+    assert_eq!(count("finished") + count("spared"), 40, "{ended}");
+    assert!(count("spared") > 0 && count("finished") >= 8, "{ended}");
+    cluster.type_in("status c --merge").done().prints("repeats not needed").prints("everything is merged");
+    let merged = cluster.status();
+    for key in ["finished", "spared", "missing"] {
+        assert_eq!(merged[key], ended[key], "{merged}");
+    }
+    cluster.type_in("status c --resubmit").ends_with(1).remarks("nothing is left to submit");
+    // A runner that looks at all of it comes to the same end.
+    let ran = cluster.type_in("run sweep.lua -o c");
+    assert!(matches!(ran.code, Some(0 | 3)), "{}", ran.stderr);
+    ran.prints(&format!(
+        "0 runs carried out, {} done before, {} repeats not needed",
+        count("finished"),
+        count("spared")
+    ));
+}
+
+#[test]
+fn a_run_function_finds_its_neighbours_and_its_directory_on_the_node() {
+    let cluster = Cluster::new(1, "");
+    let sweep = "local el = require 'energylens'\n\
+                 local card = el.card_from 'tiny'\n\
+                 return el.sweep { name = 'own', axes = { model = card, gpu_model = 'a100-80gb',\n\
+                 batch_size = el.choice { 1, 2 }, input_tokens = 64, output_tokens = 1 }, design = el.factorial {},\n\
+                 engine = 'mine', gpus = 1, slurm = { runs_per_task = 2 }, measure = { idle_s = 0.05 },\n\
+                 run = function(run)\n\
+                   local said = run:exec { argv = { 'bin/client', run.point.batch_size } }\n\
+                   assert(said.code == 0, said.output)\n\
+                   run:phase('prefill', function() run:sleep(0.1) end)\n\
+                   run:record { prefill_batches = 1 }\n\
+                   run:log(said.output)\n\
+                 end }\n";
+    cluster.desk.put("sweeps/own.lua", sweep).put(
+        "sweeps/tiny/config.json",
+        r#"{ "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 688,
+            "num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 8, "vocab_size": 1000,
+            "torch_dtype": "bfloat16" }"#,
+    );
+    cluster.put_program("client", "echo \"batch of $1 in $PWD\"");
+    cluster.type_in("submit sweeps/own.lua -o c").done();
+    fs::create_dir(cluster.desk.path("d")).expect("a directory");
+    for name in ["campaign.json", "plan.json"] {
+        fs::copy(cluster.desk.path(&format!("c/{name}")), cluster.desk.path(&format!("d/{name}"))).expect("a copy");
+    }
+    cluster.desk.put("sweeps/own.lua", format!("{sweep}-- the same plan\n"));
+    cluster.type_in("submit sweeps/own.lua -o d").ends_with(1).remarks("began with another text of this script");
+    // What is carried out is what was submitted.
+    cluster.desk.put("sweeps/own.lua", "return nothing");
+    assert!(cluster.task(0, 101, 0).status().expect("bash").code().is_some_and(|code| [0, 3].contains(&code)));
+    cluster.type_in("status c --merge").done().prints("2 of 2 runs done, 0 of them failed");
+    let logs = fs::read_dir(cluster.desk.path("c/logs/000-0")).expect("logs").map(|e| e.expect("an entry").path());
+    let said: String = logs.map(|log| fs::read_to_string(log).expect("a log")).collect();
+    let here = fs::canonicalize(cluster.desk.path("")).expect("the desk");
+    for batch in [1, 2] {
+        assert!(said.contains(&format!("batch of {batch} in {}\n", here.display())), "{said}");
+    }
 }
 
 #[test]

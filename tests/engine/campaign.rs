@@ -24,6 +24,7 @@ pub(crate) struct Sweep<'a> {
     stub: Stub,
     workload: String,
     axes: String,
+    more: String,
 }
 
 /// A row of `phases`, as far as tests look.
@@ -36,7 +37,7 @@ pub(crate) struct PhaseEnergy {
 impl<'a> Sweep<'a> {
     pub(crate) fn new(machine: &'a Machine) -> Self {
         let (desk, stub) = (Desk::new(), Stub::new(STUB));
-        Self { machine, desk, stub, workload: String::new(), axes: String::new() }
+        Self { machine, desk, stub, workload: String::new(), axes: String::new(), more: String::new() }
     }
 
     /// On servers that the sweep starts.
@@ -70,20 +71,37 @@ impl<'a> Sweep<'a> {
         self
     }
 
-    /// Writes the script; what the program gets to carry it out.
-    fn arguments(&self) -> Vec<String> {
-        let script = format!(
+    /// With more fields of the sweep. Only tests/slurm.rs has any.
+    #[allow(dead_code)]
+    pub(crate) fn with(mut self, fields: &str) -> Self {
+        self.more = fields.to_owned();
+        self
+    }
+
+    /// Where the stub lies, for `$LD_LIBRARY_PATH`. Only tests/slurm.rs asks.
+    #[allow(dead_code)]
+    pub(crate) fn stub_directory(&self) -> &Path {
+        self.stub.path()
+    }
+
+    /// The script.
+    pub(crate) fn script(&self) -> String {
+        format!(
             "local el = require 'energylens'\n\
              return el.sweep {{\n\
-             name = 'engine', design = el.factorial {{}}, workload = {},\n\
+             name = 'engine', design = el.factorial {{}}, {} workload = {},\n\
              measure = {{ min_window_s = 1, idle_s = 0.1, warmup_batches = 1 }},\n\
              axes = {{ {}, input_tokens = 96, output_tokens = el.choice {{ 1, 12 }},\n\
              model = {{ model = 'lab/tiny', params = 2.9e6, n_layers = 4, hidden_size = 128, kv_bytes_per_token = 2048 }},\n\
              gpu_model = {{ gpu_model = 'stub', vendor = 'nvidia', memory_bytes = 8e9, peak_flops = 1e12, power_limit_w = 300,\n\
              memory_bandwidth_bytes_per_s = 1e10, link_bandwidth_bytes_per_s = 1e9, idle_power_w = 50 }} }} }}\n",
-            self.workload, self.axes
-        );
-        self.desk.put("sweep.lua", script);
+            self.more, self.workload, self.axes
+        )
+    }
+
+    /// Writes the script; what the program gets to carry it out.
+    fn arguments(&self) -> Vec<String> {
+        self.desk.put("sweep.lua", self.script());
         let library = self.stub.library();
         let library = library.to_str().expect("a path of text");
         let arguments = ["run", "sweep.lua", "-o", "campaign", "--json", "--sysfs-root", "no-sysfs", "--nvml-library"];

@@ -13,8 +13,12 @@
 # Array 003: 12 tasks for runs on 1 GPUs each.
 program='/usr/bin/energylens'
 campaign='/data/c'
+directory='/home/u'
 array=3
 requeue=no
+
+# Slurm writes the log in the campaign; commands and servers start where the sweep was submitted.
+cd "$directory" || echo "commands start in $PWD: this node does not see the directory in which the sweep was submitted" >&2
 
 signal=
 interrupted=

@@ -42,6 +42,7 @@ const OWN_USER: u32 = 0o600;
 pub(super) fn conduct(
     plan: &Plan,
     begun: Begun,
+    mut precision: Option<Precision>,
     stop: &Arc<AtomicBool>,
     equipment: &Equipment,
 ) -> anyhow::Result<Conducted> {
@@ -64,7 +65,6 @@ pub(super) fn conduct(
     let own = OwnMarks { origin: workload.origin(), job_id, step_id };
     counters.learn(stop);
 
-    let mut precision = plan.measure.relative_std.map(Precision::new);
     let bar = progress(plan.most_runs() as u64, journal.finished() as u64);
     let carried = run_plan(
         plan,

@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use clap::Args;
 use energylens::agent::{JobIds, JobPlaces, Recording};
-use energylens::dataset::Dataset;
+use energylens::dataset::{Dataset, Row};
 use energylens::schema::{MarkEvent, Origin, Phase};
 use energylens::store::{Campaign, MarkRow};
 use energylens::sweep::runner::Outcome as RunOutcome;
-use energylens::sweep::{Decision, Journal, Plan, WorkloadSpec};
+use energylens::sweep::{Decision, Journal, Plan, ScriptFile, WorkloadSpec};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use self::precision::Precision;
 use super::agent::CadenceArguments;
 use super::sources::SourceArguments;
 use super::{Outcome, agent, doctor, output, service};
@@ -50,7 +51,11 @@ pub(crate) struct Equipment {
     cadence: CadenceArguments,
     /// The script that the plan came from: `run` functions are in there.
     #[arg(skip)]
-    pub(crate) script: Option<PathBuf>,
+    pub(crate) script: Option<ScriptFile>,
+    /// Phases of other repeats of the plan's points, measured elsewhere: they count where points are repeated until they
+    /// are known well enough.
+    #[arg(skip)]
+    pub(crate) measured_before: Vec<Row>,
 }
 
 /// How a sweep is carried out.
@@ -63,7 +68,7 @@ pub(crate) enum Means<'a> {
 }
 
 pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
-    let a = Arguments { equipment: Equipment { script: Some(a.script.clone()), ..a.equipment }, ..a };
+    let a = Arguments { equipment: Equipment { script: Some(ScriptFile::at(&a.script)), ..a.equipment }, ..a };
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
     energylens::slurm::Records::refuse_open(&dir)?;
@@ -142,9 +147,14 @@ impl Conducted {
 pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &Arc<AtomicBool>, means: Means<'_>) -> anyhow::Result<Conducted> {
     plan.workload.check_described()?;
     let begun = Begun::open(plan, dir)?;
+    let before = match means {
+        Means::Simulated => Vec::new(),
+        Means::Real(equipment) => equipment.measured_before.clone(),
+    };
+    let precision = plan.measure.relative_std.map(|relative_std| Precision::new(relative_std, before));
     match (&plan.workload, means) {
-        (WorkloadSpec::Simulated { .. }, _) => simulated::conduct(plan, begun, stop),
-        (_, Means::Real(equipment)) => here::conduct(plan, begun, stop, equipment),
+        (WorkloadSpec::Simulated { .. }, _) => simulated::conduct(plan, begun, precision, stop),
+        (_, Means::Real(equipment)) => here::conduct(plan, begun, precision, stop, equipment),
         (other, Means::Simulated) => anyhow::bail!("{} does not run on the simulated node", other.engine()),
     }
 }

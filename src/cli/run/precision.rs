@@ -12,17 +12,21 @@ const MIN_REPEATS: usize = 2;
 /// The points of a campaign that are precise enough, renewed when runs have ended.
 pub(super) struct Precision {
     relative_std: f64,
+    /// Phases of repeats that are in another campaign.
+    before: Vec<Row>,
     precise: HashSet<String>,
 }
 
 impl Precision {
-    pub(super) fn new(relative_std: f64) -> Self {
-        Self { relative_std, precise: HashSet::new() }
+    pub(super) fn new(relative_std: f64, before: Vec<Row>) -> Self {
+        Self { relative_std, before, precise: HashSet::new() }
     }
 
     /// Looks at what the campaign knows by now.
     pub(super) fn renew(&mut self, dir: &Path) -> Result<(), dataset::Error> {
-        self.precise = precise(&dataset::phases::reduce(dir)?.rows, self.relative_std);
+        let mut rows = dataset::phases::reduce(dir)?.rows;
+        rows.extend(self.before.iter().cloned());
+        self.precise = precise(&rows, self.relative_std);
         Ok(())
     }
 
@@ -79,6 +83,25 @@ mod tests {
         assert!((relative_uncertainty(&[(90.0, 1.0), (110.0, 1.0)]).unwrap() - 0.1).abs() < 1e-12);
         // No scatter: 4 J each, of the mean of four 2 J.
         assert!((relative_uncertainty(&[(100.0, 4.0); 4]).unwrap() - 0.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn repeats_that_were_measured_elsewhere_count() {
+        let row = |run_id: &str, energy_j| Row {
+            run_id: run_id.to_owned(),
+            phase: Phase::Total,
+            energy_j: Some(energy_j),
+            energy_j_std: Some(0.1),
+            ..Row::new("m", "g")
+        };
+        let dir = tempfile::tempdir().unwrap();
+        for (before, is_precise) in
+            [(vec![], false), (vec![row("a-0", 100.0)], false), (vec![row("a-0", 100.0), row("a-1", 100.1)], true)]
+        {
+            let mut precision = Precision::new(0.01, before);
+            precision.renew(dir.path()).unwrap();
+            assert_eq!(precision.has("a"), is_precise);
+        }
     }
 
     #[test]

@@ -23,7 +23,12 @@ use super::{Begun, Conducted, OwnMarks, adaptive, progress};
 const SIMULATED_PAUSE_NS: i64 = 1_000 * NS_PER_MS;
 
 /// Carries out `plan` under a virtual clock: the node lays its time line, the recorder polls through it behind.
-pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::Result<Conducted> {
+pub(super) fn conduct(
+    plan: &Plan,
+    begun: Begun,
+    mut precision: Option<Precision>,
+    stop: &AtomicBool,
+) -> anyhow::Result<Conducted> {
     let Begun { campaign, mut journal, job_id, step_id } = begun;
     let dir = campaign.dir();
     let t_start_mono_ns = last_instant_ns(dir)?.max(journal.last_end_mono_ns().unwrap_or(0)) + SIMULATED_PAUSE_NS;
@@ -37,7 +42,6 @@ pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::R
         VirtualRecorder::start(dir, vec![Box::new(node.source(clock.clone()))], Arc::new(clock), options)?;
     let mut marks = MarkWriter::create(dir, &host_name(), &FileMetadata::of_host(&host_name(), anchor))?;
 
-    let mut precision = plan.measure.relative_std.map(Precision::new);
     let bar = progress(plan.most_runs() as u64, journal.finished() as u64);
     let own = OwnMarks { origin: workload.origin(), job_id, step_id };
     let mut truth = Truth { node: &node, windows: Vec::new(), energy_j: HashMap::new() };

@@ -20,7 +20,7 @@ fn plan(slurm: &str) -> Plan {
 }
 
 fn places<'a>(campaign: &'a str, program: &'a str) -> Places<'a> {
-    Places { campaign: Path::new(campaign), program: Path::new(program) }
+    Places { campaign: Path::new(campaign), program: Path::new(program), directory: Path::new("/home/u") }
 }
 
 fn record(plan: &Plan, num_gpus: u32) -> ArrayRecord {
@@ -95,7 +95,7 @@ fn printed(campaign: &str, program: &str, dir: &Path) -> Vec<String> {
     given.options.insert("comment".to_owned(), OptionValue::Text(campaign.replace('{', "{{").replace('}', "}}")));
     let text = array(&plan, &given, &record(&plan, 1), places(campaign, program)).unwrap();
     let path = dir.join("script.sh");
-    let (head, _) = text.split_once("\nsignal=").unwrap();
+    let (head, _) = text.split_once("\n# Slurm writes the log").unwrap();
     std::fs::write(&path, format!("{head}\nprintf '%s\\n' \"$campaign\" \"$program\"\n")).unwrap();
     std::fs::write(dir.join("whole.sh"), &text).unwrap();
     let checked = Command::new("bash").arg("-n").arg(dir.join("whole.sh")).output().unwrap();

@@ -9,6 +9,9 @@ use crate::sweep::workload::{Batch, Deployed, OwnMark, OwnPhases, OwnWindow, Wor
 use crate::sweep::{Error, Plan, Point, Run};
 use crate::units::ns_to_s;
 
+/// Whoever ends what was started for a run, and means this process too, does both within so many seconds.
+const TOLD_WITHIN_S: f64 = 1.0;
+
 /// Why a run did not get to its end.
 pub(super) enum Break {
     /// The run failed; the sweep goes on.
@@ -151,6 +154,8 @@ impl Session<'_, '_> {
 
     /// What breaks a run off: what went wrong in it, unless it went wrong because somebody asked to stop.
     fn failed(&self, why: String) -> Break {
+        // Slurm's SIGTERM goes to every process of a job: a server may be gone before this process is told.
+        self.workload.heed(TOLD_WITHIN_S);
         if self.stop.load(Ordering::Relaxed) { Break::Stopped } else { Break::Failed(why) }
     }
 
