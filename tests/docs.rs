@@ -7,12 +7,17 @@
 //! nothing is stated). A fence `console counters` marks commands that need energy counters: they get a powercap tree of
 //! the test's own. A fence `csv NAME` is a file of that name.
 
+// The program's own way of breaking lines.
+#[path = "../src/recommend/wrap.rs"]
+mod wrap;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use energylens::schema::{Column, FORMAT_VERSION, TABLES};
 use tempfile::TempDir;
+use wrap::wrapped;
 
 /// Characters of the longest line.
 const WIDTH: usize = 120;
@@ -313,31 +318,11 @@ fn the_changelog_speaks_of_this_version() {
     assert!(changelog.lines().any(|l| l.starts_with(heading)), "CHANGELOG.md lacks `{heading}`");
 }
 
-/// `text` as lines of at most [`WIDTH`] characters; the first begins with `first`, the others are indented as a list.
-fn wrapped(first: &str, text: &str) -> String {
-    let mut out = String::from(first);
-    let mut length = first.chars().count();
-    for (i, word) in text.split_whitespace().enumerate() {
-        let word_length = word.chars().count();
-        if i > 0 && length + 1 + word_length > WIDTH {
-            out.push_str("\n  ");
-            length = 2;
-        } else if i > 0 {
-            out.push(' ');
-            length += 1;
-        }
-        out.push_str(word);
-        length += word_length;
-    }
-    out.push('\n');
-    out
-}
-
 fn column_entry(column: &Column) -> String {
     let mut facts = vec![column.column_type.to_string()];
     facts.extend((!column.unit.is_empty()).then(|| column.unit.to_owned()));
     facts.extend(column.nullable.then(|| "may be missing".to_owned()));
-    wrapped(&format!("- `{}` ({}): ", column.name, facts.join(", ")), column.doc)
+    wrapped(&format!("- `{}` ({}): ", column.name, facts.join(", ")), column.doc, WIDTH)
 }
 
 fn tables_page() -> String {
@@ -349,6 +334,7 @@ fn tables_page() -> String {
              `src/schema.rs`; `energylens tables` prints the same, `energylens tables --json` for programs. Files are \
              Parquet, named after their table, and carry unit and description of each column in the field's metadata."
         ),
+        WIDTH,
     ).replace("\n  ", "\n"));
     page.push_str(
         "\nTypes: `f64`, `i64`, `u64`, `u32` are numbers; `label` is text with few distinct values, dictionary-encoded;\n\
@@ -376,14 +362,4 @@ fn the_page_of_tables_is_what_the_schema_says() {
         "docs/tables.md is not what src/schema.rs says (first at line {}); run UPDATE_GOLDEN=1 cargo test --test docs",
         differs.map_or(found.lines().count().min(page.lines().count()), |i| i) + 1
     );
-}
-
-#[test]
-fn wrapping_keeps_words_and_width() {
-    let text = "counter ".repeat(40);
-    let out = wrapped("- `x`: ", &text);
-    assert_eq!(out.matches("counter").count(), 40);
-    // 7 characters, then 14 words of 7 with 13 spaces make 118; a fifteenth would make 126.
-    assert_eq!(out.lines().next().map(|l| l.len()), Some(118));
-    assert!(out.lines().skip(1).all(|l| l.starts_with("  counter") && l.len() <= WIDTH));
 }

@@ -62,10 +62,13 @@ const STICKING_OUT: &str = r#"(() => {
 
 /// The demo's campaign, fitted, judged and reported with all there is.
 fn report(desk: &Desk) {
-    let sweep = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/sweeps/demo.lua");
+    let sweeps = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/sweeps");
     for line in [
-        format!("run {} -o campaign", sweep.display()),
-        "report campaign -o report.html --workload input_tokens=1024,output_tokens=256 --limit mean_tpot_s=0.05"
+        format!("run {}/demo.lua -o campaign", sweeps.display()),
+        format!("run {}/unseen.lua -o unseen", sweeps.display()),
+        "report campaign --unseen unseen -o report.html --workload input_tokens=1024,output_tokens=256 --limit \
+         mean_tpot_s=0.05 --arrival-rate 0.2 --price-per-kwh 0.25 --carbon-g-per-kwh 300 --price-per-gpu-hour 2 \
+         --pue 1.2 --next 3"
             .to_owned(),
     ] {
         let ran = desk.type_in(&line);
@@ -87,6 +90,9 @@ fn the_report_is_sound_in_a_real_browser() {
     for chart in ["power", "curves", "terms", "tradeoff", "learning", "parity", "residuals"] {
         assert!(charts.as_array().is_some_and(|all| all.contains(&json!(chart))), "{chart} is missing: {charts}");
     }
+    // Regret, choices and error, each in a panel of its own.
+    let panels = browser.evaluate("document.querySelectorAll('.chart[data-chart=learning] .panels svg').length");
+    assert!(panels.as_u64() >= Some(3), "the learning curve has {panels} panels");
     // Formulas are typeset: a fraction of their width would be that of unknown elements in a row.
     let formula = browser.evaluate("(() => { const m = document.querySelector('math msup'); const b = m?.getBoundingClientRect(); return b ? b.width * b.height : 0; })()");
     assert!(formula.as_f64() > Some(20.0), "the formula is not typeset: {formula}");

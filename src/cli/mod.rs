@@ -4,6 +4,7 @@
 //! runs were rejected.
 
 mod agent;
+mod asked;
 mod cards;
 mod compact;
 mod completions;

@@ -7,15 +7,17 @@ use clap::Args;
 use energylens::agent::Recording;
 use energylens::dataset::{self, Dataset};
 use energylens::fit::stats::Figures;
-use energylens::fit::validate::{CurvePoint, ValidateOptions, learning_curve};
+use energylens::fit::validate::{
+    CurvePoint, ValidateOptions, learning_curve, learning_curve_against, validate_against,
+};
 use energylens::fit::{FitOptions, MIN_ROWS, Predictor, attach_held_out, fit_model};
-use energylens::law::Model;
-use energylens::recommend::{Request, recommend};
+use energylens::law::{Law, Model, Target};
 use energylens::report::{LearningPoint, PhaseBand, PowerTrace, RecordingFacts, ReportInput, write_html};
 use energylens::schema::{MARKS, MarkEvent, SAMPLES};
 use energylens::store::{MarkRow, SampleRow, read_table};
 use energylens::units::{counter_difference_j, ns_to_s};
 
+use super::asked::Asked;
 use super::{Outcome, output};
 
 /// How much of a recording the power figure shows.
@@ -35,12 +37,17 @@ pub(crate) struct Arguments {
     /// The model; fitted to the rows if left out.
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Put the recommendation for this workload on the first page.
+    /// Rows of workloads that were never fitted, such as those of a second campaign: accuracy is judged on them.
+    #[arg(long, value_name = "RUNS", conflicts_with = "model")]
+    unseen: Option<PathBuf>,
+    /// Put the recommendation for this workload on the first page: input_tokens=1024,output_tokens=256[,batch_size=32]...
     #[arg(long)]
     workload: Option<String>,
-    /// What the recommendation must respect; may be repeated.
-    #[arg(long = "limit")]
-    limits: Vec<energylens::recommend::Limit>,
+    /// The same for requests of many lengths: CSV or Parquet with input_tokens, output_tokens and, where known, arrival_s.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    #[command(flatten)]
+    asked: Asked,
     /// Show accuracy from so many rows each, the law beside the baselines; not with --model, whose rows are known.
     #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10, 20, 40], conflicts_with = "model",
         allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
@@ -51,37 +58,34 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    let inputs: Vec<&Path> = [Some(&a.runs), a.model.as_ref()].into_iter().flatten().map(PathBuf::as_path).collect();
+    let inputs = [Some(&a.runs), a.model.as_ref(), a.unseen.as_ref(), a.trace.as_ref()];
+    let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
     output::writable(&a.output, &inputs)?;
     // Before the long work: the request may be misspelt.
-    let request = a.workload.as_deref().map(Request::parse_workload).transpose()?;
-    anyhow::ensure!(
-        request.is_some() || a.limits.is_empty(),
-        "--limit bounds a recommendation; say for which workload with --workload input_tokens=NUMBER,output_tokens=NUMBER"
-    );
+    let request = a.asked.request(a.workload.as_deref(), a.trace.as_deref(), a.seed)?;
+    if let (None, Some(option)) = (&request, a.asked.any()) {
+        anyhow::bail!(
+            "{option} is about a recommendation; say for which workload with --workload input_tokens=NUMBER,output_tokens=NUMBER or --trace FILE"
+        );
+    }
     let dataset = dataset::load(&a.runs)?;
-    let options = FitOptions { seed: a.seed, ..FitOptions::default() };
+    let unseen = a.unseen.as_deref().map(dataset::load).transpose()?;
     let (model, held_out_rows) = match &a.model {
         Some(path) => (Model::load(path)?, Vec::new()),
-        None => {
-            let mut model = fit_model(&dataset, &options)?.model;
-            let held_out = attach_held_out(&mut model, &dataset, &options, a.seed, &|_, _| {})?;
-            let pairs = held_out.iter().flat_map(|h| &h.rows).map(|r| (r.measured_j, r.predicted_j)).collect();
-            (model, pairs)
-        }
+        None => fitted(&dataset, unseen.as_ref(), a.seed)?,
     };
-    let answer =
-        request.map(|request| recommend(&model, &Request { limits: a.limits.clone(), ..request })).transpose()?;
+    let answer = request.map(|request| a.asked.answer(&model, &request)).transpose()?;
     let title = a.runs.file_name().map_or_else(|| "energylens".to_owned(), |n| n.to_string_lossy().into_owned());
     let mut input = if a.runs.is_dir() {
         of_campaign(&title, &a.runs, &dataset, &model)?
     } else {
         ReportInput::new(&title, &dataset, &model)
     };
-    input.recommendation = answer.as_ref();
+    input.recommendation = answer.as_ref().map(|a| &a.recommendation);
+    input.next = answer.as_ref().and_then(|a| a.next.as_ref());
     input.held_out_rows = held_out_rows;
     if a.model.is_none() {
-        input.learning = learning(&dataset, &a.learning_curve, a.seed);
+        input.learning = learning(&dataset, unseen.as_ref(), &a.learning_curve, a.seed);
     }
     write_html(&a.output, &input)?;
     output::remark(&dataset, &[]);
@@ -89,12 +93,40 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }
 
-/// Accuracy against the rows learnt from, of the law and the quick baselines. Rows that offer no choice or are too few to
-/// hold any out give no curve; the section is left out then.
-pub(crate) fn learning(dataset: &Dataset, sizes: &[u32], seed: u64) -> Vec<LearningPoint> {
-    let options = ValidateOptions { seed, predictors: Predictor::QUICK.to_vec(), ..ValidateOptions::default() };
+/// A model of the rows with its accuracy, and held-out energies as measured and as predicted.
+fn fitted(dataset: &Dataset, unseen: Option<&Dataset>, seed: u64) -> anyhow::Result<(Model, Vec<(f64, f64)>)> {
+    let options = FitOptions { seed, ..FitOptions::default() };
+    let mut model = fit_model(dataset, &options)?.model;
+    let Some(unseen) = unseen else {
+        let held_out = attach_held_out(&mut model, dataset, &options, seed, &|_, _| {})?;
+        let rows = held_out.iter().flat_map(|h| &h.rows);
+        let pairs = rows.map(|r| (r.measured_j, r.predicted_j)).collect();
+        return Ok((model, pairs));
+    };
+    let judged = validate_against(dataset, unseen, &quick(seed))?;
+    let mut summary = judged.summary();
+    let of_energy = |law: &&mut Law| law.skeleton.target == Target::EnergyJ;
+    if model.laws.iter_mut().filter(of_energy).count() > 1 {
+        summary.scheme.push_str(", all laws of energy together");
+    }
+    model.laws.iter_mut().filter(of_energy).for_each(|law| law.held_out = Some(summary.clone()));
+    let pairs = judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
+    Ok((model, pairs))
+}
+
+fn quick(seed: u64) -> ValidateOptions<'static> {
+    ValidateOptions { seed, predictors: Predictor::QUICK.to_vec(), ..ValidateOptions::default() }
+}
+
+/// Accuracy against the rows learnt from, of the law and the quick baselines, judged on unseen rows where there are some.
+/// Rows that offer no choice or are too few to hold any out give no curve; the section is left out then.
+pub(crate) fn learning(dataset: &Dataset, unseen: Option<&Dataset>, sizes: &[u32], seed: u64) -> Vec<LearningPoint> {
     let sizes: Vec<usize> = sizes.iter().map(|n| *n as usize).collect();
-    let curve = match learning_curve(dataset, &sizes, &options) {
+    let curve = match unseen {
+        Some(unseen) => learning_curve_against(dataset, unseen, &sizes, &quick(seed)),
+        None => learning_curve(dataset, &sizes, &quick(seed)),
+    };
+    let curve = match curve {
         Ok(curve) => curve,
         Err(e) => {
             eprintln!("note: no learning curve: {e}");

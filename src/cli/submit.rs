@@ -31,12 +31,19 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut output::say)?;
+    plan.workload.check_described()?;
     let dir = std::path::absolute(a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name)))
         .context("the campaign directory has no absolute path")?;
     anyhow::ensure!(
         !matches!(plan.workload, WorkloadSpec::Script(_)) && plan.measure.relative_std.is_none(),
         "a job array has its runs laid out beforehand: leave out `relative_std`, and put what the script's own `run` does \
          into an el.command {{ ... }}"
+    );
+    anyhow::ensure!(
+        plan.adaptive.is_none(),
+        "an adaptive sweep decides as it goes, and a job array has its runs laid out beforehand: run it inside of one job \
+         (sbatch --gpus-per-node=8 --wrap 'energylens run {}'), or take el.d_optimal {{ points = ... }}",
+        a.script.display()
     );
     let spec = plan.slurm.clone().unwrap_or_else(default_spec);
     let client = client();

@@ -16,8 +16,14 @@ pub(super) enum Balance {
 /// Halvings of the bracket: far more than the law is exact to.
 const HALVINGS: usize = 60;
 
-/// The balance of a replica that gets `rate` requests per second, with at most `most` in flight.
-pub(super) fn balance(duration_s: impl Fn(f64) -> f64, rate: f64, most: f64) -> Balance {
+/// The balance of a replica that gets `rate` requests per second, with at most `most` in flight. `solved` may know the batch
+/// in balance without a search.
+pub(super) fn balance(
+    duration_s: impl Fn(f64) -> f64,
+    solved: impl FnOnce() -> Option<f64>,
+    rate: f64,
+    most: f64,
+) -> Balance {
     let finished = |batch: f64| batch / duration_s(batch);
     let alone = finished(1.0);
     if alone >= rate {
@@ -27,6 +33,9 @@ pub(super) fn balance(duration_s: impl Fn(f64) -> f64, rate: f64, most: f64) -> 
     // A law that cannot say is as good as one that says no.
     if at_most < rate || !at_most.is_finite() || most <= 1.0 {
         return Balance::Overrun { finished_per_s: at_most };
+    }
+    if let Some(batch) = solved().filter(|batch| (1.0..=most).contains(batch)) {
+        return Balance::At { batch, busy_share: 1.0 };
     }
     let (mut low, mut high) = (1.0, most);
     for _ in 0..HALVINGS {
@@ -51,13 +60,18 @@ mod tests {
     fn as_many_leave_as_come() {
         // D = 2 + 0.1 B: B/D = 4 at B = 8/(1 - 0.4).
         let duration = |batch: f64| 2.0 + 0.1 * batch;
-        let Balance::At { batch, busy_share } = balance(duration, 4.0, 100.0) else { panic!("it keeps up") };
+        let Balance::At { batch, busy_share } = balance(duration, || None, 4.0, 100.0) else { panic!("it keeps up") };
         assert!((batch - 8.0 / 0.6).abs() < 1e-9 && busy_share == 1.0, "{batch}");
+        // What was solved is taken where so many may be in flight.
+        assert_eq!(balance(duration, || Some(7.5), 4.0, 100.0), Balance::At { batch: 7.5, busy_share: 1.0 });
+        assert_eq!(balance(duration, || Some(101.0), 4.0, 100.0), Balance::At { batch, busy_share });
         // One at a time takes 2.1 s: at one in 21 s, a tenth of the time has work.
-        let Balance::At { batch, busy_share } = balance(duration, 1.0 / 21.0, 100.0) else { panic!("it keeps up") };
+        let Balance::At { batch, busy_share } = balance(duration, || None, 1.0 / 21.0, 100.0) else {
+            panic!("it keeps up")
+        };
         assert!(batch == 1.0 && (busy_share - 0.1).abs() < 1e-12);
         // 100 in flight take 12 s: 8.33 a second is all there is.
-        assert_eq!(balance(duration, 9.0, 100.0), Balance::Overrun { finished_per_s: 100.0 / 12.0 });
-        assert!(matches!(balance(|_| f64::NAN, 1.0, 8.0), Balance::Overrun { .. }));
+        assert_eq!(balance(duration, || None, 9.0, 100.0), Balance::Overrun { finished_per_s: 100.0 / 12.0 });
+        assert!(matches!(balance(|_| f64::NAN, || None, 1.0, 8.0), Balance::Overrun { .. }));
     }
 }

@@ -5,6 +5,7 @@
 //! pipeline is full. Everything else is folded into one constant per term, so that a candidate costs a few
 //! multiplications. `Law::predict` remains the reference; a test holds the two together.
 
+use super::powers::{PowerSum, Range};
 use crate::law::{Case, Law, Symbol, Target};
 
 /// What still moves with the batch.
@@ -37,6 +38,13 @@ struct Term {
 struct Moving {
     values: [f64; MOVING.len()],
     is_full: bool,
+}
+
+/// What each moving symbol is proportional to the batch by; where the batch is queued, so are the waves.
+#[derive(Debug, Clone, Copy)]
+struct Powers {
+    values: [f64; MOVING.len()],
+    is_queued: bool,
 }
 
 /// All terms at one number of output tokens.
@@ -74,6 +82,86 @@ impl Folded {
             per_replica: target == Target::EnergyJ,
             case: *case,
         }
+    }
+
+    /// Whether it counts once for each replica: energies add up, times do not.
+    pub(super) fn per_replica(&self) -> bool {
+        self.per_replica
+    }
+
+    /// The batches for which the law is a sum of powers of the batch, and that sum; ascending.
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        let overflows = [self.output_tokens, self.all.output_tokens]
+            .into_iter()
+            .chain(self.first.iter().map(|(first, _)| first.output_tokens))
+            .filter_map(|output| self.queued_share(output))
+            .map(f64::recip);
+        let mut edges: Vec<f64> = overflows.chain([0.0, self.case.pipeline_parallel, f64::INFINITY]).collect();
+        edges.sort_by(f64::total_cmp);
+        edges.dedup();
+        let between = edges.windows(2).filter_map(|pair| {
+            let [from, to] = *pair else { return None };
+            Some(Range { from, to, sum: self.power_sum(from)? })
+        });
+        between.collect()
+    }
+
+    /// The sum of powers for batches from `from` to the next edge; `None` where a symbol is no power there.
+    fn power_sum(&self, from: f64) -> Option<PowerSum> {
+        let scale = self.powers(self.output_tokens, from)?;
+        let all = self.powers(self.all.output_tokens, from)?;
+        let mut sum = PowerSum::default();
+        let Some((first, steps)) = &self.first else {
+            for term in &self.all.terms {
+                let (factor, power) = term.as_power(&all, &scale);
+                sum.add(factor, power);
+            }
+            return Some(sum);
+        };
+        let start = self.powers(first.output_tokens, from)?;
+        for (whole, first) in self.all.terms.iter().zip(&first.terms) {
+            let (whole, power) = whole.as_power(&all, &scale);
+            let (first, other) = first.as_power(&start, &scale);
+            // A difference of two powers is none, and where it ends at zero is another edge.
+            if power != other && first != 0.0 {
+                return None;
+            }
+            sum.add((whole - first).max(0.0) / steps, power);
+        }
+        Some(sum)
+    }
+
+    /// Waves per sequence once the cache overflows: `(S+m)/capacity`, at most one.
+    fn queued_share(&self, output_tokens: f64) -> Option<f64> {
+        let capacity = self.kv_capacity_tokens?;
+        Some(((self.case.input_tokens + output_tokens) / capacity).min(1.0))
+    }
+
+    /// What the moving symbols are for batches from `from` to the next edge.
+    fn powers(&self, output_tokens: f64, from: f64) -> Option<Powers> {
+        let of = Case { output_tokens, ..self.case };
+        let stages = of.pipeline_parallel;
+        let queued = self.queued_share(output_tokens).filter(|share| from >= share.recip());
+        let (waves, micro, together) = match queued {
+            // As many waves as the cache forces: each holds the same number of sequences, however large the batch is.
+            Some(share) => {
+                let micro = share.recip().clamp(1.0, stages.max(1.0));
+                (share, micro, 1.0 / (share * micro))
+            }
+            // More sequences visit more experts, unless there are none: a single one then reads all weights.
+            None if (stages <= 1.0 || from >= stages) && of.coverage(1.0) == 1.0 => (1.0, stages.max(1.0), 1.0),
+            None => return None,
+        };
+        let values = [
+            1.0,
+            of.coverage(together),
+            of.reads(together),
+            waves,
+            micro,
+            stages / micro,
+            (micro + stages - 1.0) / micro,
+        ];
+        Some(Powers { values, is_queued: queued.is_some() })
     }
 
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
@@ -147,6 +235,15 @@ impl Batch {
 }
 
 impl Term {
+    /// The term as a factor and a power of the batch.
+    fn as_power(&self, at: &Powers, scale: &Powers) -> (f64, f64) {
+        let known = at.values.iter().zip(&self.powers);
+        let fitted = scale.values.iter().skip(MOVING_FULL).zip(&self.scaling);
+        let factors = known.chain(fitted).map(|(value, exponent)| power(*value, *exponent));
+        let [batch, _, _, waves, ..] = self.powers;
+        (self.constant * factors.product::<f64>(), if at.is_queued { batch + waves } else { batch })
+    }
+
     /// The term at `at`, its fitted powers taken at `scale`.
     fn at(&self, at: &Moving, scale: &Moving) -> f64 {
         let moving = |count: usize| -> f64 {

@@ -16,10 +16,13 @@ mod answer;
 mod arrivals;
 mod bill;
 mod fold;
+mod front;
+mod judge;
 mod lengths;
 mod limit;
 mod next;
 mod platform;
+mod powers;
 mod probability;
 mod rank;
 mod request;
@@ -29,6 +32,7 @@ mod series;
 mod sweep_file;
 mod table;
 mod trace;
+mod wrap;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -59,10 +59,21 @@ pub struct NextMeasurements {
     pub sweep: String,
 }
 
+impl NextMeasurements {
+    /// What the list is, in words.
+    pub fn heading(&self) -> &'static str {
+        if self.may_change {
+            "worth measuring next, the most useful first"
+        } else {
+            "no measurement is expected to change the choice; these say most about the first"
+        }
+    }
+}
+
 /// The `count` configurations whose measurement is expected to improve the choice most.
 pub fn measure_next(model: &Model, request: &Request, count: usize) -> Result<NextMeasurements, Error> {
     let search = Search::run(model, request)?;
-    let best = search.found.best.clone().sorted();
+    let best = search.points(&search.found.best.sorted());
     if best.is_empty() {
         return Err(search.nothing()?);
     }

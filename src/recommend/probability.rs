@@ -6,10 +6,13 @@
 //! parameters, as it is for the law's own intervals; exact sums of drawn coefficients would need coefficients >= 0,
 //! and cutting each at zero by itself would destroy the correlations that hold their sum together.
 
+use std::thread;
+
 use nalgebra::{DMatrix, SymmetricEigen};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::search::threads;
 use crate::law::{Law, RowKind};
 
 /// Draws behind every probability: a standard error of at most 1.1 percentage points.
@@ -53,28 +56,90 @@ fn law_count(contenders: &[Contender<'_>]) -> usize {
     contenders.iter().map(|c| c.law_index + 1).max().unwrap_or(0)
 }
 
-/// For each contender the share of draws in which it came out lowest.
+/// For each contender the share of draws in which it came out lowest. The draws are shared out among threads: each takes
+/// up the one sequence of random numbers where its part begins, so that the outcome does not depend on their number.
 pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64> {
-    let laws = law_count(contenders);
-    let slopes = slopes(contenders);
-    let freedom: Vec<f64> = (0..laws)
-        .map(|i| contenders.iter().find(|c| c.law_index == i).map_or(f64::INFINITY, |c| c.law.degrees_of_freedom))
-        .collect();
+    let draws = Draws::of(contenders);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let widest = slopes.iter().map(Vec::len).max().unwrap_or(0);
-    let mut shifts = vec![vec![0.0; widest + 1]; laws];
-    let mut stretch = vec![1.0; laws];
-    let mut wins = vec![0_usize; contenders.len()];
-    for _ in 0..DRAWS {
-        for shift in shifts.iter_mut().flatten() {
-            *shift = normal(&mut rng);
+    let mut scratch = draws.scratch();
+    let first = draws.winner(&mut rng, &mut scratch);
+    // Every draw takes as many random numbers as the first.
+    let words = rng.get_word_pos();
+    let part = |from: usize, to: usize| {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_word_pos(words * from as u128);
+        let mut scratch = draws.scratch();
+        (from..to).filter_map(|_| draws.winner(&mut rng, &mut scratch)).collect::<Vec<usize>>()
+    };
+    let share = DRAWS.div_ceil(threads(if contenders.len() < FEW { 1 } else { DRAWS }));
+    let winners: Vec<usize> = thread::scope(|scope| {
+        let part = &part;
+        let parts: Vec<_> = (1 + share..DRAWS)
+            .step_by(share)
+            .map(|from| scope.spawn(move || part(from, (from + share).min(DRAWS))))
+            .collect();
+        let mut winners = part(1, (1 + share).min(DRAWS));
+        for other in parts {
+            // A thread that panicked has a bug that must not pass for an answer.
+            winners.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
-        for (stretch, freedom) in stretch.iter_mut().zip(&freedom) {
-            *stretch = student_stretch(&mut rng, *freedom);
+        winners
+    });
+    let mut wins = vec![0_usize; contenders.len()];
+    for winner in first.into_iter().chain(winners) {
+        if let Some(count) = wins.get_mut(winner) {
+            *count += 1;
+        }
+    }
+    wins.into_iter().map(|count| count as f64 / DRAWS as f64).collect()
+}
+
+/// Contenders below which threads are not worth their start.
+const FEW: usize = 16;
+
+/// What is the same in every draw.
+struct Draws<'a, 'b> {
+    contenders: &'a [Contender<'b>],
+    slopes: Vec<Vec<f64>>,
+    /// Degrees of freedom of each law.
+    freedom: Vec<f64>,
+    widest: usize,
+}
+
+/// What one draw shifts: the parameters of each law, and how much a Student distribution is wider than a normal one.
+struct Scratch {
+    shifts: Vec<Vec<f64>>,
+    stretch: Vec<f64>,
+}
+
+impl<'a, 'b> Draws<'a, 'b> {
+    fn of(contenders: &'a [Contender<'b>]) -> Self {
+        let slopes = slopes(contenders);
+        let of_law =
+            |i| contenders.iter().find(|c| c.law_index == i).map_or(f64::INFINITY, |c| c.law.degrees_of_freedom);
+        let freedom = (0..law_count(contenders)).map(of_law).collect();
+        let widest = slopes.iter().map(Vec::len).max().unwrap_or(0);
+        Self { contenders, slopes, freedom, widest }
+    }
+
+    fn scratch(&self) -> Scratch {
+        let laws = self.freedom.len();
+        Scratch { shifts: vec![vec![0.0; self.widest + 1]; laws], stretch: vec![1.0; laws] }
+    }
+
+    /// Which contender comes out lowest in the next draw.
+    fn winner(&self, rng: &mut ChaCha8Rng, scratch: &mut Scratch) -> Option<usize> {
+        for shift in scratch.shifts.iter_mut().flatten() {
+            *shift = normal(rng);
+        }
+        for (stretch, freedom) in scratch.stretch.iter_mut().zip(&self.freedom) {
+            *stretch = student_stretch(rng, *freedom);
         }
         let mut lowest = (f64::INFINITY, None);
-        for (i, (contender, slope)) in contenders.iter().zip(&slopes).enumerate() {
-            let Some((shift, stretch)) = shifts.get(contender.law_index).zip(stretch.get(contender.law_index)) else {
+        for (i, (contender, slope)) in self.contenders.iter().zip(&self.slopes).enumerate() {
+            let Some((shift, stretch)) =
+                scratch.shifts.get(contender.law_index).zip(scratch.stretch.get(contender.law_index))
+            else {
                 continue;
             };
             let shared: f64 = slope.iter().zip(shift).map(|(s, z)| s * z).sum();
@@ -82,17 +147,14 @@ pub(super) fn probabilities(contenders: &[Contender<'_>], seed: u64) -> Vec<f64>
                 Some(z) if !contender.known_model => contender.law.sigma_model_log * z,
                 _ => 0.0,
             };
-            let own = contender.law.scatter_of(RowKind::Batch).sigma_log * normal(&mut rng);
+            let own = contender.law.scatter_of(RowKind::Batch).sigma_log * normal(rng);
             let drawn = contender.moving * (stretch * (shared + own) + model).exp() + contender.fixed;
             if drawn < lowest.0 {
                 lowest = (drawn, Some(i));
             }
         }
-        if let Some(count) = lowest.1.and_then(|i| wins.get_mut(i)) {
-            *count += 1;
-        }
+        lowest.1
     }
-    wins.into_iter().map(|count| count as f64 / DRAWS as f64).collect()
 }
 
 /// `F` with `F F' = covariance`, from the eigenvectors of the correlation matrix: variances of a law's parameters span
@@ -148,6 +210,27 @@ mod tests {
                 assert!((square[(i, j)] - want).abs() <= 1e-9 * scale, "{i},{j}: {} is not {want}", square[(i, j)]);
             }
         }
+    }
+
+    #[test]
+    fn draws_that_are_shared_out_are_those_of_one_sequence() {
+        let mut law = crate::recommend::fixture::law(crate::law::Target::EnergyJ);
+        law.degrees_of_freedom = 7.0;
+        let contender = |i: u32| {
+            let gradient = (0..12).map(|j| f64::from((i * 7 + j * 3) % 5) / 4.0).collect();
+            let moving = 1.0 + f64::from(i) / 200.0;
+            Contender { law: &law, law_index: 0, gradient, moving, fixed: 0.1, known_model: true }
+        };
+        let contenders: Vec<Contender<'_>> = (0..40).map(contender).collect();
+        let draws = Draws::of(&contenders);
+        let (mut rng, mut scratch) = (ChaCha8Rng::seed_from_u64(5), draws.scratch());
+        let mut wins = vec![0.0; contenders.len()];
+        for _ in 0..DRAWS {
+            wins[draws.winner(&mut rng, &mut scratch).unwrap()] += 1.0;
+        }
+        let want: Vec<f64> = wins.iter().map(|count| count / DRAWS as f64).collect();
+        assert!(want.iter().filter(|p| **p > 0.0).count() > 5);
+        assert_eq!(probabilities(&contenders, 5), want);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! From what a search left to the answer: ranking, front, chances, rules of thumb, warnings.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{self, HashMap};
 
 use super::Error;
 use super::answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation, figure};
@@ -10,7 +9,7 @@ use super::limit::{Limit, Quantity};
 use super::platform::Platform;
 use super::probability::{Contender, DRAWS, probabilities};
 use super::search::{CONTENDERS, Point, Search};
-use super::select::Tally;
+use super::select::{Entry, Tally};
 use crate::law::{Case, Law, Prediction, Target, Verdict};
 
 /// A law, and the cases that it is asked for with their shares.
@@ -23,7 +22,7 @@ impl Search<'_> {
     /// The answer.
     pub(super) fn answer(self) -> Result<Recommendation, Error> {
         let request = self.request;
-        let best = self.found.best.clone().sorted();
+        let best = self.points(&self.found.best.sorted());
         let Some(first) = best.first().copied() else { return Err(self.nothing()?) };
         let top = request.top.max(1);
         let kinds = self.kinds(&best, top.max(CONTENDERS));
@@ -38,10 +37,10 @@ impl Search<'_> {
             candidate.other_data_parallel = replicas.clone();
             ranked.push(candidate);
         }
-        let front = self.found.front.points().iter().take(FRONT);
-        let pareto = front.map(told).collect::<Result<_, _>>()?;
-        let outside = self.found.outside.clone().sorted();
-        let outside = outside.iter().take(top).map(told).collect::<Result<Vec<_>, _>>()?;
+        let front = self.points(&self.found.front.first(FRONT));
+        let pareto = front.iter().map(told).collect::<Result<_, _>>()?;
+        let outside = self.points(self.found.outside.sorted().iter().take(top));
+        let outside = outside.iter().map(told).collect::<Result<Vec<_>, _>>()?;
         Ok(Recommendation {
             model: self.platforms.first().map(|p| p.model().to_owned()).unwrap_or_default(),
             input_tokens: request.input_tokens,
@@ -109,13 +108,13 @@ impl Search<'_> {
             // Under a given load the number of replicas decides how long each of them waits.
             let replicas = if self.request.arrival_rate.is_some() { point.replicas } else { 0 };
             match known.entry((point.platform, point.tensor, point.pipeline, per_replica, replicas)) {
-                Entry::Occupied(first) => {
+                hash_map::Entry::Occupied(first) => {
                     if let Some((_, replicas)) = kinds.get_mut(*first.get()) {
                         replicas.push(point.replicas);
                     }
                 }
-                Entry::Vacant(_) if kinds.len() >= most => break,
-                Entry::Vacant(place) => {
+                hash_map::Entry::Vacant(_) if kinds.len() >= most => break,
+                hash_map::Entry::Vacant(place) => {
                     place.insert(kinds.len());
                     kinds.push((*point, Vec::new()));
                 }
@@ -152,7 +151,7 @@ impl Search<'_> {
         let place = self.batches.iter().position(|b| *b == first.batch).unwrap_or(0);
         let Some(rules) = self.found.rules.get(place) else { return Ok(Vec::new()) };
         let rules = [("fewest GPUs", rules.fewest_gpus), ("least latency", rules.fastest)];
-        let picks = rules.into_iter().filter_map(|(rule, point)| Some((rule, point?)));
+        let picks = rules.into_iter().filter_map(|(rule, entry)| Some((rule, self.point(&entry?)?)));
         picks
             .map(|(rule, p)| {
                 let same_as_best = p.place() == first.place();
@@ -247,7 +246,7 @@ impl Search<'_> {
             extra_percent: extra_percent(point.objective, first.objective),
             probability_best: None,
             other_data_parallel: Vec::new(),
-            pareto: self.latency.map(|_| self.found.front.points().iter().any(|p| p.place() == point.place())),
+            pareto: self.latency.map(|_| self.found.front.contains(&Entry::of(point))),
             limits: Vec::new(),
         };
         candidate.limits = request.limits.iter().filter_map(|l| check_limit(*l, &candidate)).collect();

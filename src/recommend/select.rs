@@ -1,78 +1,79 @@
 //! What a search keeps of many candidates: counts, the best few, the front, and what rules of thumb would pick. Candidates
 //! are looked at by several threads; what each keeps is joined, and the outcome does not depend on who saw what.
 
+use std::cmp::Ordering;
+
+use super::front::Front;
 use super::search::Point;
 
-/// The best so many points, kept in a buffer that is cut back when it is full.
+/// What is kept of a candidate while there are millions; the rest is worked out again for the few that are shown.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Entry {
+    pub(super) objective: f64,
+    pub(super) latency: f64,
+    pub(super) num_gpus: u32,
+    pub(super) setting: u32,
+}
+
+impl Entry {
+    pub(super) fn of(point: &Point) -> Self {
+        Self {
+            objective: point.objective,
+            latency: point.latency,
+            num_gpus: point.num_gpus(),
+            setting: u32::try_from(point.setting).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Least first; what is equal is ordered by fewer GPUs, then by degrees, so that an answer is one answer.
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        let key = |e: &Self| (e.num_gpus, e.setting);
+        self.objective.total_cmp(&other.objective).then_with(|| key(self).cmp(&key(other)))
+    }
+}
+
+/// The best so many candidates, kept in a buffer that is cut back when it is full.
 #[derive(Debug, Clone)]
 pub(super) struct Best {
     most: usize,
-    points: Vec<Point>,
+    entries: Vec<Entry>,
     /// Nothing above it can be among the best.
     bar: f64,
 }
 
 impl Best {
     pub(super) fn new(most: usize) -> Self {
-        Self { most: most.max(1), points: Vec::new(), bar: f64::INFINITY }
+        Self { most: most.max(1), entries: Vec::new(), bar: f64::INFINITY }
     }
 
-    pub(super) fn add(&mut self, point: Point) {
-        if point.objective > self.bar {
+    pub(super) fn add(&mut self, entry: Entry) {
+        if entry.objective > self.bar {
             return;
         }
-        self.points.push(point);
-        if self.points.len() >= 4 * self.most {
+        self.entries.push(entry);
+        if self.entries.len() >= self.most.saturating_mul(4) {
             self.cut();
         }
     }
 
     fn cut(&mut self) {
-        if self.points.len() > self.most {
-            let (_, last, _) = self.points.select_nth_unstable_by(self.most - 1, Point::order);
+        if self.entries.len() > self.most {
+            let (_, last, _) = self.entries.select_nth_unstable_by(self.most - 1, Entry::order);
             self.bar = last.objective;
-            self.points.truncate(self.most);
+            self.entries.truncate(self.most);
         }
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        other.points.into_iter().for_each(|p| self.add(p));
+        other.entries.into_iter().for_each(|e| self.add(e));
     }
 
     /// Best first.
-    pub(super) fn sorted(mut self) -> Vec<Point> {
-        self.cut();
-        self.points.sort_unstable_by(Point::order);
-        self.points
-    }
-}
-
-/// Points that no other beats in objective and latency, least objective first.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Front {
-    points: Vec<Point>,
-}
-
-impl Front {
-    pub(super) fn add(&mut self, point: Point) {
-        if !point.latency.is_finite() {
-            return;
-        }
-        let at = self.points.partition_point(|p| p.order(&point).is_lt());
-        let before = at.checked_sub(1).and_then(|i| self.points.get(i));
-        if before.is_some_and(|p| p.latency <= point.latency) {
-            return;
-        }
-        let beaten = self.points.iter().skip(at).take_while(|p| p.latency >= point.latency).count();
-        self.points.splice(at..at + beaten, [point]);
-    }
-
-    pub(super) fn join(&mut self, other: Self) {
-        other.points.into_iter().for_each(|p| self.add(p));
-    }
-
-    pub(super) fn points(&self) -> &[Point] {
-        &self.points
+    pub(super) fn sorted(&self) -> Vec<Entry> {
+        let mut all = self.clone();
+        all.cut();
+        all.entries.sort_unstable_by(Entry::order);
+        all.entries
     }
 }
 
@@ -85,40 +86,40 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, count: usize, excess: f64, point: Point, value: f64) {
+    pub(super) fn add(&mut self, count: usize, excess: f64, point: &Point, value: f64) {
         self.count += count;
         let is_closer = |(least, other, _): &(f64, Point, f64)| {
             excess.total_cmp(least).then_with(|| point.place().cmp(&other.place())).is_lt()
         };
         if self.closest.as_ref().is_none_or(is_closer) {
-            self.closest = Some((excess, point, value));
+            self.closest = Some((excess, *point, value));
         }
     }
 
     fn join(&mut self, other: Self) {
         match other.closest {
-            Some((excess, point, value)) => self.add(other.count, excess, point, value),
+            Some((excess, point, value)) => self.add(other.count, excess, &point, value),
             None => self.count += other.count,
         }
     }
 }
 
-/// What rules of thumb would pick among points of one batch.
+/// What rules of thumb would pick among candidates of one batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rules {
-    pub(super) fewest_gpus: Option<Point>,
-    pub(super) fastest: Option<Point>,
+    pub(super) fewest_gpus: Option<Entry>,
+    pub(super) fastest: Option<Entry>,
 }
 
 impl Rules {
-    fn add(&mut self, point: &Point) {
-        let fewer = |a: &Point, b: &Point| a.num_gpus().cmp(&b.num_gpus()).then_with(|| a.order(b)).is_lt();
-        let faster = |a: &Point, b: &Point| a.latency.total_cmp(&b.latency).then_with(|| a.order(b)).is_lt();
-        if self.fewest_gpus.is_none_or(|other| fewer(point, &other)) {
-            self.fewest_gpus = Some(*point);
+    fn add(&mut self, entry: &Entry) {
+        let fewer = |a: &Entry, b: &Entry| a.num_gpus.cmp(&b.num_gpus).then_with(|| a.order(b)).is_lt();
+        let faster = |a: &Entry, b: &Entry| a.latency.total_cmp(&b.latency).then_with(|| a.order(b)).is_lt();
+        if self.fewest_gpus.is_none_or(|other| fewer(entry, &other)) {
+            self.fewest_gpus = Some(*entry);
         }
-        if point.latency.is_finite() && self.fastest.is_none_or(|other| faster(point, &other)) {
-            self.fastest = Some(*point);
+        if entry.latency.is_finite() && self.fastest.is_none_or(|other| faster(entry, &other)) {
+            self.fastest = Some(*entry);
         }
     }
 }
@@ -156,13 +157,13 @@ impl Found {
         }
     }
 
-    /// A feasible point of the batch with this index.
-    pub(super) fn add(&mut self, point: Point, batch: usize) {
+    /// A feasible candidate of the batch with this index.
+    pub(super) fn add(&mut self, entry: Entry, batch: usize) {
         self.feasible += 1;
-        self.best.add(point);
-        self.front.add(point);
+        self.best.add(entry);
+        self.front.add(entry);
         if let Some(rules) = self.rules.get_mut(batch) {
-            rules.add(&point);
+            rules.add(&entry);
         }
     }
 
@@ -191,41 +192,77 @@ mod tests {
 
     use super::*;
 
-    fn points(count: u32) -> Vec<Point> {
+    fn entries(count: u32) -> Vec<Entry> {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         // Coarse figures, so that there are ties.
         let mut figure = || f64::from(rng.random_range(1..40_u32));
-        (1..=count).map(|i| Point { objective: figure(), latency: figure(), ..Point::of_degrees(0, i, 1) }).collect()
+        let mut entry = |num_gpus| {
+            let objective = figure();
+            Entry { objective, latency: (figure() + 40.0) / objective, num_gpus, setting: 0 }
+        };
+        (1..=count).map(&mut entry).collect()
+    }
+
+    /// Every entry that no earlier one is as fast as.
+    fn front_of(sorted: &[Entry]) -> Vec<Entry> {
+        let mut least = f64::INFINITY;
+        let mut front = Vec::new();
+        for entry in sorted {
+            if entry.latency < least {
+                least = entry.latency;
+                front.push(*entry);
+            }
+        }
+        front
     }
 
     #[test]
     fn what_is_kept_is_what_a_full_sort_gives_however_it_is_shared_out() {
-        let all = points(3000);
+        let all = entries(3000);
         let mut sorted = all.clone();
-        sorted.sort_by(Point::order);
-        let mut least = f64::INFINITY;
-        let mut front: Vec<u32> = Vec::new();
-        for point in &sorted {
-            if point.latency < least {
-                least = point.latency;
-                front.push(point.tensor);
-            }
-        }
+        sorted.sort_by(Entry::order);
+        let front = front_of(&sorted);
         for parts in [1, 2, 7] {
             let mut found = Found::new(0, 1, 50);
             for part in 0..parts {
                 let mut own = Found::new(0, 1, 50);
-                all.iter().skip(part).step_by(parts).for_each(|p| own.add(*p, 0));
+                for (i, entry) in all.iter().skip(part).step_by(parts).enumerate() {
+                    own.add(*entry, 0);
+                    if i % 300 == 299 {
+                        own.front.settle();
+                    }
+                }
                 found.join(own);
             }
-            assert_eq!(found.front.points().iter().map(|p| p.tensor).collect::<Vec<_>>(), front);
+            assert_eq!(found.front.first(usize::MAX), front);
+            assert_eq!(found.front.first(2), front[..2]);
+            assert!(all.iter().all(|e| found.front.contains(e) == front.contains(e)));
             let rules = found.rules[0];
-            assert_eq!(rules.fewest_gpus.map(|p| p.tensor), Some(1));
-            let fastest = all.iter().map(|p| p.latency).fold(f64::INFINITY, f64::min);
-            assert_eq!(rules.fastest.map(|p| p.latency), Some(fastest));
+            assert_eq!(rules.fewest_gpus.map(|e| e.num_gpus), Some(1));
+            let fastest = all.iter().map(|e| e.latency).fold(f64::INFINITY, f64::min);
+            assert_eq!(rules.fastest.map(|e| e.latency), Some(fastest));
             assert_eq!(found.feasible, 3000);
-            let best: Vec<u32> = found.best.sorted().iter().map(|p| p.tensor).collect();
-            assert_eq!(best, sorted[..50].iter().map(|p| p.tensor).collect::<Vec<_>>());
+            assert_eq!(found.best.sorted(), sorted[..50]);
         }
+    }
+
+    #[test]
+    fn a_front_of_many_pieces_is_that_of_one_sort() {
+        // 60,000 on a curve and as many above it, from both ends.
+        let of = |i: u32| {
+            let x = f64::from(if i.is_multiple_of(2) { i } else { 120_000 - i });
+            let above = if i.is_multiple_of(3) { 2.0 } else { 0.0 };
+            Entry { objective: 1.0 + x, latency: 1e6 / (1.0 + x) + above, num_gpus: i, setting: i % 5 }
+        };
+        let mut front = Front::default();
+        let mut all: Vec<Entry> = (0..120_000).map(of).collect();
+        all.iter().for_each(|e| front.add(*e));
+        front.settle();
+        all.sort_by(Entry::order);
+        let want = front_of(&all);
+        assert!(want.len() > 10_000, "{}", want.len());
+        assert_eq!(front.first(usize::MAX), want);
+        let is_on = |e: &Entry| want.binary_search_by(|other| other.order(e)).is_ok();
+        assert!(all.iter().step_by(17).all(|e| front.contains(e) == is_on(e)));
     }
 }

@@ -25,7 +25,6 @@ pub(super) fn sweep_file(measured: &[Measured<'_>], request: &Request) -> Result
     let gpus: BTreeSet<String> = measured.iter().map(gpu).collect::<Result<_, _>>()?;
     let gpus: Vec<String> = gpus.iter().map(|g| quoted(g)).collect();
     let degrees = |of: fn(&NextMeasurement) -> u64| choice(points.iter().map(|p| of(p)));
-    let simulated = first.platform.energy().simulated;
     let node_gpus = points.iter().map(|p| p.tensor_parallel * p.pipeline_parallel * p.data_parallel).max().unwrap_or(1);
     let mut text = format!(
         "-- The {} configurations whose measurement is expected to improve the choice most, by energylens recommend.\n\
@@ -62,11 +61,59 @@ pub(super) fn sweep_file(measured: &[Measured<'_>], request: &Request) -> Result
         "  },\n  where = function(p)\n    return wanted[string.format(\"%s %d %d %d %d\", p.gpu_model, p.tensor_parallel, \
          p.pipeline_parallel,\n      p.data_parallel, p.batch_size)] == true\n  end,\n  design = el.factorial {},\n",
     );
-    if !simulated {
-        text.push_str("  -- Put the workload of your engine here; this one is the simulated node.\n");
-    }
-    text.push_str(&format!("  workload = el.simulated {{ gpus = {node_gpus} }},\n}}\n"));
+    text.push_str(&workload(measured, node_gpus));
+    text.push_str("}\n");
     Ok(text)
+}
+
+/// Engines that a sweep starts by a name of its own: as rows call them, and as Lua does.
+const SERVERS: [(&str, &str); 3] = [("vllm", "el.vllm"), ("sglang", "el.sglang"), ("llama.cpp", "el.llama_server")];
+
+/// What the rows behind the law were measured with, or a place for it that has to be filled in before it can be run.
+fn workload(measured: &[Measured<'_>], gpus: u32) -> String {
+    let of = |m: &Measured<'_>| (m.platform.energy().simulated, m.platform.engine().map(str::to_ascii_lowercase));
+    let mut all: Vec<(bool, Option<String>)> = measured.iter().map(of).collect();
+    all.sort();
+    all.dedup();
+    let one = |engine: &str| {
+        let server = SERVERS.iter().find(|(name, _)| *name == engine).map(|(_, server)| {
+            format!(
+                "  -- The rows were measured with {engine}. Give it the options it had then (docs/servers.md).\n  \
+                 workload = {server} {{ gpus = {gpus} }},\n"
+            )
+        });
+        server.unwrap_or_else(|| {
+            format!(
+                "  -- FILL IN: the rows were measured with {engine}, and they do not say how it was started.\n  \
+                 workload = el.fill_in {{ engine = {}, gpus = {gpus} }},\n",
+                quoted(&column(engine))
+            )
+        })
+    };
+    match all.as_slice() {
+        [(true, _)] => format!(
+            "  -- As the rows before it, on the simulated node.\n  workload = el.simulated {{ gpus = {gpus} }},\n"
+        ),
+        [(false, Some(engine))] => one(engine),
+        _ => {
+            let which: Vec<&str> = all.iter().filter_map(|(_, engine)| engine.as_deref()).collect();
+            let said = match which.as_slice() {
+                [] => "the rows do not say what they were measured with".to_owned(),
+                some => format!("the rows were measured with {}; a sweep has one workload", some.join(" and ")),
+            };
+            format!(
+                "  -- FILL IN: {said}.\n  workload = el.fill_in {{ engine = {}, gpus = {gpus} }},\n",
+                quoted(&column(which.first().copied().unwrap_or("unnamed")))
+            )
+        }
+    }
+}
+
+/// An engine as the column of that name takes it.
+fn column(engine: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
+    let name: String = engine.chars().take(64).map(plain).collect();
+    if name.is_empty() || name == "simulated" { "unnamed".to_owned() } else { name }
 }
 
 /// How a combination is told apart in the sweep.

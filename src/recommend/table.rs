@@ -150,24 +150,9 @@ fn notes(candidate: &Candidate) -> Vec<String> {
     if notes.is_empty() { notes } else { vec![notes.join("; ")] }
 }
 
-/// Lines of at most [`WIDTH`] characters; all but the first are indented.
+/// Lines as wide as a terminal.
 fn wrapped(line: &str) -> String {
-    let mut out = String::new();
-    let mut length = 0;
-    for (i, word) in line.split(' ').enumerate() {
-        let word_length = word.chars().count();
-        if i > 0 && length + 1 + word_length > WIDTH {
-            out.push_str("\n  ");
-            length = 2;
-        } else if i > 0 {
-            out.push(' ');
-            length += 1;
-        }
-        out.push_str(word);
-        length += word_length;
-    }
-    out.push('\n');
-    out.replace(GLUE, " ")
+    super::wrap::wrapped("", line, WIDTH).replace(GLUE, " ")
 }
 
 impl fmt::Display for Recommendation {

@@ -5,6 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::fixture::{self, GPU, MODEL};
 use super::fold::Folded;
+use super::powers::Mean;
 use super::*;
 use crate::law::{Case, Domain, Law};
 use crate::schema::Phase;
@@ -53,6 +54,46 @@ fn a_folded_law_predicts_what_the_law_predicts() {
             assert!((got - want).abs() <= 1e-12 * want.abs(), "{target} of {case:?}: {got} is not {want}");
         }
     }
+}
+
+/// A skeleton with powers that no built-in one has, on everything that moves with the batch.
+fn odd_law(target: Target) -> Law {
+    let mut law = fixture::law(target);
+    for (i, factors) in ["B^0.5*m*r", "w^1.5*u*c", "B^1.3*w*b", "r^2*w*m", "i^0.5*B*seq"].into_iter().enumerate() {
+        law.skeleton.terms[i].product = crate::law::parse_product(factors).unwrap();
+    }
+    law
+}
+
+#[test]
+fn what_is_tabulated_is_what_the_law_says_of_any_batch() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let mut tabulated = 0;
+    for (i, target) in Target::ALL.iter().cycle().take(400).enumerate() {
+        let law = if i % 8 < 4 { fixture::law(*target) } else { odd_law(*target) };
+        let mut base = case(2_f64.powi(rng.random_range(0..4)), rng.random_range(1..5) as f64, 1.0, 1.0);
+        base.kv_capacity_tokens = rng.random::<bool>().then(|| 10_f64.powf(rng.random_range(3.0..6.5)));
+        (base.num_experts, base.experts_per_token) = if i % 3 == 0 { (8.0, 2.0) } else { (0.0, 0.0) };
+        let classes = rng.random_range(1..6);
+        let cases: Vec<(f64, Case)> = (0..classes)
+            .map(|_| {
+                let (input_tokens, output_tokens) = (rng.random_range(1..5000), rng.random_range(2..2000));
+                let case = Case { input_tokens: input_tokens.into(), output_tokens: output_tokens.into(), ..base };
+                (1.0 / f64::from(classes), case)
+            })
+            .collect();
+        let mean = Mean::new(cases.iter().map(|(share, case)| (*share, Folded::new(&law, case))).collect());
+        for _ in 0..40 {
+            let (batch, replicas) = (10_f64.powf(rng.random_range(0.0..4.0)), rng.random_range(1..9) as f64);
+            let at = |case: &Case| Case { batch_size: batch, data_parallel: replicas, ..*case };
+            let want: f64 = cases.iter().map(|(s, c)| s * law.contributions(&at(c)).iter().sum::<f64>()).sum();
+            let got = mean.value(batch, replicas);
+            assert!((got - want).abs() <= 1e-12 * want.abs(), "{target}, batch {batch}: {got} is not {want}");
+            tabulated += usize::from(mean.is_tabulated(batch));
+        }
+    }
+    // Otherwise the test says nothing of the table.
+    assert!(tabulated > 4_000, "{tabulated}");
 }
 
 #[test]

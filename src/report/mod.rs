@@ -7,6 +7,7 @@
 //! Limits: charts need a browser that runs scripts; without one, words and tables remain. Long recordings are thinned
 //! to what a screen can show, keeping the extremes; the tables say where they stop.
 
+mod answer;
 mod figures;
 mod formula;
 mod laws;
@@ -20,7 +21,7 @@ use serde::Serialize;
 
 use crate::dataset::Dataset;
 use crate::law::Model;
-use crate::recommend::Recommendation;
+use crate::recommend::{NextMeasurements, Recommendation};
 use crate::schema::EnergySource;
 
 /// What a report is made of. Only the first four are needed; a section whose data is missing says so.
@@ -36,6 +37,8 @@ pub struct ReportInput<'a> {
     pub model: &'a Model,
     /// The answer to the workload that the report is about.
     pub recommendation: Option<&'a Recommendation>,
+    /// What to measure next to be surer of it.
+    pub next: Option<&'a NextMeasurements>,
     /// How the recording went.
     pub recording: Option<RecordingFacts>,
     /// Power over time, device by device.
@@ -57,6 +60,7 @@ impl<'a> ReportInput<'a> {
             dataset,
             model,
             recommendation: None,
+            next: None,
             recording: None,
             power: Vec::new(),
             phases: Vec::new(),

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::ReportInput;
+use super::answer::Answer;
 use super::figures::{Figures, FittedRow, VIEWS, View};
 use super::laws::{Accuracy, LAW, LawText};
 use crate::law::Target;
-use crate::recommend::{Candidate, Quantity, Recommendation, figure};
+use crate::recommend::figure;
 use crate::schema::Phase;
 
 /// Rows of the phase table.
@@ -50,11 +51,11 @@ pub(super) struct Page {
 
 /// One line of the first page.
 #[derive(Debug, Serialize)]
-struct Fact {
-    name: &'static str,
-    value: String,
+pub(super) struct Fact {
+    pub(super) name: &'static str,
+    pub(super) value: String,
     /// Whether a reader should be wary of it.
-    warn: bool,
+    pub(super) warn: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -63,15 +64,6 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
     /// Whether the last column is words rather than figures.
     pub(super) words_last: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Answer {
-    sentence: String,
-    table: Table,
-    rules: Vec<String>,
-    notes: Vec<String>,
-    warnings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,7 +95,7 @@ impl Page {
             simulated: input.is_simulated(),
             measured: measured(input),
             quality: quality(input, fitted),
-            recommendation: input.recommendation.map(Answer::of),
+            recommendation: input.recommendation.map(|answer| Answer::of(answer, input.next)),
             refused: rejected
                 .iter()
                 .take(REFUSED_ROWS)
@@ -147,7 +139,7 @@ impl Page {
     }
 }
 
-fn fact(name: &'static str, value: impl Into<String>) -> Fact {
+pub(super) fn fact(name: &'static str, value: impl Into<String>) -> Fact {
     Fact { name, value: value.into(), warn: false }
 }
 
@@ -249,64 +241,6 @@ fn listing(names: &BTreeSet<&str>) -> String {
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
-impl Answer {
-    fn of(answer: &Recommendation) -> Self {
-        let estimates = [
-            (answer.objective.into(), "J per token"),
-            (Quantity::MeanTtftS, "TTFT, s"),
-            (Quantity::MeanTpotS, "TPOT, s"),
-            (Quantity::DurationS, "batch, s"),
-            (Quantity::MeanPowerW, "power, W"),
-        ];
-        let known = |q: Quantity| answer.ranked.iter().any(|c| c.estimate(q).is_some());
-        let estimates: Vec<(Quantity, &str)> = estimates.into_iter().filter(|(q, _)| known(*q)).collect();
-        let gpus: BTreeSet<_> = answer.ranked.iter().map(|c| &c.gpu_model).collect();
-        let several_gpus = gpus.len() > 1;
-        let mut head: Vec<String> = several_gpus.then(|| "GPU".to_owned()).into_iter().collect();
-        head.extend(["TP", "PP", "DP", "GPUs", "batch"].map(str::to_owned));
-        head.extend(estimates.iter().map(|(q, title)| match q {
-            Quantity::EnergyPerRequestJ => "J per request".to_owned(),
-            _ => (*title).to_owned(),
-        }));
-        head.extend(["extra energy", "probability to be best", "notes"].map(str::to_owned));
-        let row = |c: &Candidate| {
-            let mut cells: Vec<String> = several_gpus.then(|| c.gpu_model.clone()).into_iter().collect();
-            cells.extend([c.tensor_parallel, c.pipeline_parallel, c.data_parallel, c.num_gpus].map(|v| v.to_string()));
-            cells.push(figure(c.batch_size));
-            cells.extend(estimates.iter().enumerate().map(|(i, (q, _))| match c.estimate(*q) {
-                Some(e) if i == 0 => format!("{} ({} to {})", figure(e.value), figure(e.low), figure(e.high)),
-                Some(e) => figure(e.value),
-                None => "–".to_owned(),
-            }));
-            cells.push(format!("{:+.1} %", c.extra_energy_percent));
-            cells.push(c.probability_best.map_or("–".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
-            let mut notes: Vec<String> = c.replicas_note().into_iter().collect();
-            notes.extend(c.outside.iter().cloned());
-            notes.extend(
-                c.limits
-                    .iter()
-                    .filter(|l| !l.holds_with_margin)
-                    .map(|l| format!("{} may reach {}", l.limit.quantity, figure(l.worst))),
-            );
-            cells.push(notes.join("; "));
-            cells
-        };
-        let mut notes = vec![format!(
-            "{} of {} configurations are feasible. Intervals hold 90 %; probabilities come from {} draws over {} \
-             contenders (seed {}).",
-            answer.feasible, answer.candidates, answer.draws, answer.contenders, answer.seed
-        )];
-        notes.extend(answer.excluded.iter().map(|e| format!("Left out: {e}.")));
-        Self {
-            sentence: answer.ranked.first().map(|best| answer.sentence(best)).unwrap_or_default(),
-            table: without_empty_last(Table { head, rows: answer.ranked.iter().map(row).collect(), words_last: true }),
-            rules: answer.alternatives.iter().map(|a| format!("{a}.")).collect(),
-            notes,
-            warnings: answer.warnings.clone(),
-        }
-    }
-}
-
 impl ViewText {
     fn of(view: &View<'_>) -> Self {
         Self {
@@ -370,7 +304,7 @@ fn phase_table(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Table {
 }
 
 /// Drops the last column, the one for remarks, where nobody has any.
-fn without_empty_last(mut table: Table) -> Table {
+pub(super) fn without_empty_last(mut table: Table) -> Table {
     if table.rows.iter().all(|row| row.last().is_none_or(String::is_empty)) {
         table.head.pop();
         table.words_last = false;

@@ -112,7 +112,8 @@ fn a_full_report_has_every_section_and_its_figures() {
     assert!(text.contains("from 10, 40 rows"), "the learning curve says what it is");
     for expected in [
         "TP 4 x PP 1",
-        "fewest GPUs:",
+        "fewest GPUs",
+        "What rules of thumb would pick",
         "Row 51, energy_j: expected a positive number",
         "1200 in 60000 readings",
         "log-log quadratic ridge",

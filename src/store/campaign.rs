@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Result};
 use super::lock::{self, Attempt, CampaignLock};
 use super::sealed::{sync_directory, temporary_prefix};
-use super::segment::{remove_spool, seal_spool};
+use super::segment::{READY_SUFFIX, remove_spool, seal_spool};
 use super::spool::{self, sealed_path};
 use crate::schema::{FORMAT_VERSION, TABLES, Table};
 
@@ -93,8 +93,10 @@ impl Campaign {
         CampaignLock::take(&self.dir)
     }
 
-    /// Seals the spools whose writer has died. A torn tail loses only the batch that was not finished.
+    /// Finishes what a killed [`merge`](super::merge()) had ready, and seals the spools whose writer has died. A torn tail loses only the batch that was not finished.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
+        // Whatever was merged is safe; its segments are only in the way.
+        super::merge::finish_all(&self.dir)?;
         let mut spools: Vec<PathBuf> =
             content(&self.dir)?.into_iter().map(|name| self.dir.join(name)).filter(|p| spool::is_spool(p)).collect();
         spools.sort();
@@ -177,8 +179,10 @@ fn content(dir: &Path) -> Result<Vec<String>> {
 
 fn is_campaign(content: &[String]) -> bool {
     content.iter().any(|name| {
+        // Merged segments that a kill left under their hidden name.
+        let name = name.strip_suffix(READY_SUFFIX).and_then(|n| n.strip_prefix('.')).unwrap_or(name);
         let is_table = name.ends_with(".parquet") || name.ends_with(spool::SPOOL_SUFFIX);
-        name == MARKER || PLAN_FILES.contains(&name.as_str()) || (is_table && table_of(Path::new(name)).is_some())
+        name == MARKER || PLAN_FILES.contains(&name) || (is_table && table_of(Path::new(name)).is_some())
     })
 }
 

@@ -8,7 +8,7 @@
 //! segments it was made. Doing it again adds those that came since and leaves alone what is complete; what retention has
 //! removed from the campaign stays in the lake. Each file appears whole or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, BooleanArray};
@@ -22,7 +22,7 @@ use super::complete::Completion;
 use super::error::{Error, Result};
 use super::lock::CampaignLock;
 use super::metadata::{read_pairs, value_of};
-use super::read::{read_file, table_files};
+use super::read::{read_file, read_row_groups, sealed_rows, table_files};
 use super::sealed::SealedWriter;
 use super::segment::file_name_part;
 use super::span;
@@ -36,7 +36,7 @@ const MS_PER_DAY: i64 = 86_400_000;
 const NS_PER_DAY: i64 = MS_PER_DAY * 1_000_000;
 /// Days of a segment; a span in metadata that says more is not believed.
 const LONGEST_DAYS: i64 = 400;
-const SOURCES: &str = "compacted_from";
+pub(super) const SOURCES: &str = "compacted_from";
 
 /// What compacting came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -53,16 +53,54 @@ pub struct Compacted {
     pub bytes: u64,
 }
 
-/// A segment that a file of the lake was made from; the summary of its recording, with what was lost, goes with it.
+/// A segment that a larger file was made from; the summary of its recording, with what was lost, goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Made {
-    file: String,
-    bytes: u64,
+pub(super) struct Made {
+    pub(super) file: String,
+    pub(super) bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    recording: Option<String>,
+    pub(super) recording: Option<String>,
+    /// Its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) rows: Option<u64>,
+    /// Where it lies in merged segments: its first row group, and the first that is not its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) row_groups: Option<(usize, usize)>,
 }
 
-/// One sealed file of the campaign.
+impl Made {
+    /// Whether both are the same segment, wherever it lies now.
+    fn is(&self, other: &Self) -> bool {
+        (&self.file, self.bytes) == (&other.file, other.bytes)
+    }
+
+    /// Its rows in the file at `path`, which is the segment or was made from it.
+    pub(super) fn batches(
+        &self,
+        path: &Path,
+        table: &'static Table,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+        read_row_groups(path, table, self.row_groups)
+    }
+}
+
+/// The segments that a file was made from: itself, unless it holds merged ones.
+pub(super) fn made_of(path: &Path, pairs: &HashMap<String, String>) -> Result<Vec<Made>> {
+    let several: Option<Vec<Made>> = value_of(pairs, SOURCES).and_then(|text| serde_json::from_str(text).ok());
+    if let Some(several) = several {
+        return Ok(several);
+    }
+    Ok(vec![Made {
+        file: path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        bytes: std::fs::metadata(path).map_err(Error::io("inspect", path))?.len(),
+        recording: value_of(pairs, "recording").map(str::to_owned),
+        rows: Some(sealed_rows(path)?),
+        row_groups: None,
+    }])
+}
+
+/// One segment of the campaign, in a file of its own or among merged ones.
+#[derive(Clone)]
 struct Segment {
     path: PathBuf,
     made: Made,
@@ -83,7 +121,7 @@ pub fn compact(campaign: &Path, lake: &Path) -> Result<Compacted> {
     let mut done = Compacted::default();
     for table in TABLES {
         let sealed = table_files(&whole, table)?.into_iter().filter(|path| !is_spool(path));
-        let segments = sealed.map(|path| segment(path, table)).collect::<Result<Vec<_>>>()?;
+        let segments = sealed.map(|path| segments(&path, table)).collect::<Result<Vec<_>>>()?.concat();
         done.files_read += segments.len() as u64;
         let mut parts: BTreeMap<(i64, &str), Vec<&Segment>> = BTreeMap::new();
         for segment in &segments {
@@ -99,19 +137,19 @@ pub fn compact(campaign: &Path, lake: &Path) -> Result<Compacted> {
     Ok(done)
 }
 
-fn segment(path: PathBuf, table: &'static Table) -> Result<Segment> {
-    let pairs = read_pairs(&path)?;
-    let bytes = std::fs::metadata(&path).map_err(Error::io("inspect", &path))?.len();
-    let recording = value_of(&pairs, "recording").map(str::to_owned);
+fn segments(path: &Path, table: &'static Table) -> Result<Vec<Segment>> {
+    let pairs = read_pairs(path)?;
     let node = file_name_part(value_of(&pairs, "host").unwrap_or_default());
-    let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut segment = Segment {
-        made: Made { file, bytes, recording },
-        pairs: pairs.into_iter().collect(),
-        node,
-        days: Vec::new(),
-        path,
+    let made = made_of(path, &pairs)?;
+    let pairs: BTreeMap<String, String> = pairs.into_iter().collect();
+    let segment = |made| {
+        let (path, pairs, node) = (path.to_owned(), pairs.clone(), node.clone());
+        with_days(Segment { path, made, pairs, node, days: Vec::new() }, table)
     };
+    made.into_iter().map(segment).collect()
+}
+
+fn with_days(mut segment: Segment, table: &'static Table) -> Result<Segment> {
     let anchor_day = segment.anchor_day();
     // Recordings say their span; the few rows of other tables are looked through.
     if let Some(days) = segment.told_days() {
@@ -131,7 +169,7 @@ impl Segment {
     /// The rows, each with its host and wall-clock instant by this segment's own metadata.
     fn rows(&self, table: &'static Table, take: &mut dyn FnMut(&RecordBatch) -> Result<()>) -> Result<()> {
         let completion = Completion::of(table, &self.pairs);
-        for batch in read_file(&self.path, table)? {
+        for batch in self.made.batches(&self.path, table)? {
             take(&completion.complete(&batch?).map_err(|e| e.in_file(&self.path))?)?;
         }
         Ok(())
@@ -176,7 +214,8 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
         }
         false => Vec::new(),
     };
-    let new: Vec<&Segment> = segments.iter().copied().filter(|s| !before.contains(&s.made)).collect();
+    let is_new = |s: &&Segment| !before.iter().any(|made| made.is(&s.made));
+    let new: Vec<&Segment> = segments.iter().copied().filter(is_new).collect();
     let Some(first) = segments.first() else { return Ok(()) };
     if new.is_empty() && path.exists() {
         done.files_kept += 1;
@@ -185,13 +224,17 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
     let dir = super::sealed::directory_of(path);
     std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     let (sources, kept) = if grows && path.exists() { (new, before) } else { (segments.to_vec(), Vec::new()) };
-    let made: Vec<&Made> = kept.iter().chain(sources.iter().map(|s| &s.made)).collect();
+    // Where it lay in the campaign is of no use here.
+    let made = kept.iter().chain(sources.iter().map(|s| &s.made)).map(|m| Made { row_groups: None, ..m.clone() });
+    let made: Vec<Made> = made.collect();
     let mut pairs = first.pairs.clone();
     // Of one segment only; what it says of its own stands in the list.
     pairs.retain(|key, _| !["recording", span::BEGIN, span::END].iter().any(|k| key == &format!("energylens.{k}")));
     pairs.retain(|key, _| key.starts_with("energylens."));
     pairs.insert(format!("energylens.{SOURCES}"), serde_json::to_string(&made).unwrap_or_default());
-    pairs.insert("energylens.devices".to_owned(), devices(path, &sources)?);
+    let before = if path.exists() { value_of(&read_pairs(path)?, "devices").map(str::to_owned) } else { None };
+    let own = sources.iter().filter_map(|s| s.pairs.get("energylens.devices").cloned());
+    pairs.insert("energylens.devices".to_owned(), devices(before.into_iter().chain(own)));
     let mut writer = SealedWriter::create(path, table, &pairs)?.with_row_group_rows(ROW_GROUP_ROWS);
     if !kept.is_empty() {
         for batch in read_file(path, table)? {
@@ -212,11 +255,9 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
     Ok(())
 }
 
-/// The device tables of the segments, and of the file that was there before, as one.
-fn devices(path: &Path, sources: &[&Segment]) -> Result<String> {
+/// Device tables as one.
+pub(super) fn devices(tables: impl IntoIterator<Item = String>) -> String {
     let mut known: BTreeMap<String, serde_json::Value> = BTreeMap::new();
-    let before = if path.exists() { value_of(&read_pairs(path)?, "devices").map(str::to_owned) } else { None };
-    let tables = before.into_iter().chain(sources.iter().filter_map(|s| s.pairs.get("energylens.devices").cloned()));
     for table in tables {
         let list: Vec<serde_json::Value> = serde_json::from_str(&table).unwrap_or_default();
         for device in list {
@@ -224,7 +265,7 @@ fn devices(path: &Path, sources: &[&Segment]) -> Result<String> {
             known.insert(id, device);
         }
     }
-    Ok(serde_json::to_string(&known.into_values().collect::<Vec<_>>()).unwrap_or_default())
+    serde_json::to_string(&known.into_values().collect::<Vec<_>>()).unwrap_or_default()
 }
 
 /// A day since the epoch as `2026-11-23`, by Hinnant's division into eras of 400 years.

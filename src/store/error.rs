@@ -38,6 +38,12 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// Somebody merged segments under a reader's hands.
+    #[error("{path} was merged with its neighbours while it was read; read again", path = .path.display())]
+    Merged {
+        /// The segment that is gone.
+        path: PathBuf,
+    },
     /// Nothing shall be written for now, by the user's own limit.
     #[error("nothing is written to {path}: {reason}", path = .path.display())]
     NoSpace {

@@ -1,5 +1,6 @@
 //! Reading tables back: sealed segments in order, then what live spools already hold.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,14 @@ use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchR
 
 use super::decode::contained;
 use super::error::{Error, Result};
+use super::segment::{READY_SUFFIX, segment_order, stands_for};
 use super::spool::{self, SPOOL_SUFFIX, SpoolBatches, sealed_path};
 use crate::schema::{ColumnType, Table};
 
 const BATCH_ROWS: usize = 8_192;
+
+/// Listings of a directory that changes, at most.
+const LISTINGS: usize = 20;
 
 /// Batches of a table in a campaign directory: `<table>.parquet`, then `<table>-<host>-<n>` by host and number, sealed
 /// or still growing. No files at all is no error: a table without rows has none. Within one device, rows come in the
@@ -29,7 +34,24 @@ pub fn read_table(dir: &Path, table: &'static Table) -> Result<impl Iterator<Ite
 /// Batches of one file of `table`, Parquet or spool. Extra columns are kept, missing or unusable ones are an error
 /// before the first batch.
 pub fn read_file(path: &Path, table: &'static Table) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
-    let (path, opened) = open(path)?;
+    read_row_groups(path, table, None)
+}
+
+/// Rows of a sealed file, as its footer says.
+pub(super) fn sealed_rows(path: &Path) -> Result<u64> {
+    let file = File::open(path).map_err(Error::io("open", path))?;
+    let builder =
+        contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(Error::unreadable(path, "Parquet"))?;
+    Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
+}
+
+/// The same of some row groups of a sealed file: the first, and the first that is not wanted any more.
+pub(super) fn read_row_groups(
+    path: &Path,
+    table: &'static Table,
+    row_groups: Option<(usize, usize)>,
+) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<>> {
+    let (path, opened) = open(path, row_groups)?;
     let schema = match &opened {
         Opened::Sealed(reader) => arrow::record_batch::RecordBatchReader::schema(reader),
         Opened::Spool(batches) => batches.schema(),
@@ -69,48 +91,81 @@ impl Iterator for Batches {
     }
 }
 
-fn open(path: &Path) -> Result<(PathBuf, Opened)> {
+fn open(path: &Path, row_groups: Option<(usize, usize)>) -> Result<(PathBuf, Opened)> {
     if spool::is_spool(path) {
         match File::open(path) {
             Ok(file) => return Ok((path.to_owned(), Opened::Spool(spool::open(file, path)?))),
             // Sealed since the directory was listed.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return open_sealed(sealed_path(path)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return open_sealed(sealed_path(path), None),
             Err(e) => return Err(Error::io("open", path)(e)),
         }
     }
-    open_sealed(path.to_owned())
+    open_sealed(path.to_owned(), row_groups)
 }
 
-fn open_sealed(path: PathBuf) -> Result<(PathBuf, Opened)> {
-    let file = File::open(&path).map_err(Error::io("open", &path))?;
-    let build = || ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build();
+fn open_sealed(path: PathBuf, row_groups: Option<(usize, usize)>) -> Result<(PathBuf, Opened)> {
+    let (path, file) = match File::open(&path) {
+        Ok(file) => (path, file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => reopen(path, e)?,
+        Err(e) => return Err(Error::io("open", &path)(e)),
+    };
+    let build = || {
+        let all = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
+        match row_groups {
+            None => all.build(),
+            // One that is not there is an error of the decoder.
+            Some((from, to)) => all.with_row_groups((from..to).collect()).build(),
+        }
+    };
     let reader = contained(build).map_err(Error::unreadable(&path, "Parquet"))?;
     Ok((path, Opened::Sealed(reader)))
 }
 
-/// Files of `table`, in reading order: for their metadata, such as the device table. A spool beside its sealed file is a sealing that was killed before its last
-/// step; its rows are in the sealed file.
-pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
-        let path = entry.map_err(Error::io("list", dir))?.path();
-        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
-        let Some(stem) = name.strip_suffix(".parquet").or_else(|| name.strip_suffix(SPOOL_SUFFIX)) else { continue };
-        let belongs = stem == table.name || stem.strip_prefix(table.name).is_some_and(|rest| rest.starts_with('-'));
-        if belongs && !(spool::is_spool(&path) && sealed_path(&path).exists()) {
-            files.push((segment_order(stem), path));
-        }
+/// A file that has gone since it was listed: it has its final name, or its rows are in another file now.
+fn reopen(path: PathBuf, gone: io::Error) -> Result<(PathBuf, File)> {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    if let Some(visible) = name.strip_suffix(READY_SUFFIX).and_then(|n| n.strip_prefix('.')) {
+        let path = path.with_file_name(visible);
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        return Ok((path, file));
     }
-    files.sort();
-    Ok(files.into_iter().map(|(_, path)| path).collect())
+    let entries = std::fs::read_dir(super::sealed::directory_of(&path)).into_iter().flatten().flatten();
+    let is_merged = entries.filter_map(|e| e.file_name().into_string().ok()).any(|other| stands_for(&other, name));
+    Err(if is_merged { Error::Merged { path } } else { Error::io("open", &path)(gone) })
 }
 
-/// `samples-node-a-10` is host `node-a`, segment 10, after segment 9.
-fn segment_order(stem: &str) -> (String, u64) {
-    match stem.rsplit_once('-').map(|(host, number)| (host, number.parse())) {
-        Some((host, Ok(number))) => (host.to_owned(), number),
-        _ => (stem.to_owned(), 0),
+/// Files of `table`, in reading order: for their metadata, such as the device table. A spool beside its sealed file is a
+/// sealing that was killed before its last step; its rows are in the sealed file. Likewise what is left of segments whose
+/// rows are in a merged one.
+pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
+    // A listing while files are merged may miss both the old ones and the new; two that agree saw neither go.
+    let mut names = table_names(dir, table)?;
+    for _ in 0..LISTINGS {
+        let again = table_names(dir, table)?;
+        if again == names {
+            break;
+        }
+        names = again;
     }
+    let merged: Vec<&String> = names.iter().filter(|(_, name)| name.contains('+')).map(|(_, name)| name).collect();
+    let is_left_over = |name: &str| merged.iter().any(|m| stands_for(m, name));
+    let files = names.iter().filter(|(_, name)| !is_left_over(name)).map(|(_, name)| dir.join(name));
+    Ok(files.filter(|path| !(spool::is_spool(path) && sealed_path(path).exists())).collect())
+}
+
+/// Names of the files of `table` in reading order, with what orders them.
+fn table_names(dir: &Path, table: &Table) -> Result<BTreeSet<((String, (u64, u64)), String)>> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let Ok(name) = entry.map_err(Error::io("list", dir))?.file_name().into_string() else { continue };
+        let visible = name.strip_suffix(READY_SUFFIX).and_then(|n| n.strip_prefix('.')).unwrap_or(&name);
+        let stem = visible.strip_suffix(".parquet").or_else(|| visible.strip_suffix(SPOOL_SUFFIX));
+        let Some(stem) = stem else { continue };
+        if stem == table.name || stem.strip_prefix(table.name).is_some_and(|rest| rest.starts_with('-')) {
+            names.insert((segment_order(stem), name));
+        }
+    }
+    Ok(names)
 }
 
 /// Whether every column of `table` that must be there is, in a type that can be read as the table's.

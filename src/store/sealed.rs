@@ -62,6 +62,7 @@ pub(super) struct SealedWriter {
     waiting: Vec<RecordBatch>,
     waiting_rows: usize,
     row_group_rows: usize,
+    row_groups: usize,
     rows: u64,
 }
 
@@ -82,7 +83,18 @@ impl SealedWriter {
         let completion = Completion::of(table, pairs);
         let path = path.to_owned();
         let (waiting, row_group_rows) = (Vec::new(), ROW_GROUP_ROWS);
-        Ok(Self { writer, temporary, table, completion, path, waiting, waiting_rows: 0, row_group_rows, rows: 0 })
+        Ok(Self {
+            writer,
+            temporary,
+            table,
+            completion,
+            path,
+            waiting,
+            waiting_rows: 0,
+            row_group_rows,
+            row_groups: 0,
+            rows: 0,
+        })
     }
 
     /// Row groups of another size; each has its rows grouped by device.
@@ -99,9 +111,18 @@ impl SealedWriter {
         if self.waiting_rows >= self.row_group_rows { self.write_row_group() } else { Ok(()) }
     }
 
+    /// Ends the row group: the next row begins another. Returns how many there are.
+    pub(super) fn end_row_group(&mut self) -> Result<usize> {
+        if self.waiting_rows > 0 {
+            self.write_row_group()?;
+        }
+        Ok(self.row_groups)
+    }
+
     fn write_row_group(&mut self) -> Result<()> {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_rows = 0;
+        self.row_groups += 1;
         let batch = concat_batches(&self.table.arrow_schema(), &waiting)
             .and_then(|all| grouped_by_device(&all))
             .map_err(|source| Error::Batch { table: self.table.name, source })?;

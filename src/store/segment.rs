@@ -1,5 +1,6 @@
 //! One growing file of one table on one host.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
@@ -239,19 +240,84 @@ fn next_number(dir: &Path, table: &Table, host: &str) -> Result<u64> {
     Ok(next)
 }
 
-/// The number in `<table>-<host>-<n>.parquet` or `.arrows.spool`, if the name is one of this table and host.
+/// The number in `<table>-<host>-<n>.parquet` or `.arrows.spool`, if the name is one of this table and host; of merged
+/// segments the last.
 pub(super) fn segment_number(name: &str, table: &Table, host: &str) -> Option<u64> {
+    let name = name.strip_suffix(READY_SUFFIX).and_then(|n| n.strip_prefix('.')).unwrap_or(name);
     let stem = name.strip_suffix(".parquet").or_else(|| name.strip_suffix(SPOOL_SUFFIX))?;
-    let number = stem.strip_prefix(table.name)?.strip_prefix('-')?.strip_prefix(host)?.strip_prefix('-')?;
+    let own = stem.strip_prefix(table.name)?.strip_prefix('-')?.strip_prefix(host)?.strip_prefix('-')?;
+    numbers(own).map(|(_, last)| last)
+}
+
+/// What stands behind the name of a file that holds merged segments while some of them are still there.
+pub(super) const READY_SUFFIX: &str = ".ready";
+
+/// The first and last segment of `000003`, which is one, or of `000003+000009`, which are merged.
+fn numbers(text: &str) -> Option<(u64, u64)> {
     // `parse` alone would take a sign.
-    number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok()).flatten()
+    let number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
+    match text.split_once('+') {
+        None => number(text).map(|n| (n, n)),
+        Some((first, last)) => Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last),
+    }
+}
+
+/// The name of a sealed file without its suffix, hidden or not.
+fn sealed_stem(name: &str) -> Option<&str> {
+    let visible = name.strip_suffix(READY_SUFFIX).and_then(|n| n.strip_prefix('.')).unwrap_or(name);
+    visible.strip_suffix(".parquet")
+}
+
+/// `samples-node-a-10` is `samples-node-a`, segment 10, after segment 9; what has no number is its own.
+pub(super) fn segment_order(stem: &str) -> (String, (u64, u64)) {
+    match stem.rsplit_once('-').map(|(prefix, number)| (prefix, numbers(number))) {
+        Some((prefix, Some(numbers))) => (prefix.to_owned(), numbers),
+        _ => (stem.to_owned(), (0, 0)),
+    }
+}
+
+/// Whether the sealed file called `merged` holds the rows of the one called `other` too.
+pub(super) fn stands_for(merged: &str, other: &str) -> bool {
+    let (Some(merged), Some(other)) = (sealed_stem(merged), sealed_stem(other)) else { return false };
+    let ((prefix, (first, last)), (other_prefix, own)) = (segment_order(merged), segment_order(other));
+    first < last && prefix == other_prefix && (first..=last).contains(&own.0) && own.1 <= last && own != (first, last)
+}
+
+/// The segments of one table and host.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    /// First and last number of each sealed one, in order.
+    pub(super) sealed: BTreeSet<(u64, u64)>,
+    /// Numbers of those that are written, or wait for recovery.
+    pub(super) spools: BTreeSet<u64>,
+}
+
+/// The segments of `table` in `dir` by the part of their names before the number. Parts of other recordings are not
+/// among them.
+pub(super) fn segments(dir: &Path, table: &Table) -> Result<BTreeMap<String, Segments>> {
+    let mut found: BTreeMap<String, Segments> = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
+        let Ok(name) = entry.map_err(Error::io("list", dir))?.file_name().into_string() else { continue };
+        let spool = name.strip_suffix(SPOOL_SUFFIX);
+        let Some(stem) = spool.or_else(|| name.strip_suffix(".parquet")) else { continue };
+        if name.contains('@') || !is_segment(stem, table) {
+            continue;
+        }
+        let (prefix, numbers) = segment_order(stem);
+        let own = found.entry(prefix).or_default();
+        match spool {
+            Some(_) => drop(own.spools.insert(numbers.1)),
+            None => drop(own.sealed.insert(numbers)),
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a name without its suffix is that of a segment of `table`, of whichever host.
 pub(super) fn is_segment(stem: &str, table: &Table) -> bool {
     let rest = stem.strip_prefix(table.name).and_then(|rest| rest.strip_prefix('-'));
     rest.and_then(|rest| rest.rsplit_once('-'))
-        .is_some_and(|(host, number)| !host.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        .is_some_and(|(host, number)| !host.is_empty() && numbers(number).is_some())
 }
 
 /// Whether `path` still names the open `file`.

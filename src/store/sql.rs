@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::error::{Error, Result};
+use super::merge::is_merging;
 use super::read::table_files;
 use super::spool::is_spool;
 use crate::schema::{Column, ColumnType, TABLES, Table};
@@ -18,7 +19,6 @@ pub fn duckdb_views(dir: &Path) -> Result<String> {
         let patterns = patterns(&dir, table)?;
         text.push_str(&format!("CREATE OR REPLACE VIEW {} AS\n  SELECT {} WHERE false", table.name, prototype(table)));
         for (pattern, options) in patterns {
-            let pattern = quoted(&pattern);
             text.push_str(&format!("\n  UNION ALL BY NAME SELECT * FROM read_parquet({pattern}, {options})"));
         }
         text.push_str(";\n");
@@ -53,7 +53,7 @@ pub fn has_spools(dir: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Patterns that match the files of `table` now, each with the options to read it with: a pattern without a match is
+/// Patterns or lists of the files of `table` as they are now, each with the options to read it with: a pattern without a match is
 /// an error of the reader.
 fn patterns(dir: &Path, table: &Table) -> Result<Vec<(String, &'static str)>> {
     let base = escaped(&dir.display().to_string());
@@ -62,15 +62,23 @@ fn patterns(dir: &Path, table: &Table) -> Result<Vec<(String, &'static str)>> {
     let is_single = |path: &&std::path::PathBuf| path.file_name().is_some_and(|name| name == single.as_str());
     let mut found = Vec::new();
     if sealed.iter().any(|path| is_single(&path)) {
-        found.push((format!("{base}/{single}"), "union_by_name = true"));
+        found.push((quoted(&format!("{base}/{single}")), "union_by_name = true"));
     }
-    if sealed.iter().any(|path| !is_single(&path)) {
-        found.push((format!("{base}/{}-*.parquet", table.name), "union_by_name = true"));
+    let segments: Vec<&std::path::PathBuf> = sealed.iter().filter(|path| !is_single(path)).collect();
+    if !segments.is_empty() {
+        let pattern = quoted(&format!("{base}/{}-*.parquet", table.name));
+        // What a killed merging left would be there twice, or not at all.
+        let list = || {
+            let names: Vec<String> = segments.iter().map(|p| quoted(&escaped(&p.display().to_string()))).collect();
+            format!("[{}]", names.join(", "))
+        };
+        let files = if is_merging(dir)? { list() } else { pattern };
+        found.push((files, "union_by_name = true"));
     }
     if dir.join(table.name).is_dir() {
         let pattern = format!("{base}/{}/*/*/*.parquet", table.name);
         // The date is in the files too, as the instant of each row.
-        found.push((pattern, "union_by_name = true, hive_partitioning = false"));
+        found.push((quoted(&pattern), "union_by_name = true, hive_partitioning = false"));
     }
     Ok(found)
 }

@@ -87,6 +87,7 @@ impl Workload {
             WorkloadSpec::Script(_) => {
                 ScriptedWorkload::new(plan, surroundings).map(|script| Self::Script(Box::new(script)))
             }
+            WorkloadSpec::Blank { engine, .. } => Err(WorkloadSpec::not_described(engine)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! From a model file to a decision: exports, traces, bills, and a sweep of what to measure next.
 
 use crate::support::desk::Desk;
-use crate::support::known_law::{CARDS, csv, measured_grid};
+use crate::support::known_law::{CARDS, csv, measured_grid, unseen_grid};
 
 const WORKLOAD: &str = "--workload input_tokens=512,output_tokens=128";
 
@@ -30,8 +30,23 @@ fn what_to_measure_next_is_a_sweep_that_can_be_planned() {
         };
         assert!(planned.iter().any(|p| same(&p)), "{point} is not in {planned:?}");
     }
+    assert!(desk.text("next.lua").contains("workload = el.vllm {"), "the rows were measured with vLLM");
     desk.type_in(&format!("recommend model.json {WORKLOAD} --next 2")).done().prints("-o FILE writes them as a sweep");
     desk.type_in(&format!("recommend model.json {WORKLOAD} -o next.lua")).ends_with(2);
+}
+
+#[test]
+fn a_sweep_of_an_engine_that_nobody_described_is_planned_and_not_run() {
+    let desk = Desk::new();
+    desk.put("rows.csv", csv(&measured_grid(&CARDS[1..2]), 0.02, 1).replace(",vllm,", ",house,"));
+    desk.type_in("fit rows.csv -o model.json --no-held-out").done();
+    desk.type_in(&format!("recommend model.json {WORKLOAD} --next 2 -o next.lua")).done();
+    assert!(desk.text("next.lua").contains("-- FILL IN: the rows were measured with house"));
+    desk.type_in("plan next.lua").done().prints("workload house");
+    for line in ["run next.lua -o measured", "submit next.lua -o measured --dry-run"] {
+        desk.type_in(line).ends_with(1).remarks("put the workload of house in the place of `el.fill_in`");
+    }
+    assert!(!desk.path("measured").exists(), "nothing is begun");
 }
 
 #[test]
@@ -53,6 +68,39 @@ fn a_trace_at_a_rate_has_a_bill() {
     assert!((number(&day["carbon_kg"]["value"]) / (0.2 * kwh) - 1.0).abs() < 1e-9);
     let said = desk.type_in(line).done();
     said.prints("43200 requests come in").prints("PUE 1.5").prints("least latency: ").prints("more");
+}
+
+#[test]
+fn a_report_says_what_recommend_says() {
+    let desk = fitted();
+    desk.put("trace.csv", "arrival_s,input_tokens,output_tokens\n0,512,128\n2,1000,64\n4,512,200\n");
+    desk.put("grid.csv", "time,value\n2026-03-01T00:00:00Z,300\n2026-03-01T12:00:00Z,100\n");
+    let asked = "--trace trace.csv --price-per-kwh 0.3 --carbon-g-per-kwh grid.csv --price-per-gpu-hour 2 --pue 1.5 \
+                 --max-gpus 4 --objective cost_per_request --next 2";
+    desk.type_in(&format!("report rows.csv --model model.json -o r.html {asked}")).done();
+    let page = desk.text("r.html");
+    for expected in [
+        "requests coming in</dt><dd>0.5 per second",
+        "price of a kWh</dt><dd>0.3",
+        "200 (mean of 100 to 300) g CO2",
+        "(PUE)</dt><dd>1.5",
+        "requests a day</dt><dd>43200",
+        "energy a day, at the meter",
+        "money a day",
+        "carbon a day",
+        "cost per request</th>",
+        "what they waste in a day",
+        "fewest GPUs</td>",
+        "kg CO2 a day</th>",
+        "To measure: ",
+        "expected saving</th>",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    desk.type_in("report rows.csv -o r.html --pue 1.2").ends_with(1).remarks("--pue is about a recommendation");
+    desk.put("unseen.csv", csv(&unseen_grid(&CARDS[1..2]), 0.02, 2));
+    desk.type_in("report rows.csv --unseen unseen.csv --learning-curve 10 -o r.html").done();
+    assert!(desk.text("r.html").contains("workloads of a campaign of their own"));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod golden;
 mod hostile;
 mod keeping;
 mod manual;
+mod merging;
 mod mistakes;
 mod real;
 mod service;

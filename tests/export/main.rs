@@ -3,12 +3,18 @@
 //!
 //! An interpreter, compiler or database that is not there costs its test, which says so on stderr.
 
+// The law by hand that the tests of recommendations use; only that is of use here.
+#[allow(dead_code)]
+#[path = "../../src/recommend/fixture.rs"]
+mod fixture;
 mod languages;
 mod models;
 mod postgres;
 mod structure;
 
-use energylens::law::export::{Language, Selection, export};
+// For the fixture, whose `crate::law` it is.
+use energylens::law;
+use law::export::{Language, Selection, export};
 
 use models::{Asked, World};
 

@@ -1,17 +1,14 @@
 //! Models made by hand: a dense one whose cache was measured at some degrees, a pooled law over a dense model, a mixture of
 //! experts and one without a cache, and a model of which nothing is known.
 
-use std::collections::BTreeMap;
-
 use energylens::dataset::Row;
-use energylens::law::{
-    Case, Coefficient, Descriptors, Domain, Exponent, Intervals, Law, MODEL_FORMAT, Model, Pool, Scenario, Skeleton,
-    Target, Training, Verdict,
-};
+use energylens::law::{Case, Descriptors, Law, MODEL_FORMAT, Model, Pool, Scenario, Target, Training, Verdict};
 use energylens::schema::Phase;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
+
+use crate::fixture;
 
 /// Random configurations of each world, besides the edges.
 const RANDOM: usize = 250;
@@ -170,49 +167,13 @@ fn model(pool: Pool, scenarios: Vec<Scenario>) -> Model {
 }
 
 fn law(target: Target, model: Option<String>, scenarios: &[Scenario]) -> Law {
-    let skeleton = Skeleton::default_for(target);
-    let (k, a): (&[f64], [f64; 4]) = if target == Target::EnergyJ {
-        (&[0.11, 3.6e-12, 3.6e-12, 1.5e-10, 2.6e-12, 1.5e-10, 1e-9, 0.02], [0.1, 0.25, -0.05, 0.3])
-    } else {
-        (&[6.4e-15, 6e-15, 5e-13, 6.4e-15, 5e-13, 1e-12, 5e-6, 2e-5], [-0.9, -0.1, -0.9, -0.1])
-    };
-    let coefficients = skeleton.terms.iter().zip(k).map(|(term, value)| Coefficient {
-        name: term.name.clone(),
-        value: *value,
-        std_error: Some(0.05 * value),
-        low: 0.9 * value,
-        high: Some(1.1 * value),
-        unit: term.unit.clone(),
-    });
-    let exponents = skeleton.exponents.iter().zip(a).map(|(spec, value)| Exponent {
-        name: spec.name.clone(),
-        value,
-        std_error: None,
-        low: value - 0.06,
-        high: value + 0.06,
-    });
-    let n = k.len() + a.len();
+    let mut law = fixture::law(target);
+    law.domain.retain(|symbol, _| symbol == "B");
     Law {
-        coefficients: coefficients.collect(),
-        exponents: exponents.collect(),
-        skeleton,
         model,
-        gpu_model: GPU.to_owned(),
-        engine: Some("vllm".to_owned()),
-        precision: Some("bf16".to_owned()),
         simulated: false,
-        intervals: Intervals::default(),
-        prior: None,
-        covariance: vec![vec![0.0; n]; n],
-        sigma_log: 0.04,
-        scatter: Default::default(),
-        sigma_model_log: 0.0,
-        degrees_of_freedom: 38.0,
-        rows: 50,
-        training_mape: 0.031,
-        domain: BTreeMap::from([("B".to_owned(), Domain { low: 1.0, high: 128.0 })]),
         fitted_models: scenarios.iter().map(|s| s.model.clone()).collect(),
         verdicts: vec![Verdict::WeaklyDetermined { parameter: "k6".to_owned() }],
-        held_out: None,
+        ..law
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{ValidateOptions, Validation, validate};
+use super::{ValidateOptions, Validation, validate, validate_against};
 use crate::dataset::Dataset;
 use crate::fit::Error;
 use crate::fit::stats::Figures;
@@ -41,6 +41,25 @@ pub fn learning_curve(
     sizes: &[usize],
     options: &ValidateOptions<'_>,
 ) -> Result<LearningCurve, Error> {
+    curve(&|options| validate(dataset, options), sizes, options)
+}
+
+/// The same for predictors that learn from rows of `learnt` and are judged on all of `unseen`: a sweep laid out for
+/// fitting has each workload once, so that it offers no choice between configurations, and another may.
+pub fn learning_curve_against(
+    learnt: &Dataset,
+    unseen: &Dataset,
+    sizes: &[usize],
+    options: &ValidateOptions<'_>,
+) -> Result<LearningCurve, Error> {
+    curve(&|options| validate_against(learnt, unseen, options), sizes, options)
+}
+
+fn curve(
+    validate: &dyn Fn(&ValidateOptions<'_>) -> Result<Validation, Error>,
+    sizes: &[usize],
+    options: &ValidateOptions<'_>,
+) -> Result<LearningCurve, Error> {
     let mut sizes = sizes.to_vec();
     sizes.sort_unstable();
     sizes.dedup();
@@ -49,7 +68,7 @@ pub fn learning_curve(
     for (i, size) in sizes.into_iter().enumerate() {
         let progress = |done: usize, total: usize| (options.progress)(i * total + done, count * total);
         let options = ValidateOptions { training_rows: Some(size), progress: &progress, ..options.clone() };
-        let validation = validate(dataset, &options)?;
+        let validation = validate(&options)?;
         // Rows of fewer laws do not compare with those of all.
         let laws = |v: &Validation| v.rows;
         if at.last().is_some_and(|(_, before)| laws(before) > laws(&validation)) {

@@ -25,7 +25,7 @@ use crate::dataset::{Dataset, Row};
 use crate::law::{HeldOut, Model, Pool, Skeleton, Target};
 use crate::schema::Phase;
 
-pub use curve::{CurvePoint, LearningCurve, learning_curve};
+pub use curve::{CurvePoint, LearningCurve, learning_curve, learning_curve_against};
 pub use held_out::{HeldOutRows, attach_held_out};
 
 /// Rows that a law learns from unless told otherwise: ten times what it needs, and what trees can take in seconds.
@@ -223,7 +223,8 @@ fn prior_is_elsewhere(prior: &Model, rows: &[Row]) -> Result<(), Error> {
     }
 }
 
-/// Judges predictors that learn from all of `learnt` on all of `unseen`. A workload that stands in both is refused.
+/// Judges predictors that learn from `learnt`, all of it unless the options say how many rows, on all of `unseen`. A
+/// workload that stands in both is refused.
 pub fn validate_against(
     learnt: &Dataset,
     unseen: &Dataset,
@@ -235,7 +236,10 @@ pub fn validate_against(
     let mut usable = Usable::of(&together, options)?;
     usable.refused += learnt.rejected.len() + unseen.rejected.len();
     let (train, test) = (0..usable.rows.len()).partition(|i| usable.rows[*i].line <= offset);
-    let split = split::Split::new(train, test, &usable.units)?;
+    let mut split = split::Split::new(train, test, &usable.units)?;
+    if let Some(most) = options.training_rows {
+        split = split.with_training_rows(most, &usable.units, &usable.scopes, options.seed);
+    }
     Ok(judge(&usable, &[split], "workloads of a campaign of their own".to_owned(), options))
 }
 

@@ -226,6 +226,25 @@ fn what_to_measure_next_is_in_the_sweep() {
         assert!(next.sweep.contains(&key), "{key} is not in\n{}", next.sweep);
     }
     assert_eq!(next, measure_next(&timed(), &request(None), 4).unwrap());
+    // It is measured as the rows were, or asks how.
+    let engines = |simulated: bool, engine: Option<&str>| {
+        let mut model = timed();
+        for law in &mut model.laws {
+            (law.simulated, law.engine) = (simulated, engine.map(str::to_owned));
+        }
+        model.scenarios[0].engine = engine.map(str::to_owned);
+        measure_next(&model, &request(None), 4).unwrap().sweep
+    };
+    for (simulated, engine, expected) in [
+        (true, Some("simulated"), "workload = el.simulated {"),
+        (false, Some("vLLM"), "workload = el.vllm {"),
+        (false, Some("llama.cpp"), "workload = el.llama_server {"),
+        (false, Some("my engine"), "workload = el.fill_in { engine = \"my-engine\","),
+        (false, None, "workload = el.fill_in { engine = \"unnamed\","),
+    ] {
+        let sweep = engines(simulated, engine);
+        assert!(sweep.contains(expected), "{expected} is not in\n{sweep}");
+    }
     // A law without doubt has nothing to learn.
     let mut sure = timed();
     for law in &mut sure.laws {

@@ -29,6 +29,12 @@ pub(super) fn command(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<W
     }))
 }
 
+/// `el.fill_in { engine = "torch", gpus = 8 }`: what stands where somebody has to say how rows are measured.
+pub(super) fn fill_in(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSpec> {
+    let fields = Fields::new(lua, place, value, "el.fill_in", "option", &["engine", "gpus"], 0)?;
+    Ok(WorkloadSpec::Blank { engine: engine(&fields)?, gpus: gpus(&fields)? })
+}
+
 /// What the `engine` column shall say.
 pub(super) fn engine(fields: &Fields<'_>) -> mlua::Result<String> {
     const EXPECTED: &str = "1 to 64 letters, digits, `-`, `_` or `.`, for the column of that name";

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sweep::Point;
 pub use crate::sweep::server::ServerSpec;
+use crate::sweep::{Error, Point};
 
 /// What the runs run on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,13 @@ pub enum WorkloadSpec {
     Command(CommandSpec),
     /// The script's own `run` function.
     Script(ScriptSpec),
+    /// A place for a workload that nobody has described yet: it is planned, and not run.
+    Blank {
+        /// What the `engine` column is to say.
+        engine: String,
+        /// GPUs of the node.
+        gpus: u32,
+    },
 }
 
 /// A command that is run once per run, marks its own phases and leaves its counts in a file.
@@ -61,13 +68,29 @@ impl WorkloadSpec {
         }
     }
 
+    /// Refuses to run what nobody has described yet.
+    pub fn check_described(&self) -> Result<(), Error> {
+        match self {
+            Self::Blank { engine, .. } => Err(Self::not_described(engine)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn not_described(engine: &str) -> Error {
+        Error::Workload(format!(
+            "the sweep does not say yet how its rows are measured: put the workload of {engine} in the place of \
+             `el.fill_in`, such as el.vllm {{}} or el.command {{ argv = {{ ... }}, engine = \"{engine}\" }}"
+        ))
+    }
+
     /// What the `engine` column says.
     pub fn engine(&self) -> &str {
         match self {
             Self::Simulated { .. } => "simulated",
             Self::Server(ServerSpec { engine, .. })
             | Self::Command(CommandSpec { engine, .. })
-            | Self::Script(ScriptSpec { engine, .. }) => engine,
+            | Self::Script(ScriptSpec { engine, .. })
+            | Self::Blank { engine, .. } => engine,
         }
     }
 
@@ -77,7 +100,8 @@ impl WorkloadSpec {
             Self::Simulated { gpus, .. }
             | Self::Server(ServerSpec { gpus, .. })
             | Self::Command(CommandSpec { gpus, .. })
-            | Self::Script(ScriptSpec { gpus, .. }) => *gpus,
+            | Self::Script(ScriptSpec { gpus, .. })
+            | Self::Blank { gpus, .. } => *gpus,
         }
     }
 }
