@@ -102,5 +102,6 @@ fn one_wild_row_does_not_make_all_intervals_wide() {
     let (clean, _) = scatter(&rows);
     rows[7].value *= 20.0;
     let (wild, _) = scatter(&rows);
-    assert!(wild < 2.0 * clean, "{clean} became {wild}");
+    // One of sixty rows, off by ln 20: its square alone would make 0.39 of it.
+    assert!(clean < 0.05 && wild < 0.13, "{clean} became {wild}");
 }
