@@ -209,7 +209,7 @@ fn a_file_that_is_finished_while_it_is_opened_is_found_and_one_that_was_merged_i
     let ready = dir.path().join(format!(".samples-n1-000000+000001.parquet{READY_SUFFIX}"));
     fs::rename(&visible, &ready).unwrap();
     let listed = table_files(dir.path(), &SAMPLES).unwrap();
-    assert_eq!(listed, [ready.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&ready));
     fs::rename(&ready, &visible).unwrap();
     let found: usize = read_file(&listed[0], &SAMPLES).unwrap().map(|b| b.unwrap().num_rows()).sum();
     assert_eq!(found, expected.len());
