@@ -1,9 +1,10 @@
 //! Promise: from 50 rows with 2 % noise of a hidden 12-parameter law, discovery reaches a held-out error within 1.5 times
 //! that of the true structure fitted to the same rows, and five times below a free-form search, in 60 s on two cores.
 //!
-//! The hidden laws are the energylens law and three of other structure: terms replaced, powers on other symbols. Energies
-//! of the held-out rows carry no noise. Run with `cargo bench --bench discover`; other tools on rows like these:
-//! `scripts/compare_discovery.py`.
+//! The hidden laws are the energylens law and six of other structure: terms replaced, powers on other symbols, and one
+//! with powers that the grammar does not have. The search was developed on the first four, with seeds from 100 on; the
+//! seeds below, and the last three laws, it met only to be judged. Energies of the held-out rows carry no noise. Run with
+//! `cargo bench --bench discover`; other tools on rows like these: `scripts/compare_discovery.py`.
 
 use std::time::Instant;
 
@@ -25,11 +26,22 @@ const COEFFICIENTS: [f64; 8] = [0.037, 3e-12, 4e-13, 2.5e-10, 3e-12, 3e-10, 2e-1
 type Changes = &'static [(&'static str, &'static str)];
 
 /// Hidden laws: name, changes, exponents.
-const LAWS: [(&str, Changes, [f64; 4]); 4] = [
+const LAWS: [(&str, Changes, [f64; 4]); 7] = [
     ("energylens", &[], [0.25, 0.15, -0.2, 0.4]),
     ("kv-by-input", &[("\"L^0.7*t*p*m*w\"", "\"t*p*m\""), ("\"K*B*ctx*m\"", "\"K*B*S*m\"")], [0.25, 0.15, -0.2, 0.4]),
     ("ring-and-host", &[("\"L*h*B*seq*t1\"", "\"L*h*B*seq*t1*t^-1\""), ("\"L*m*w\"", "\"B*m\"")], [0.1, 0.3, 0.2, 0.5]),
     ("other-powers", &[("b = \"a2\"", "p = \"a2\""), ("i = \"a4\"", "u = \"a4\"")], [-0.1, 0.35, 0.3, -0.25]),
+    (
+        "pipe-and-host",
+        &[("\"L*h*B*seq*t1\"", "\"h*B*seq*p1\""), ("\"L*m*w\"", "\"B*seq\""), ("\"L^0.7*t*p*m*w\"", "\"t*m*w\"")],
+        [0.4, 0.1, -0.35, 0.2],
+    ),
+    ("sublinear", &[("\"N*B*S\"", "\"N*B^0.75*S\""), ("\"L*m*w\"", "\"t*p*w\"")], [0.3, -0.2, -0.3, 0.6]),
+    (
+        "outside",
+        &[("\"K*B*ctx*m\"", "\"K*B*ctx^0.85*m\""), ("\"L^0.7*t*p*m*w\"", "\"L^0.7*t^0.8*p*m*w\"")],
+        [0.2, 0.3, -0.1, 0.3],
+    ),
 ];
 
 fn main() {
@@ -75,12 +87,19 @@ impl Hidden {
             assert!(text.contains(from), "{from} is not in the skeleton");
             text = text.replace(from, to);
         }
-        let skeleton = Skeleton::from_toml(&text).expect("the changed skeleton is one");
+        let mut skeleton = Skeleton::from_toml(&text).expect("the changed skeleton is one");
+        // A prior is of the term that stood there: it would only hold the true structure down.
+        for (own, _) in skeleton.terms.iter_mut().zip(&base.terms).filter(|(own, old)| own.product != old.product) {
+            own.prior = None;
+        }
         // What each term is on average, in the old structure over the new one.
         let mut draw = Draw::new(99);
         let cases: Vec<Case> = (0..200).map(|_| case(&draw.row())).collect();
-        let mean = |s: &Skeleton, j: usize| cases.iter().map(|c| s.products(c)[j].max(1e-300).ln()).sum::<f64>();
-        let scale = |j: usize| ((mean(&base, j) - mean(&skeleton, j)) / cases.len() as f64).exp();
+        let scale = |j: usize| {
+            let pairs = cases.iter().map(|c| (base.products(c)[j], skeleton.products(c)[j]));
+            let logs: Vec<f64> = pairs.filter(|(a, b)| *a > 0.0 && *b > 0.0).map(|(a, b)| (a / b).ln()).collect();
+            (logs.iter().sum::<f64>() / logs.len() as f64).exp()
+        };
         let coefficients = COEFFICIENTS.iter().enumerate().map(|(j, k)| k * scale(j)).collect();
         Self { skeleton, coefficients, exponents }
     }

@@ -15,6 +15,7 @@ weights, with weights 1/y^2). Prints one line per law and run, and medians as JS
 import json
 import math
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -176,6 +177,9 @@ def main():
                 for old, new in changes:
                     assert old in skeleton, f"{old} is not in the built-in skeleton"
                     skeleton = skeleton.replace(old, new)
+                    # A prior is of the term that stood there: it would only hold the true structure down.
+                    before, product, after = skeleton.partition(f"product = {new}")
+                    skeleton = before + product + re.sub(r"^prior = .*\n", "", after, count=1, flags=re.M)
                 (directory / "true.toml").write_text(skeleton)
                 arguments = [directory / "train.csv", "--seed", seed]
                 _, fit_s = energylens(binary, "fit", *arguments, "--skeleton", directory / "true.toml", "-o",

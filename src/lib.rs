@@ -15,11 +15,13 @@
 //! | [`dataset`] | What did each run cost? | [`dataset::Dataset`] |
 //! | [`law`] | What is the closed form? | [`law::Skeleton`], [`law::Model`] |
 //! | [`fit`] | Which law explains the data, and how well? | [`fit::fit_model`], [`fit::validate()`] |
+//! | [`choose`] | Which points does an adaptive sweep measure next? | [`choose::decide`] |
 //! | [`mod@recommend`] | What should be deployed? | [`recommend::recommend`] |
 //! | [`report`] | How does one see why? | [`report::write_html`] |
 
 pub mod agent;
 pub mod card;
+pub mod choose;
 pub mod clock;
 pub mod dataset;
 pub mod fit;

@@ -20,6 +20,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("dataset", &["card", "clock", "schema", "source", "store", "units"]),
     ("law", &["card", "dataset", "schema", "units"]),
     ("fit", &["card", "dataset", "law", "schema", "units"]),
+    ("choose", &["card", "dataset", "fit", "law", "schema", "sweep", "units"]),
     ("recommend", &["card", "dataset", "law", "schema", "units"]),
     ("report", &["dataset", "law", "recommend", "schema", "units"]),
 ];

@@ -69,6 +69,21 @@ fn every_example_sweep_runs_to_its_end() {
 }
 
 #[test]
+fn an_adaptive_sweep_that_nobody_fits_goes_on_with_its_start_design() {
+    let plan = example("adaptive.lua");
+    let adaptive = plan.adaptive.as_ref().unwrap();
+    assert_eq!((plan.runs.len(), adaptive.rule.start, adaptive.rule.max_points), (12, 12, 60));
+    let dir = tempfile::tempdir().unwrap();
+    let outcome = carry_out(&plan, dir.path(), usize::MAX);
+    assert_eq!((outcome.carried_out, outcome.left, outcome.failed), (60, 0, 0));
+    let done: std::collections::BTreeSet<String> = rows(dir.path()).into_iter().map(|r| r.point_id).collect();
+    let expected = adaptive.order.iter().map(|&place| plan.points[place].point_id.clone()).collect();
+    assert_eq!(done, expected);
+    let decisions = energylens::sweep::journal::read_decisions(dir.path()).unwrap();
+    assert!(decisions.iter().all(|d| d.no_law.is_some() || d.stopped.is_some()), "{decisions:?}");
+}
+
+#[test]
 fn sweeps_for_real_engines_are_laid_out() {
     for (name, points, engine) in [("torch.lua", 24, "torch"), ("own_run.lua", 4, "llama.cpp")] {
         let plan = example(name);
@@ -106,7 +121,7 @@ fn windows_are_as_long_as_asked_and_follow_each_other() {
                     }
                 }
                 Event::Advanced { t_mono_ns } => advanced = t_mono_ns,
-                Event::RunStarted { .. } | Event::RunEnded { .. } | Event::Undecided { .. } => {}
+                _ => {}
             }
             Ok(())
         },

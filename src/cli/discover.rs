@@ -216,7 +216,10 @@ fn describe_front(found: &Discovery) -> anyhow::Result<String> {
     }
     writeln!(text, "{}", table.trim_fmt())?;
     if let Some(best) = found.best() {
-        write!(text, "\n* the smallest that no larger one beats by more than a standard error of the difference:\n")?;
+        write!(
+            text,
+            "\n* the least of held-out error and size together; a number more must lower the error by what it costs (BIC):\n"
+        )?;
         writeln!(text, "{}", formula_text(&best.skeleton))?;
     }
     Ok(text.trim_end().to_owned())

@@ -214,6 +214,10 @@ fn describe_law(law: &Law) -> anyhow::Result<String> {
         law.skeleton.parameter_count(),
         law.degrees_of_freedom
     )?;
+    if !law.scatter.is_empty() {
+        let kinds = law.scatter.iter().map(|(kind, s)| format!("{kind} {:.1} %", 100.0 * s.sigma_log));
+        writeln!(text, "  one row that was left out is off by: {}", kinds.collect::<Vec<_>>().join(", "))?;
+    }
     writeln!(text, "  intervals of parameters: {}", law.intervals)?;
     if let Some(prior) = &law.prior {
         writeln!(text, "  started from {prior}")?;

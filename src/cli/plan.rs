@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use energylens::sweep::{Plan, WorkloadSpec};
+use energylens::sweep::{Plan, Point, WorkloadSpec};
 use serde_json::json;
 
 use super::{Outcome, output};
@@ -31,14 +31,21 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         output::print_json(&json!({
             "name": plan.name, "script_sha256": plan.script_sha256, "seed": plan.seed, "repeats": plan.repeats,
             "measure": plan.measure, "workload": plan.workload, "points": plan.points, "runs": plan.runs,
+            "adaptive": plan.adaptive,
             "servers": servers(&plan)?,
         }))?;
         return Ok(Outcome::Done);
     }
     let headers = ["point", "model", "gpu", "tp", "pp", "dp", "batch", "in", "out"];
     let mut table = output::table(&headers, &[3, 4, 5, 6, 7, 8]);
-    let listed = if a.all { plan.points.len() } else { LISTED };
-    for p in plan.points.iter().take(listed) {
+    // Of an adaptive sweep the start is what is known to run.
+    let start = plan.adaptive.as_ref().filter(|_| !a.all).map(|adaptive| adaptive.start());
+    let points: Vec<&Point> = match start {
+        Some(start) => start.iter().filter_map(|&place| plan.points.get(place)).collect(),
+        None => plan.points.iter().collect(),
+    };
+    let listed = if a.all { points.len() } else { LISTED };
+    for p in points.iter().take(listed) {
         table.add_row([
             p.point_id.clone(),
             p.model.model.clone(),
@@ -51,19 +58,35 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             p.output_tokens.to_string(),
         ]);
     }
-    let more = plan.points.len().saturating_sub(listed);
+    let more = points.len().saturating_sub(listed);
     let rest = if more > 0 { format!("\n ... and {more} more points (--all lists them)") } else { String::new() };
     output::print(&format!(
-        "sweep {}: {} points, {} runs, seed {}, workload {}\n\n{}{rest}{}",
+        "sweep {}: {}, seed {}, workload {}\n\n{}{rest}{}",
         plan.name,
-        plan.points.len(),
-        plan.runs.len(),
+        extent(&plan),
         plan.seed,
         plan.workload.engine(),
         table.trim_fmt(),
         first_server(&servers(&plan)?)
     ))?;
     Ok(Outcome::Done)
+}
+
+/// How much there is to be done.
+fn extent(plan: &Plan) -> String {
+    match plan.adaptive.as_ref().map(|adaptive| adaptive.rule) {
+        None => format!("{} points, {} runs", plan.points.len(), plan.runs.len()),
+        Some(rule) => format!(
+            "{} candidates; a start of {} points in {} runs, then {} points at a time until the law is sure to {} % on 95 % \
+             of the candidates, {} points at most",
+            plan.points.len(),
+            rule.start,
+            plan.runs.len(),
+            rule.batch,
+            (1e4 * rule.precision).round() / 1e2,
+            rule.max_points
+        ),
+    }
 }
 
 /// The commands of the servers that a plan starts.

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use energylens::dataset;
+use energylens::schema::RunStatus;
 use energylens::slurm::{
     self, ArrayRecord, JobStates, Launcher, Records, SlurmClient, Stage, Survey, TaskStatus, log_path, log_tail, merge,
     prepare, submit,
 };
 use energylens::store::Campaign;
-use energylens::sweep::{Journal, Plan};
+use energylens::sweep::{Journal, Plan, journal};
 use serde_json::json;
 
 use super::submit::{client, default_spec, program, report, request};
@@ -46,6 +47,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let client = client();
     let mut records = Records::open(&dir)?;
     if records.arrays.is_empty() {
+        if let Some(plan) =
+            Plan::of_campaign(&dir).ok().filter(|plan| plan.adaptive.is_some() && !a.merge && !a.resubmit)
+        {
+            return adaptive(&a.campaign, &plan, a.json);
+        }
         return Err(slurm::Error::NeverSubmitted { path: a.campaign.clone() }.into());
     }
     let mut plan = Plan::of_campaign(&dir)?;
@@ -90,6 +96,37 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         output::print(&view.text())?;
     }
     Ok(if problems { Outcome::SomeRejected } else { Outcome::Done })
+}
+
+/// How an adaptive sweep stands, which runs without arrays: all that it has decided is in its campaign.
+fn adaptive(dir: &Path, plan: &Plan, as_json: bool) -> anyhow::Result<Outcome> {
+    let decisions = journal::read_decisions(dir)?;
+    let (mut finished, mut failed) = (0_usize, 0_usize);
+    journal::read_runs(dir, &mut |row| {
+        finished += 1;
+        failed += usize::from(row.status == RunStatus::Failed);
+        Ok(())
+    })?;
+    if as_json {
+        output::print_json(&json!({
+            "campaign": dir, "sweep": plan.name, "runs": plan.most_runs(), "finished": finished, "failed": failed,
+            "adaptive": super::run::adaptive::json(plan, &decisions),
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let mut lines = vec![format!(
+        "sweep {}: {finished} of at most {} runs done, {failed} of them failed",
+        plan.name,
+        plan.most_runs()
+    )];
+    lines.extend(super::run::adaptive::describe(plan, &decisions));
+    let is_over = decisions.last().is_some_and(|d| d.stopped.is_some());
+    lines.push(match is_over {
+        true => format!("`energylens fit {}` goes on", dir.display()),
+        false => format!("`energylens run SWEEP.lua -o {}` goes on with it", dir.display()),
+    });
+    output::print(&lines.join("\n"))?;
+    Ok(Outcome::Done)
 }
 
 /// What the cluster says. An array whose submission was interrupted gets its job's number if the cluster knows it.

@@ -39,6 +39,12 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         "a job array has its runs laid out beforehand: leave out `relative_std`, and put what the script's own `run` does \
          into an el.command {{ ... }}"
     );
+    anyhow::ensure!(
+        plan.adaptive.is_none(),
+        "an adaptive sweep decides as it goes, and a job array has its runs laid out beforehand: run it inside of one job \
+         (sbatch --gpus-per-node=8 --wrap 'energylens run {}'), or take el.d_optimal {{ points = ... }}",
+        a.script.display()
+    );
     let spec = plan.slurm.clone().unwrap_or_else(default_spec);
     let client = client();
     if a.dry_run {

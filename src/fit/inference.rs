@@ -1,24 +1,23 @@
 //! How sure the fit is: covariance, intervals, and the verdicts that go with them.
 //!
 //! At the minimum, with log residuals `r` and `J = d ln f / d parameter`, the covariance is
-//! `s^2 (J' W J + prior)^-1`. `s^2` is the mean of `W r^2` over the degrees of freedom left, and over two more rows that
-//! scatter as rows usually do. Repeats that err alike count as fewer rows ([`independence`]). Parameters at a limit are held: they have
-//! no standard error, and the upper end of their interval is the value at which they would be seen at 95 %.
+//! `s^2 (J' W J + prior)^-1`. `s^2` is the mean square of the residuals of rows left out of refits (`left_out`), and of two
+//! more rows that scatter as rows usually do; without refits, the mean of `W r^2` over the degrees of freedom left. Repeats
+//! that err alike count as fewer rows ([`independence`]). Parameters at a limit are held: they have no standard error, and
+//! the upper end of their interval is the value at which they would be seen at 95 %.
 
 use std::collections::BTreeMap;
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use statrs::distribution::{ContinuousCDF, FisherSnedecor};
 
-use super::problem::{Inner, Observation, Problem};
+use super::left_out::{EXPECTED_ROWS, Full, LeftOut};
+use super::problem::{Inner, Observation, Problem, SIGMA0};
 use super::search::Found;
-use crate::law::{Coefficient, Exponent, Symbol, Verdict};
+use crate::law::{Coefficient, Exponent, RowKind, Scatter, Symbol, Target, Verdict};
 
 /// Probability of the parameter intervals.
 pub(crate) const LEVEL: f64 = 0.95;
-/// Observations that the expected scatter of rows counts for when theirs is estimated: few rows may agree by luck, and an
-/// interval must not believe them.
-const EXPECTED_SCATTER_ROWS: f64 = 2.0;
 /// A direction of parameter space this much flatter than the steepest is not determined.
 const FLAT: f64 = 1e-10;
 /// An exponent this near its bound, relative to the box, sits at it.
@@ -38,13 +37,21 @@ pub(crate) struct Inference {
     pub(crate) exponents: Vec<Exponent>,
     pub(crate) covariance: Vec<Vec<f64>>,
     pub(crate) sigma_log: f64,
+    pub(crate) scatter: BTreeMap<RowKind, Scatter>,
     pub(crate) degrees_of_freedom: f64,
     pub(crate) verdicts: Vec<Verdict>,
     /// How much of a row of its own each row is.
     pub(crate) independence: Vec<f64>,
 }
 
-pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &[usize], lines: &[usize]) -> Inference {
+pub(crate) fn infer(
+    problem: &Problem<'_>,
+    found: &Found,
+    inner: &Inner,
+    free: &[usize],
+    lines: &[usize],
+    left_out: Option<&LeftOut>,
+) -> Inference {
     let skeleton = problem.skeleton;
     let (n, terms) = (problem.rows(), skeleton.terms.len());
     let at_bound = |j: usize| {
@@ -88,14 +95,25 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
     let rows: f64 = independence.iter().sum();
     // Parameters that the prior alone holds cost the data no degree of freedom.
     let spare = |inverse: &DMatrix<f64>| (rows - (&data * inverse).trace().clamp(0.0, rows)).max(0.0);
-    let rough = spare(&pseudo_inverse(&information).0);
-    let expected = EXPECTED_SCATTER_ROWS * problem.sigma * problem.sigma;
-    let sigma_log = ((squares + expected) / (rough + EXPECTED_SCATTER_ROWS)).sqrt();
+    // Energies repeat to some 3 %, and the law follows them; of times it has half as much to say.
+    let expected = if skeleton.target == Target::EnergyJ { problem.sigma } else { problem.sigma.max(SIGMA0) };
+    let scatters = left_out.map(|left_out| {
+        let (jacobian, information) = (&jacobian, &information);
+        let full = Full { jacobian, weights: &weights, information, independence: &independence, expected };
+        left_out.scatters(problem, &full)
+    });
+    let (sigma_log, scatter) = match scatters {
+        Some(scatters) => (scatters.all, scatters.by_kind),
+        None => {
+            let degrees = spare(&pseudo_inverse(&information).0) + EXPECTED_ROWS;
+            (((squares + EXPECTED_ROWS * expected.powi(2)) / degrees).sqrt(), BTreeMap::new())
+        }
+    };
     // The priors stand in units of `problem.sigma`, the covariance in units of `sigma_log`.
     let rescale = (sigma_log / problem.sigma).powi(2);
     let information = &data + &prior * (problem.sigma.powi(2) * rescale);
     let (inverse, flat) = pseudo_inverse(&information);
-    let degrees_of_freedom = spare(&inverse) + EXPECTED_SCATTER_ROWS;
+    let degrees_of_freedom = spare(&inverse) + EXPECTED_ROWS;
     let reach = crate::law::quantile(LEVEL, degrees_of_freedom);
 
     let mut verdicts = Vec::new();
@@ -204,7 +222,7 @@ pub(crate) fn infer(problem: &Problem<'_>, found: &Found, inner: &Inner, free: &
     }
     verdicts.extend(outliers(inner, problem.knee, lines));
     let verdicts = gathered(verdicts);
-    Inference { coefficients, exponents, covariance, sigma_log, degrees_of_freedom, verdicts, independence }
+    Inference { coefficients, exponents, covariance, sigma_log, scatter, degrees_of_freedom, verdicts, independence }
 }
 
 /// How much of a row of its own each row is. Repeats of one configuration err alike, from a power reading that they share
@@ -255,7 +273,7 @@ fn gathered(verdicts: Vec<Verdict>) -> Vec<Verdict> {
 }
 
 /// Inverse over the directions that the data determines, and which parameters lean on an undetermined one.
-fn pseudo_inverse(information: &DMatrix<f64>) -> (DMatrix<f64>, Vec<bool>) {
+pub(super) fn pseudo_inverse(information: &DMatrix<f64>) -> (DMatrix<f64>, Vec<bool>) {
     let q = information.nrows();
     if q == 0 {
         return (DMatrix::zeros(0, 0), Vec::new());

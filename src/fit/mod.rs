@@ -13,6 +13,7 @@ pub mod discover;
 mod group;
 mod inference;
 mod intervals;
+mod left_out;
 mod nnls;
 mod problem;
 mod search;
@@ -211,7 +212,7 @@ fn fit_law_with(group: &Group, skeleton: Skeleton, options: &FitOptions) -> Resu
     };
     let (belief, prior) = started.unzip();
     let skeleton = group.priced(skeleton);
-    let how = How { seed, hint: None, belief, intervals: options.intervals };
+    let how = How { seed, hint: None, belief, intervals: options.intervals, leaves_out: true };
     let core = fit_core_with(&skeleton, &observations, &lines, &how);
     let mut verdicts = core.inference.verdicts;
     verdicts.extend(inference::residual_structure(&observations, &core.residuals));
@@ -229,6 +230,7 @@ fn fit_law_with(group: &Group, skeleton: Skeleton, options: &FitOptions) -> Resu
         exponents: core.inference.exponents,
         covariance: core.inference.covariance,
         sigma_log: core.inference.sigma_log,
+        scatter: core.inference.scatter,
         sigma_model_log,
         degrees_of_freedom: core.inference.degrees_of_freedom,
         rows: observations.len(),
@@ -261,7 +263,12 @@ fn fit_core(
     seed: u64,
     hint: Option<&[f64]>,
 ) -> Core {
-    fit_core_with(skeleton, observations, lines, &How { seed, hint, belief: None, intervals: Intervals::FirstOrder })
+    fit_core_with(
+        skeleton,
+        observations,
+        lines,
+        &How { seed, hint, belief: None, intervals: Intervals::FirstOrder, leaves_out: false },
+    )
 }
 
 /// What a fit needs besides rows and structure.
@@ -272,6 +279,8 @@ struct How<'a> {
     /// What is believed instead of the skeleton's priors.
     belief: Option<Belief>,
     intervals: Intervals,
+    /// Whether the scatter is that of rows left out of refits; else that of the fitted ones.
+    leaves_out: bool,
 }
 
 fn fit_core_with(skeleton: &Skeleton, observations: &[Observation], lines: &[usize], how: &How<'_>) -> Core {
@@ -297,7 +306,8 @@ fn fit_core_with(skeleton: &Skeleton, observations: &[Observation], lines: &[usi
     }
     problem.cold();
     let inner = problem.inner(&found.exponents);
-    let mut inference = inference::infer(&problem, &found, &inner, &free, lines);
+    let left_out = how.leaves_out.then(|| left_out::refit(&problem, observations, &found, &free)).flatten();
+    let mut inference = inference::infer(&problem, &found, &inner, &free, lines, left_out.as_ref());
     match how.intervals {
         Intervals::FirstOrder => {}
         Intervals::Profile => intervals::profile(&mut problem, &found, &free, &mut inference),

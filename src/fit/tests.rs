@@ -254,3 +254,32 @@ fn what_does_not_fit_and_what_is_beyond_numbers_is_said() {
     question.input_tokens = Some(1e200);
     assert!(model.predict(Target::EnergyJ, &question).unwrap_err().to_string().contains("expected a figure above 0"));
 }
+
+#[test]
+fn an_interval_is_as_wide_as_its_kind_of_row_scatters() {
+    use crate::law::{RowKind, Scatter};
+    let mut model = fitted(table(40, 0.02, 15)).unwrap().model;
+    let law = &mut model.laws[0];
+    law.covariance.iter_mut().flatten().for_each(|c| *c = 0.0);
+    law.scatter = [(RowKind::Prefill, 0.1), (RowKind::Batch, 0.03)]
+        .map(|(kind, sigma_log)| (kind, Scatter { sigma_log, degrees_of_freedom: 1e6 }))
+        .into();
+    (law.sigma_log, law.degrees_of_freedom) = (0.05, 1e6);
+    let batch = synthetic::row(4, 1, 2.0, 512.0, 128.0);
+    let prefill = crate::dataset::Row { phase: crate::schema::Phase::Prefill, ..batch.clone() };
+    let first_token = crate::dataset::Row { output_tokens: 1.0, ..batch.clone() };
+    let reach = |model: &Model, row: &crate::dataset::Row| {
+        let mut row = row.clone();
+        (row.model, row.gpu_model) = ("meta-llama/Llama-2-70b-hf".to_owned(), "A100-SXM4-80GB".to_owned());
+        let p = model.predict(Target::EnergyJ, &row).unwrap();
+        (p.high / p.value).ln() / 1.6449
+    };
+    for (row, sigma) in [(&batch, 0.03), (&prefill, 0.1), (&first_token, 0.1)] {
+        assert!((reach(&model, row) - sigma).abs() < 1e-4, "{} is not {sigma}", reach(&model, row));
+    }
+    // A file of an earlier version knows one scatter.
+    let mut text: serde_json::Value = serde_json::to_value(&model).unwrap();
+    text["laws"][0].as_object_mut().unwrap().remove("scatter");
+    let old: Model = serde_json::from_value(text).unwrap();
+    assert!((reach(&old, &prefill) - 0.05).abs() < 1e-4);
+}

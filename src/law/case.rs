@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::fitted::RowKind;
 use crate::card::model::expert_coverage;
 use crate::schema::Phase;
 
@@ -193,6 +194,12 @@ impl Case {
     pub fn with_output(mut self, output_tokens: f64) -> Self {
         self.output_tokens = output_tokens;
         self
+    }
+
+    /// Which of the law's scatters a row of this case has.
+    pub fn row_kind(&self) -> RowKind {
+        let stops_early = self.phase == Phase::Total && self.output_tokens <= 1.0;
+        if self.phase == Phase::Prefill || stops_early { RowKind::Prefill } else { RowKind::Batch }
     }
 
     /// Waves that the KV cache forces: `max(1, B (S+m) / kv_capacity)`.

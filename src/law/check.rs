@@ -27,6 +27,14 @@ impl Law {
         if let Some((name, value)) = spreads.into_iter().find(|(_, v)| !v.is_finite() || *v < 0.0) {
             return about(format!("{name} is {value}; expected a number from 0"));
         }
+        for (kind, scatter) in &self.scatter {
+            let (sigma, degrees) = (scatter.sigma_log, scatter.degrees_of_freedom);
+            if !sigma.is_finite() || sigma < 0.0 || !degrees.is_finite() || degrees <= 0.0 {
+                return about(format!(
+                    "the scatter of {kind} is {sigma} with {degrees} degrees of freedom; expected a number from 0, and one above 0"
+                ));
+            }
+        }
         if self.covariance.len() != parameters || self.covariance.iter().any(|row| row.len() != parameters) {
             return about(format!(
                 "the covariance is not {parameters} by {parameters}: the wrong number of parameters"

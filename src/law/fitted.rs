@@ -68,6 +68,35 @@ pub struct Exponent {
     pub high: f64,
 }
 
+/// What rows have in common by which a law misses them. A prefill is one pass, a batch the mean of many: where one law bends
+/// wrongly for both, the errors of the first are the larger ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// Prompts alone, up to the first token.
+    Prefill,
+    /// Everything with decode steps in it.
+    Batch,
+}
+
+impl std::fmt::Display for RowKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Prefill => "prefill",
+            Self::Batch => "batches",
+        })
+    }
+}
+
+/// How rows of one kind scatter about the law.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Scatter {
+    /// Standard deviation of the log residual of one such row that was not fitted.
+    pub sigma_log: f64,
+    /// Degrees of freedom of that.
+    pub degrees_of_freedom: f64,
+}
+
 /// The measured range of one symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Domain {
@@ -119,8 +148,12 @@ pub struct Law {
     pub prior: Option<String>,
     /// Covariance of all parameters, coefficients first; rows and columns of parameters that are held are zero.
     pub covariance: Vec<Vec<f64>>,
-    /// Standard deviation of the log residuals of one row, corrected for fitted parameters.
+    /// Standard deviation of the log residual of one row, of any kind, that was not fitted.
     pub sigma_log: f64,
+    /// The same by kind of row, with its own degrees of freedom; kinds that were not among the rows are missing, and all of
+    /// them where a file is older than this.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scatter: BTreeMap<RowKind, Scatter>,
     /// Standard deviation of the log offset of a whole model that was never fitted; 0 unless pooled.
     pub sigma_model_log: f64,
     /// Degrees of freedom of `sigma_log`.
@@ -181,7 +214,8 @@ impl Law {
     /// Prediction for the weighted mean of several cases, such as the lengths of a trace. What the law does not know
     /// moves all of them together.
     ///
-    /// With `g = d ln f / d parameters`, the variance of the log is `g' C g + sigma^2 (+ sigma_model^2)`.
+    /// With `g = d ln f / d parameters`, the variance of the log is `g' C g + sigma^2 (+ sigma_model^2)`, `sigma` that of
+    /// the kind of row that is asked for.
     pub fn predict_mean(&self, cases: &[(f64, Case)], known_model: bool) -> Prediction {
         let (value, gradient) = self.mean_and_gradient(cases);
         let parameter_variance: f64 = gradient
@@ -190,11 +224,14 @@ impl Law {
             .map(|(gi, row)| gi * row.iter().zip(&gradient).map(|(c, gj)| c * gj).sum::<f64>())
             .sum();
         let model_variance = if known_model { 0.0 } else { self.sigma_model_log.powi(2) };
-        let variance = parameter_variance.max(0.0) + self.sigma_log.powi(2) + model_variance;
+        let is_prefill = cases.iter().all(|(_, case)| case.row_kind() == RowKind::Prefill);
+        let scatter = self.scatter_of(if is_prefill { RowKind::Prefill } else { RowKind::Batch });
+        let variance = parameter_variance.max(0.0) + scatter.sigma_log.powi(2) + model_variance;
         let std_log = variance.sqrt();
         // What models differ by is known from as few models as there are.
         let models = self.fitted_models.len() as f64;
-        let degrees = if known_model { self.degrees_of_freedom } else { self.degrees_of_freedom.min(models + 1.0) };
+        let degrees =
+            if known_model { scatter.degrees_of_freedom } else { scatter.degrees_of_freedom.min(models + 1.0) };
         let reach = (quantile(PREDICTION_LEVEL, degrees) * std_log).exp();
         Prediction {
             value,
@@ -207,6 +244,12 @@ impl Law {
             },
             simulated: self.simulated,
         }
+    }
+
+    /// How rows of `kind` scatter; as rows of any kind do where none of them was fitted.
+    pub fn scatter_of(&self, kind: RowKind) -> Scatter {
+        let of_any = Scatter { sigma_log: self.sigma_log, degrees_of_freedom: self.degrees_of_freedom };
+        self.scatter.get(&kind).copied().unwrap_or(of_any)
     }
 
     /// The weighted mean of several cases, and how its logarithm moves with the parameters, coefficients first.

@@ -25,7 +25,7 @@ mod verdict;
 
 pub use case::{Case, Symbol};
 pub(crate) use fitted::quantile;
-pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Intervals, Law, Prediction};
+pub use fitted::{Coefficient, Domain, Exponent, HeldOut, Intervals, Law, Prediction, RowKind, Scatter};
 pub use formula::{formula_latex, formula_line, formula_text, legend};
 pub(crate) use matching::same_gpu;
 pub use model::{Error, MODEL_FORMAT, Model, Pool, Scenario, Training};

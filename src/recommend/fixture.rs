@@ -51,6 +51,7 @@ pub(crate) fn law(target: Target) -> Law {
         prior: None,
         covariance,
         sigma_log: 0.04,
+        scatter: Default::default(),
         sigma_model_log: 0.0,
         degrees_of_freedom: 38.0,
         rows: 50,

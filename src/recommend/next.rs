@@ -13,7 +13,7 @@ use super::probability::{Contender, slopes};
 use super::request::Request;
 use super::search::{Point, Search};
 use super::sweep_file::{Measured, sweep_file};
-use crate::law::Model;
+use crate::law::{Model, RowKind};
 
 /// Contenders that are weighed against each other.
 const MOST: usize = 96;
@@ -139,7 +139,7 @@ impl Doubt {
                 covariance += own.map(|(x, y)| x * y).sum::<f64>();
                 covariance += if a.known_model { 0.0 } else { a.law.sigma_model_log.powi(2) };
             }
-            covariance += if i == j { a.law.sigma_log.powi(2) } else { 0.0 };
+            covariance += if i == j { a.law.scatter_of(RowKind::Batch).sigma_log.powi(2) } else { 0.0 };
             covariance * share(a) * share(b)
         };
         let row = |a: (usize, &Contender<'_>)| contenders.iter().enumerate().map(|b| between(a, b)).collect();

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::search::threads;
-use crate::law::Law;
+use crate::law::{Law, RowKind};
 
 /// Draws behind every probability: a standard error of at most 1.1 percentage points.
 pub(super) const DRAWS: usize = 2_000;
@@ -147,7 +147,7 @@ impl<'a, 'b> Draws<'a, 'b> {
                 Some(z) if !contender.known_model => contender.law.sigma_model_log * z,
                 _ => 0.0,
             };
-            let own = contender.law.sigma_log * normal(rng);
+            let own = contender.law.scatter_of(RowKind::Batch).sigma_log * normal(rng);
             let drawn = contender.moving * (stretch * (shared + own) + model).exp() + contender.fixed;
             if drawn < lowest.0 {
                 lowest = (drawn, Some(i));

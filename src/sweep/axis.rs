@@ -1,5 +1,6 @@
 //! Axes: what values a quantity may take, as levels for a grid and as quantiles for a hypercube.
 
+use super::adaptive::AdaptiveRule;
 use super::plan::Measure;
 use super::sbatch::SlurmSpec;
 use super::workload::WorkloadSpec;
@@ -148,6 +149,8 @@ pub enum Design {
         /// How many points.
         points: usize,
     },
+    /// Points that would make a law surest, which is fitted as the sweep goes.
+    Adaptive(AdaptiveRule),
 }
 
 /// A sweep as its script describes it, apart from the `where` function.

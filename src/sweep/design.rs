@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use self::hypercube::Hypercube;
 pub use self::optimal::MOST_OPTIMAL_POINTS;
 use super::Error;
+use super::adaptive::Adaptive;
 use super::axis::{Axes, Design, Levels, Sweep};
 use super::plan::{Point, hex};
 use crate::card::{GpuCard, ModelCard};
@@ -60,21 +61,28 @@ impl Candidate<'_> {
 
 type Accept<'f> = dyn FnMut(&Candidate<'_>) -> Result<bool, Error> + 'f;
 
-/// The points of a sweep, sorted; their order says nothing about the order of the runs.
-pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<Vec<Point>, Error> {
+/// The points of a sweep, sorted; their order says nothing about the order of the runs. For an adaptive design they are
+/// the candidates, and its order of them comes along.
+pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<(Vec<Point>, Option<Adaptive>), Error> {
     let deployments = deployments(&sweep.axes, sweep.workload.gpus())?;
     let chosen = match sweep.design {
         Design::Factorial => factorial(&sweep.axes, &deployments, accept)?,
         Design::LatinHypercube { points, prefill_share } => {
             Hypercube::new(&sweep.axes, &deployments, accept).draw(points, prefill_share, sweep.seed)?
         }
+        Design::Adaptive(rule) => adaptive::candidates(rule, &sweep.axes, &deployments, accept, sweep.seed)?,
         Design::DOptimal { points } => optimal::draw(&sweep.axes, &deployments, accept, points, sweep.seed)?,
     };
     // Cards are hashed once per deployment: hashing them for each of 100,000 points would take seconds.
     let stems: Vec<String> = deployments.iter().map(|d| stem(d, sweep.workload.engine())).collect();
     let mut chosen: Vec<Choice> = chosen;
     chosen.sort_unstable();
-    Ok(chosen.iter().filter_map(|c| point(c, &deployments, &stems, sweep.workload.engine())).collect())
+    let adaptive = match sweep.design {
+        Design::Adaptive(rule) => Some(adaptive::lay_out(rule, &chosen, &deployments)?),
+        _ => None,
+    };
+    let points = chosen.iter().filter_map(|c| point(c, &deployments, &stems, sweep.workload.engine())).collect();
+    Ok((points, adaptive))
 }
 
 /// Deployment number, batch size, input tokens, output tokens. Sorts as points do.
@@ -266,6 +274,7 @@ fn factorial(axes: &Axes, deployments: &[Deployment], accept: &mut Accept<'_>) -
     Ok(chosen)
 }
 
+mod adaptive;
 mod hypercube;
 mod optimal;
 #[cfg(test)]

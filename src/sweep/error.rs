@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::adaptive::FEWEST_START_POINTS;
+
 /// Why a sweep could not be planned or carried on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -48,6 +50,18 @@ pub enum Error {
         found: f64,
         /// Most that are laid out.
         limit: usize,
+    },
+    /// An adaptive sweep would begin without anything to fit.
+    #[error(
+        "el.adaptive starts with {start} points for {laws} laws, one per model, GPU and precision; each needs {FEWEST_START_POINTS} to begin with: start = {needed}"
+    )]
+    StartTooSmall {
+        /// Points of the start.
+        start: usize,
+        /// Combinations of model, GPU and precision.
+        laws: usize,
+        /// Points that would do.
+        needed: usize,
     },
     /// Two points with one identifier.
     #[error("points {first} and {second} have the same identifier {point_id}; change the sweep by one value")]

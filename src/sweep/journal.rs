@@ -3,6 +3,8 @@
 //! `plan.json` holds the plan that the campaign began with. `runs.jsonl` gets one line per finished run, synced to the
 //! disk before the next run starts: a killed sweep repeats at most the run it was in. A last line without its end is
 //! what a kill leaves; it is cut off. `runs.parquet` is written from these lines and can be written again.
+//!
+//! `decisions.jsonl` is the same for what an adaptive sweep decides between its batches.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use arrow::record_batch::RecordBatch;
 
+pub use self::decisions::read_decisions;
+use super::adaptive::Decision;
 use super::{Error, Plan};
 use crate::clock::ClockAnchor;
 use crate::schema::{RUNS, RunStatus};
@@ -29,6 +33,7 @@ pub struct Journal {
     failed: usize,
     last_end_mono_ns: Option<i64>,
     job: (Option<String>, Option<String>),
+    decisions: Vec<Decision>,
     _lock: CampaignLock,
 }
 
@@ -40,15 +45,11 @@ impl Journal {
         let dir = campaign.dir().to_owned();
         keep_plan(&dir.join("plan.json"), plan)?;
         let path = dir.join("runs.jsonl");
-        // Not through a link, which in a directory of others could lead to any file of ours.
-        let flags = libc::O_NOFOLLOW;
-        let open =
-            OpenOptions::new().create(true).read(true).write(true).truncate(false).custom_flags(flags).open(&path);
-        let mut file = open.map_err(io(&path, "opened"))?;
+        let mut file = open_lines(&path).map_err(io(&path, "opened"))?;
         let mut finished = HashSet::new();
         let mut failed = 0;
         let mut last_end_mono_ns: Option<i64> = None;
-        let whole_bytes = read_lines(&path, &mut file, &mut |row| {
+        let whole_bytes = read_lines(&path, &mut file, parsed, &mut |row| {
             failed += usize::from(row.status == RunStatus::Failed);
             last_end_mono_ns = last_end_mono_ns.max(Some(row.t_end_mono_ns));
             finished.insert(row.run_id);
@@ -56,7 +57,8 @@ impl Journal {
         })?;
         file.set_len(whole_bytes).map_err(io(&path, "cut to its whole lines"))?;
         file.seek(SeekFrom::Start(whole_bytes)).map_err(io(&path, "read"))?;
-        Ok(Self { dir, file, finished, failed, last_end_mono_ns, job: (None, None), _lock: lock })
+        let decisions = decisions::cut_to_whole(&dir)?;
+        Ok(Self { dir, file, finished, failed, last_end_mono_ns, job: (None, None), decisions, _lock: lock })
     }
 
     /// The same, with runs that are part of a Slurm job and its step.
@@ -98,6 +100,18 @@ impl Journal {
         Ok(())
     }
 
+    /// What an adaptive sweep has decided so far, in order.
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
+    /// Notes a decision; when this returns it is on the disk, and will be kept to.
+    pub fn decide(&mut self, decision: Decision) -> Result<(), Error> {
+        decisions::append(&self.dir, &decision)?;
+        self.decisions.push(decision);
+        Ok(())
+    }
+
     /// Takes over the runs of the journal in another directory that this one does not have, as they stand there.
     ///
     /// They are safe from a power failure after [`sync`](Self::sync). `each` is told every run of the other journal.
@@ -136,7 +150,7 @@ impl Journal {
 pub fn read_runs(dir: &Path, each: &mut dyn FnMut(RunRow) -> Result<(), Error>) -> Result<(), Error> {
     let path = dir.join("runs.jsonl");
     match File::open(&path) {
-        Ok(mut file) => read_lines(&path, &mut file, each).map(|_| ()),
+        Ok(mut file) => read_lines(&path, &mut file, parsed, each).map(|_| ()),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(e) => Err(io(&path, "read")(e)),
     }
@@ -238,8 +252,20 @@ fn keep_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
     }
 }
 
+/// Opens a file of lines to be read and appended to.
+fn open_lines(path: &Path) -> std::io::Result<File> {
+    // Not through a link, which in a directory of others could lead to any file of ours.
+    let flags = libc::O_NOFOLLOW;
+    OpenOptions::new().create(true).read(true).write(true).truncate(false).custom_flags(flags).open(path)
+}
+
 /// Calls `each` for every whole line and returns how many bytes these have.
-fn read_lines(path: &Path, file: &mut File, each: &mut dyn FnMut(RunRow) -> Result<(), Error>) -> Result<u64, Error> {
+fn read_lines<T>(
+    path: &Path,
+    file: &mut File,
+    parse: fn(&Path, usize, &[u8]) -> Result<T, Error>,
+    each: &mut dyn FnMut(T) -> Result<(), Error>,
+) -> Result<u64, Error> {
     let mut reader = BufReader::new(file);
     let mut whole_bytes = 0;
     let mut line = Vec::new();
@@ -249,11 +275,12 @@ fn read_lines(path: &Path, file: &mut File, each: &mut dyn FnMut(RunRow) -> Resu
         if line.last() != Some(&b'\n') {
             break;
         }
-        each(parsed(path, number, &line)?)?;
+        each(parse(path, number, &line)?)?;
         whole_bytes += bytes as u64;
     }
     Ok(whole_bytes)
 }
 
+mod decisions;
 #[cfg(test)]
 mod tests;

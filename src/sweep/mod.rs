@@ -5,6 +5,7 @@
 //! against a [`workload`], keeps a [`journal`] of what is done, and tells whoever observes it when phases begin and end;
 //! it does not know who records.
 
+pub mod adaptive;
 pub mod axis;
 pub mod design;
 mod error;
@@ -20,6 +21,7 @@ pub mod template;
 pub mod visible;
 pub mod workload;
 
+pub use adaptive::{Adaptive, AdaptiveRule, ChosenPoint, Decision, StopReason};
 pub use axis::{Axes, Design, Levels, Sweep};
 pub use design::{Candidate, Deployment};
 pub use error::Error;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use super::adaptive::Adaptive;
 use super::axis::Sweep;
 use super::design::{self, Candidate};
 use super::sbatch::SlurmSpec;
@@ -142,10 +143,13 @@ pub struct Plan {
     pub measure: Measure,
     /// What the runs run on.
     pub workload: WorkloadSpec,
-    /// Points.
+    /// Points; the candidates, where the design is adaptive.
     pub points: Vec<Point>,
-    /// Runs, in the order in which they will be carried out.
+    /// Runs, in the order in which they will be carried out; of an adaptive design those of the start, behind which come
+    /// those of the points that are chosen.
     pub runs: Vec<Run>,
+    /// The rule by which points are chosen as the sweep goes, where the design is adaptive.
+    pub adaptive: Option<Adaptive>,
     /// Where they run, if Slurm is asked. What they do does not depend on it.
     pub slurm: Option<SlurmSpec>,
 }
@@ -198,7 +202,7 @@ impl Plan {
         script_sha256: String,
         accept: &mut dyn FnMut(&Candidate<'_>) -> Result<bool, Error>,
     ) -> Result<Self, Error> {
-        let points = design::points(sweep, accept)?;
+        let (points, adaptive) = design::points(sweep, accept)?;
         sweep.workload.check(&points).map_err(Error::Workload)?;
         let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(points.len());
         for (second, point) in points.iter().enumerate() {
@@ -206,7 +210,12 @@ impl Plan {
                 return Err(Error::SameIdentifier { point_id: point.point_id.clone(), first, second });
             }
         }
-        let runs = ordered_runs(&points, sweep.measure.most_repeats(sweep.repeats), sweep.seed);
+        let mut first: Vec<usize> = match &adaptive {
+            Some(adaptive) => adaptive.start().to_vec(),
+            None => (0..points.len()).collect(),
+        };
+        first.sort_unstable();
+        let runs = ordered_runs(&points, &first, sweep.measure.most_repeats(sweep.repeats), sweep.seed);
         Ok(Self {
             name: sweep.name.clone(),
             script_sha256,
@@ -216,6 +225,7 @@ impl Plan {
             workload: sweep.workload.clone(),
             points,
             runs,
+            adaptive,
             slurm: sweep.slurm.clone(),
         })
     }
@@ -244,6 +254,8 @@ impl Plan {
             workload: self.workload.clone(),
             points,
             runs: chosen,
+            // Its runs are laid out: nothing is left to be chosen.
+            adaptive: None,
             slurm: None,
         }
     }
@@ -261,6 +273,8 @@ impl Plan {
         compare("repeats", self.repeats.to_string(), other.repeats.to_string());
         let json = |value: serde_json::Result<String>| value.unwrap_or_default();
         compare("measure", json(serde_json::to_string(&self.measure)), json(serde_json::to_string(&other.measure)));
+        let rule = |plan: &Self| json(serde_json::to_string(&plan.adaptive.as_ref().map(|a| a.rule)));
+        compare("adaptive", rule(self), rule(other));
         compare("workload", json(serde_json::to_string(&self.workload)), json(serde_json::to_string(&other.workload)));
         let missing = |of: &Self, from: &Self| {
             let known: std::collections::HashSet<&str> = from.points.iter().map(|p| p.point_id.as_str()).collect();
@@ -277,6 +291,20 @@ impl Plan {
             found.push("the order of the runs".to_owned());
         }
         (!found.is_empty()).then(|| found.join("; "))
+    }
+}
+
+impl Plan {
+    /// The `repeat`th run of the point at a place, planned or not.
+    pub fn run_of(&self, point: usize, repeat: u32) -> Option<Run> {
+        self.points.get(point).map(|p| Run { run_id: format!("{}-{repeat}", p.point_id), point, repeat })
+    }
+
+    /// How many runs there can be at most.
+    pub fn most_runs(&self) -> usize {
+        let Some(adaptive) = &self.adaptive else { return self.runs.len() };
+        let points = adaptive.rule.max_points.min(self.points.len());
+        points.saturating_mul(self.measure.most_repeats(self.repeats) as usize)
     }
 }
 
@@ -298,17 +326,19 @@ fn describe(p: &Point) -> String {
 /// Runs in blocks of one repeat each, so that drift over the hours falls on all points alike. Within a block the
 /// deployments come in random order and each serves its points, in random order, before the next is started: a
 /// restart costs minutes on a real server.
-fn ordered_runs(points: &[Point], repeats: u32, seed: u64) -> Vec<Run> {
+///
+/// `chosen` are places of points, ascending.
+fn ordered_runs(points: &[Point], chosen: &[usize], repeats: u32, seed: u64) -> Vec<Run> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x0072_756e_735f_6f72);
     // Points are sorted, so those of one deployment are neighbours.
     let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (i, point) in points.iter().enumerate() {
+    for (i, point) in chosen.iter().filter_map(|&i| Some((i, points.get(i)?))) {
         match groups.last_mut().and_then(|g| g.last().copied().map(|last| (g, last))) {
             Some((group, last)) if points.get(last).is_some_and(|p| p.shares_deployment(point)) => group.push(i),
             _ => groups.push(vec![i]),
         }
     }
-    let mut runs = Vec::with_capacity(points.len() * repeats as usize);
+    let mut runs = Vec::with_capacity(chosen.len() * repeats as usize);
     for repeat in 0..repeats {
         groups.shuffle(&mut rng);
         for group in &mut groups {

@@ -5,11 +5,10 @@
 use super::Point;
 use crate::schema;
 
-/// Names that stand for a value of the point.
-pub const POINT_NAMES: [&str; 13] = [
+/// Values that a point has before anybody gave it an identifier, and after.
+const SHARED: [&str; 11] = [
     "model",
     "architecture",
-    "engine",
     "gpu_model",
     "precision",
     "num_gpus",
@@ -19,8 +18,22 @@ pub const POINT_NAMES: [&str; 13] = [
     "batch_size",
     "input_tokens",
     "output_tokens",
-    "point_id",
 ];
+/// Names that stand for a value of the point: in words, environments and `run.point`.
+pub const POINT_NAMES: [&str; 13] = with(["engine", "point_id"]);
+/// Names of what `where` may ask of a point that has not been chosen yet.
+pub(super) const CANDIDATE_NAMES: [&str; 13] = with(["params", "kv_capacity_tokens"]);
+
+const fn with(own: [&'static str; 2]) -> [&'static str; 13] {
+    let mut all = [own[0]; 13];
+    all[1] = own[1];
+    let mut i = 0;
+    while i < SHARED.len() {
+        all[i + 2] = SHARED[i];
+        i += 1;
+    }
+    all
+}
 
 /// Every `{name}` of `word`, or what is wrong with its braces.
 pub fn names(word: &str) -> Result<Vec<String>, String> {

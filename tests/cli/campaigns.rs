@@ -112,6 +112,67 @@ fn a_killed_run_goes_on_without_loss_or_repetition() {
     assert_eq!(with_phases.len(), planned.len());
 }
 
+/// `scripts/sweeps/adaptive.lua`, smaller.
+fn adaptive(most: u32, window_s: u32) -> String {
+    let example = include_str!("../../scripts/sweeps/adaptive.lua");
+    let resized = example
+        .replace(
+            "start = 12, batch = 4, precision = 0.05, max_points = 60",
+            &format!("start = 8, batch = 4, precision = 0.02, max_points = {most}, candidates = 200"),
+        )
+        .replace("min_window_s = 2", &format!("min_window_s = {window_s}"));
+    assert!(
+        resized.contains("candidates = 200") && resized.contains(&format!("= {window_s}")),
+        "adaptive.lua has other sizes now"
+    );
+    resized
+}
+
+#[test]
+fn an_adaptive_sweep_measures_fits_and_says_how_sure_it_is() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", adaptive(16, 1));
+    let plan = desk.type_in("plan sweep.lua").done();
+    plan.prints("200 candidates; a start of 8 points in 8 runs")
+        .prints("sure to 2 % on 95 %")
+        .prints("16 points at most");
+    let ran = desk.type_in("run sweep.lua -o c --json").done().json();
+    assert_eq!((ran["carried_out"].as_u64(), ran["runs"].as_u64()), (Some(16), Some(16)));
+    let stands = &ran["adaptive"];
+    assert_eq!((stands["points"].as_u64(), stands["batches"].as_u64()), (Some(16), Some(3)), "{stands}");
+    assert_eq!(stands["stopped"], "max_points");
+    assert!(stands["half_width"].as_f64().is_some_and(|w| w > 0.02 && w < 1.0), "{stands}");
+    let status = desk.type_in("status c --json").done().json();
+    assert_eq!((&status["adaptive"], status["finished"].as_u64()), (stands, Some(16)));
+    let status = desk.type_in("status c").done();
+    status
+        .prints("16 of at most 16 runs done")
+        .prints("after 16 points the law is sure")
+        .prints("max_points are measured");
+    desk.type_in("fit c -o model.json --no-held-out").done();
+    // Another precision is another plan.
+    desk.put("sweep.lua", desk.text("sweep.lua").replace("precision = 0.02", "precision = 0.5"));
+    desk.type_in("run sweep.lua -o c").ends_with(1).remarks("the script has changed").remarks("adaptive");
+}
+
+#[test]
+fn a_killed_adaptive_run_keeps_to_what_it_had_chosen() {
+    let desk = Desk::new();
+    desk.put("sweep.lua", adaptive(24, 10));
+    let mut first = running(&desk, "sweep.lua", "c", 10);
+    first.kill().expect("it is killed");
+    first.wait().expect("it ends");
+    let runs: Vec<String> = desk.text("c/runs.jsonl").lines().map(str::to_owned).collect();
+    let decided = desk.text("c/decisions.jsonl");
+    let whole = decided.rfind('\n').map_or("", |end| &decided[..=end]);
+    assert!(!whole.is_empty(), "ten runs need a choice behind the start of eight");
+    desk.type_in("run sweep.lua -o c").done().prints("done before");
+    assert!(desk.text("c/runs.jsonl").starts_with(&runs[..10].join("\n")), "the first runs stand as they were");
+    assert!(desk.text("c/decisions.jsonl").starts_with(whole), "what was decided is kept to");
+    let done: Vec<String> = carried_out(&desk, "c").into_iter().map(|r| r.run_id).collect();
+    assert_eq!((done.len(), done.iter().collect::<BTreeSet<_>>().len()), (24, 24), "each run once");
+}
+
 #[test]
 fn an_interrupted_run_says_how_to_go_on() {
     let desk = Desk::new();

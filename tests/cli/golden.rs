@@ -30,9 +30,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ("plan-axis-misspelt", "plan typo.lua"),
     ("plan-a-table", "plan rows.csv"),
     ("plan-wants-a-shell", "plan shell.lua"),
+    ("plan-adaptive-sure-of-everything", "plan sure.lua"),
     ("run-into-my-notes", "run small.lua -o notes"),
     ("run-another-sweep-into-a-campaign", "run other.lua -o campaign"),
     ("submit-no-such-script", "submit no-such.lua -o never"),
+    ("submit-adaptive", "submit adaptive.lua -o never"),
     ("status-never-submitted", "status campaign"),
     ("status-of-my-notes", "status notes"),
     ("import-to-a-spreadsheet", "import rows.csv -o rows.xlsx"),
@@ -122,6 +124,8 @@ fn desk() -> Desk {
         .put("notes/notes.txt", "mine")
         .put("small.lua", &small)
         .put("other.lua", small.replace("seed = 1", "seed = 2"))
+        .put("adaptive.lua", include_str!("../../scripts/sweeps/adaptive.lua"))
+        .put("sure.lua", include_str!("../../scripts/sweeps/adaptive.lua").replace("precision = 0.05", "precision = 0"))
         .put("typo.lua", demo.replacen("tensor_parallel", "tensor_paralel", 1))
         .put("shell.lua", demo.replacen("return el", "os.execute(\"ls\")\nreturn el", 1));
     fs::create_dir(desk.path("empty")).expect("a directory");

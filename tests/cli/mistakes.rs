@@ -446,6 +446,24 @@ fn sweeps_that_do_not_parse_or_cannot_run() {
             "more memory than a sweep may use",
         ),
         ("shell", "return el", "os.execute(\"ls\") return el", "`os` does not exist here"),
+        (
+            "adaptive-zero",
+            "el.latin_hypercube { points = 50, prefill_share = 0.2 }",
+            "el.adaptive { precision = 0 }",
+            "adaptive-zero.lua:18: `precision` is 0; expected a number from 0.001 to 1",
+        ),
+        (
+            "adaptive-short",
+            "el.latin_hypercube { points = 50, prefill_share = 0.2 }",
+            "el.adaptive { start = 20, max_points = 10 }",
+            "`max_points` is 10, and the start alone has 20 points",
+        ),
+        (
+            "adaptive-typo",
+            "el.latin_hypercube { points = 50, prefill_share = 0.2 }",
+            "el.adaptive { precison = 0.05 }",
+            "el.adaptive has no option `precison`; did you mean `precision`?",
+        ),
         ("swapped", "{ 64, 4096 }", "{ 4096, 64 }", "the smaller end first"),
         ("zero", "{ 1, 64 }", "{ 0, 64 }", "el.geometric ends at 0"),
         (

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 
 use super::super::output;
 use super::precision::Precision;
-use super::{Begun, Conducted, Equipment, OwnMarks, agent, progress, service};
+use super::{Begun, Conducted, Equipment, OwnMarks, adaptive, agent, progress, service};
 
 /// How often temperature, clocks and throttling are read.
 const TELEMETRY_EVERY: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub(super) fn conduct(
     counters.learn(stop);
 
     let mut precision = plan.measure.relative_std.map(Precision::new);
-    let bar = progress(plan.runs.len() as u64, journal.finished() as u64);
+    let bar = progress(plan.most_runs() as u64, journal.finished() as u64);
     let carried = run_plan(
         plan,
         &mut journal,
@@ -92,6 +92,9 @@ pub(super) fn conduct(
                         bar.inc(1);
                     }
                 }
+                Event::Unplanned { measured, up, room, answer } => {
+                    answer.replace(Some(adaptive::next(plan, dir, (measured, up, room), &bar)?));
+                }
                 Event::RunEnded { row, .. } => {
                     counters.flush()?;
                     if let Some(error) = &row.error {
@@ -115,7 +118,14 @@ pub(super) fn conduct(
     let recording = recording?;
     received?;
     let dataset = dataset::phases::reduce(dir)?;
-    Ok(Conducted { runs, recording, dataset, origin: own.origin, truth_j: HashMap::new() })
+    Ok(Conducted {
+        runs,
+        recording,
+        dataset,
+        origin: own.origin,
+        decisions: journal.decisions().to_vec(),
+        truth_j: HashMap::new(),
+    })
 }
 
 /// The node's counters while a sweep goes on; a node without any is not recorded.

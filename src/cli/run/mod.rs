@@ -1,5 +1,6 @@
 //! `energylens run`: a sweep, carried out here.
 
+pub(crate) mod adaptive;
 mod here;
 mod precision;
 mod simulated;
@@ -16,7 +17,7 @@ use energylens::dataset::Dataset;
 use energylens::schema::{MarkEvent, Origin, Phase};
 use energylens::store::{Campaign, MarkRow};
 use energylens::sweep::runner::Outcome as RunOutcome;
-use energylens::sweep::{Journal, Plan, WorkloadSpec};
+use energylens::sweep::{Decision, Journal, Plan, WorkloadSpec};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -73,16 +74,20 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     if a.json {
         output::print_json(&json!({
             "campaign": dir, "simulated": conducted.origin == Origin::Simulated,
-            "runs": plan.runs.len(), "carried_out": runs.carried_out,
+            "runs": plan.most_runs(), "carried_out": runs.carried_out,
             "resumed": runs.resumed, "failed": runs.failed, "left": runs.left,
-            "spared": runs.spared,
+            "spared": runs.spared, "adaptive": adaptive::json(&plan, &conducted.decisions),
             "phases": data.rows.len(), "rejected": data.rejected, "recording": conducted.recording,
         }))?;
     } else {
         output::print(&conducted.describe(&dir))?;
+        if let Some(text) = adaptive::describe(&plan, &conducted.decisions) {
+            output::print(&text)?;
+        }
     }
     if runs.left > 0 {
-        anyhow::bail!("stopped with {} runs left; the same command goes on with them", runs.left);
+        let up_to = if plan.adaptive.is_some() { "up to " } else { "" };
+        anyhow::bail!("stopped with {up_to}{} runs left; the same command goes on with them", runs.left);
     }
     Ok(if runs.failed == 0 && data.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }
@@ -93,6 +98,8 @@ pub(crate) struct Conducted {
     pub(crate) recording: Recording,
     pub(crate) dataset: Dataset,
     pub(crate) origin: Origin,
+    /// What an adaptive sweep decided, in this session and before.
+    pub(crate) decisions: Vec<Decision>,
     /// True energy of one batch, J, by run and phase: known on the simulated node alone, and to nobody who measures it.
     pub(crate) truth_j: HashMap<(String, Phase), f64>,
 }
@@ -188,7 +195,7 @@ impl OwnMarks {
 /// A bar on stderr, shown only where it takes time and somebody looks.
 pub(crate) fn progress(total: u64, done: u64) -> ProgressBar {
     let bar = ProgressBar::new(total).with_position(done);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} runs, {eta} left{msg}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(250));

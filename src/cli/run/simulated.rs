@@ -17,7 +17,7 @@ use energylens::sweep::{Plan, Workload};
 use energylens::units::NS_PER_MS;
 
 use super::precision::Precision;
-use super::{Begun, Conducted, OwnMarks, progress};
+use super::{Begun, Conducted, OwnMarks, adaptive, progress};
 
 /// Where simulated time begins, and the pause before a resumed sweep goes on.
 const SIMULATED_PAUSE_NS: i64 = 1_000 * NS_PER_MS;
@@ -38,7 +38,7 @@ pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::R
     let mut marks = MarkWriter::create(dir, &host_name(), &FileMetadata::of_host(&host_name(), anchor))?;
 
     let mut precision = plan.measure.relative_std.map(Precision::new);
-    let bar = progress(plan.runs.len() as u64, journal.finished() as u64);
+    let bar = progress(plan.most_runs() as u64, journal.finished() as u64);
     let own = OwnMarks { origin: workload.origin(), job_id, step_id };
     let mut truth = Truth { node: &node, windows: Vec::new(), energy_j: HashMap::new() };
     let runs = run_plan(
@@ -65,6 +65,10 @@ pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::R
                     }
                 }
                 Event::Advanced { t_mono_ns } => recorder.run_until(t_mono_ns)?,
+                Event::Unplanned { measured, up, room, answer } => {
+                    recorder.flush()?;
+                    answer.replace(Some(adaptive::next(plan, dir, (measured, up, room), &bar)?));
+                }
                 Event::RunEnded { row, .. } => {
                     truth.run_ended(row);
                     recorder.flush()?;
@@ -81,7 +85,14 @@ pub(super) fn conduct(plan: &Plan, begun: Begun, stop: &AtomicBool) -> anyhow::R
     marks.seal()?;
     journal.write_table(anchor)?;
     let dataset = dataset::phases::reduce(dir)?;
-    Ok(Conducted { runs, recording, dataset, origin: own.origin, truth_j: energy_j })
+    Ok(Conducted {
+        runs,
+        recording,
+        dataset,
+        origin: own.origin,
+        decisions: journal.decisions().to_vec(),
+        truth_j: energy_j,
+    })
 }
 
 /// The last instant that the campaign has recorded, or 0: simulated time must not run twice over the same instants.

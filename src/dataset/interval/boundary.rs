@@ -21,17 +21,13 @@
 //! The power may also have stepped between edges 0 and 1: a first kernel that draws more than those after it, work that
 //! starts after its mark. Then all of r belongs to x, or all of it to y. So three cases are weighed by how well each
 //! explains r (no step; one in x; one in y), and E_x and var are mean and variance over the three. Which side is the
-//! likelier one is hardly known: the more restless one, but neither below [`DOUBT`]. Nothing draws negative power: a
-//! case in which E_x or E_y would be negative weighs as much less as its normal distribution has below zero. So a large
-//! step soon after a window's end, which makes P_r y too much for what the counter showed, is not charged to the window.
+//! likelier one is hardly known: the more restless one, but neither below [`DOUBT`].
 //!
 //! Where every poll saw a change the counter refreshes faster than it is polled; the last refresh then lies nearer to
 //! the poll that saw it. Edges are put a quarter of the bracket before it, with u = 1/6 of the bracket: the spread of
 //! an instant that is uniform in one refresh period, the period itself being anything up to the bracket.
 //!
 //! The constants were chosen on the grid of `tests/simulated_energy.rs` and on the kinds of power in this room's tests.
-
-use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::super::quality::Reason;
 use super::super::unwrap::Edge;
@@ -145,8 +141,6 @@ impl Boundary {
                 let step_j2 = |length_s: f64| (STEP * most_w * length_s).powi(2).max(left_over_j * left_over_j);
                 let in_x = DOUBT + (1.0 - 2.0 * DOUBT) * f_x / (f_x + f_y);
                 let (share, variance_j2) = mixture(
-                    l.power_w * x_s,
-                    r.power_w * y_s,
                     left_over_j,
                     [
                         (1.0 - SURPRISE, v_x, v_y),
@@ -266,16 +260,12 @@ fn power_variance_w2(edges: &[Instant]) -> f64 {
 }
 
 /// What share of `left_over_j` belongs to x, and the variance of `E_x`, where one of three things happened: each with
-/// its probability before anything was left over, and with the variances of the two parts if it did. Expected were
-/// `x_j` and `y_j`.
-fn mixture(x_j: f64, y_j: f64, left_over_j: f64, cases: [(f64, f64, f64); 3]) -> (f64, f64) {
+/// its probability before anything was left over, and with the variances of the two parts if it did.
+fn mixture(left_over_j: f64, cases: [(f64, f64, f64); 3]) -> (f64, f64) {
     let left_over_j2 = left_over_j * left_over_j;
     let logs = cases.map(|(prior, v_x, v_y)| {
         let both = v_x + v_y;
-        let std_j = (v_x * v_y / both).sqrt();
-        let possible = ln_share_above_zero((x_j + v_x / both * left_over_j) / std_j)
-            + ln_share_above_zero((y_j + v_y / both * left_over_j) / std_j);
-        prior.ln() - 0.5 * both.ln() - 0.5 * left_over_j2 / both + possible
+        prior.ln() - 0.5 * both.ln() - 0.5 * left_over_j2 / both
     });
     // Less the greatest, so that not all of them underflow where every case explains it badly.
     let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -289,10 +279,4 @@ fn mixture(x_j: f64, y_j: f64, left_over_j: f64, cases: [(f64, f64, f64); 3]) ->
         variance_j2 += weight * v_x * v_y / (v_x + v_y);
     }
     (share, variance_j2 + (square - share * share).max(0.0) * left_over_j2)
-}
-
-/// Logarithm of the share that a normal distribution has above zero, its mean being so many standard deviations. Held at
-/// -50, so that cases which are all impossible are still told apart by what they explain.
-fn ln_share_above_zero(mean_in_stds: f64) -> f64 {
-    if mean_in_stds.is_nan() { 0.0 } else { Normal::standard().cdf(mean_in_stds).ln().max(-50.0) }
 }

@@ -1,65 +1,107 @@
 //! The front of error against size, and which of it to believe.
 //!
-//! A search looks at so many candidates that some fit the folds by luck. So the best of each size are judged once more on
-//! dealings of the workloads that the search has not seen. Of those, the smallest is chosen whose error is not worse than
-//! the best one's by more than one standard error of the *difference*, workload by workload: all candidates meet the same
-//! noise, so the difference is known far better than either error (Breiman's one-standard-error rule, paired).
+//! A search looks at so many candidates that some fit its folds by luck. So the best of each size are judged once more on
+//! dealings of the workloads that the search has not seen: all on a few, those that may be chosen on many. The errors that
+//! are left are the better, the more there was to choose from: held-out rows make a structure pay for its numbers, and
+//! not for having been picked among thousands. So each number pays `ln(rows)/2` once more, as in Schwarz's criterion
+//! (BIC), and the one with the least of both is chosen. Without it, structures that were never to be told apart by the
+//! rows were chosen for a hundredth less error on them, and were off by twice as much elsewhere.
 
 use super::ground::Ground;
 use super::island::Candidate;
-use super::score::{Dealing, by_unit, held_out, train};
+use super::score::{Dealing, held_out, mean_square, train};
 
-/// Dealings for the second look.
-const DEALINGS: u64 = 4;
+/// Dealings that every candidate of the second look meets.
+const FEW: u64 = 4;
+/// Dealings that those meet which may be chosen.
+const MANY: u64 = 20;
+/// How much worse the criterion may be after few dealings for a candidate to meet the rest.
+const IN_QUESTION: f64 = 8.0;
+/// A held-out error below this, in log units, is no reason for another term: no counter repeats itself so well.
+const FINEST: f64 = 1e-3;
 
 /// A candidate after the second look.
 #[derive(Debug, Clone)]
 pub(super) struct Judged {
     pub(super) candidate: Candidate,
+    /// Fitted numbers, and powers that were picked to suit.
+    complexity: usize,
     /// Mean robust squared log error over all dealings.
     pub(super) error: f64,
     /// Mean absolute percentage error over all dealings, as a ratio.
     pub(super) mape: f64,
-    /// Squared log error by workload, with its number of rows.
-    units: Vec<(f64, usize)>,
+    dealings: u64,
+}
+
+impl Judged {
+    pub(super) fn new(ground: &Ground, candidate: Candidate) -> Self {
+        let complexity = candidate.genome.complexity(ground);
+        Self { candidate, complexity, error: 0.0, mape: 0.0, dealings: 0 }
+    }
+
+    /// Judges it on the dealings up to `count` that it has not met.
+    fn meet(&mut self, ground: &Ground, dealings: &[Dealing], count: u64) {
+        for dealing in dealings.iter().take(count as usize).skip(self.dealings as usize) {
+            let trained = train(ground, &self.candidate.genome, dealing);
+            let errors = held_out(ground, &self.candidate.genome, dealing, &trained.numbers);
+            let rows = errors.iter().map(Vec::len).sum::<usize>().max(1) as f64;
+            let off = errors.iter().flatten().map(|r| (r.exp() - 1.0).abs()).sum::<f64>() / rows;
+            let met = self.dealings as f64;
+            self.error = (met * self.error + mean_square(&errors)) / (met + 1.0);
+            self.mape = (met * self.mape + off) / (met + 1.0);
+            self.dealings += 1;
+        }
+    }
+
+    /// What is to be least: minus the logarithm of how likely the candidate is, up to a constant.
+    fn criterion(&self, rows: usize) -> f64 {
+        let rows = rows.max(1) as f64;
+        0.5 * rows * self.error.max(FINEST * FINEST).ln() + 0.5 * rows.ln() * self.complexity as f64
+    }
 }
 
 /// Dealings that no search uses: seeds from the upper half.
-fn second_look(ground: &Ground, seed: u64) -> Vec<Dealing> {
-    (0..DEALINGS).map(|i| Dealing::new(ground, (1 << 63) | seed.wrapping_mul(DEALINGS).wrapping_add(i))).collect()
+fn dealings(ground: &Ground, seed: u64) -> Vec<Dealing> {
+    (0..MANY).map(|i| Dealing::new(ground, (1 << 63) | seed.wrapping_mul(MANY).wrapping_add(i))).collect()
 }
 
-/// Judges every candidate on fresh dealings.
-pub(super) fn judge(ground: &Ground, candidates: Vec<Candidate>, seed: u64) -> Vec<Judged> {
-    let dealings = second_look(ground, seed);
-    let one = |candidate: Candidate| {
-        let mut units: Vec<(f64, usize)> = Vec::new();
-        let (mut off, mut rows) = (0.0, 0.0);
-        for dealing in &dealings {
-            let trained = train(ground, &candidate.genome, dealing);
-            let errors = held_out(ground, &candidate.genome, dealing, &trained.numbers);
-            off += errors.iter().flatten().map(|r| (r.exp() - 1.0).abs()).sum::<f64>();
-            rows += errors.iter().map(Vec::len).sum::<usize>() as f64;
-            let own = by_unit(ground, &errors);
-            if units.is_empty() {
-                units = own;
-            } else {
-                units.iter_mut().zip(own).for_each(|(sum, own)| sum.0 += own.0);
-            }
+/// One candidate on every dealing.
+pub(super) fn judge(ground: &Ground, candidate: Candidate, seed: u64) -> Judged {
+    let mut judged = Judged::new(ground, candidate);
+    judged.meet(ground, &dealings(ground, seed), MANY);
+    judged
+}
+
+/// Judges the candidates on dealings of their own; those that are out of the question on a few only. `spread` does its
+/// work on every item, on threads or not.
+pub(super) fn second_look(
+    ground: &Ground,
+    candidates: Vec<Candidate>,
+    seed: u64,
+    spread: impl Fn(&mut [Judged], &(dyn Fn(&mut Judged) + Sync)),
+) -> Vec<Judged> {
+    let dealings = dealings(ground, seed);
+    let mut judged: Vec<Judged> = candidates.into_iter().map(|c| Judged::new(ground, c)).collect();
+    spread(&mut judged, &|j| j.meet(ground, &dealings, FEW));
+    judged.retain(|j| j.error.is_finite());
+    let rows = ground.rows();
+    let best = judged.iter().map(|j| j.criterion(rows)).fold(f64::INFINITY, f64::min);
+    spread(&mut judged, &|j| {
+        if j.criterion(rows) <= best + IN_QUESTION {
+            j.meet(ground, &dealings, MANY);
         }
-        units.iter_mut().for_each(|u| u.0 /= dealings.len() as f64);
-        let total: f64 = units.iter().map(|(e, n)| e * *n as f64).sum();
-        let count: usize = units.iter().map(|(_, n)| n).sum();
-        Judged { candidate, error: total / count.max(1) as f64, mape: off / f64::max(rows, 1.0), units }
-    };
-    candidates.into_iter().map(one).filter(|j| j.error.is_finite()).collect()
+    });
+    judged.retain(|j| j.error.is_finite());
+    judged
 }
 
 /// The candidates that no smaller or equal one beats, smallest first.
-pub(super) fn front(ground: &Ground, mut judged: Vec<Judged>) -> Vec<Judged> {
-    let size = |j: &Judged| j.candidate.genome.complexity(ground);
+pub(super) fn front(mut judged: Vec<Judged>) -> Vec<Judged> {
     judged.sort_by(|a, b| {
-        size(a).cmp(&size(b)).then(a.error.total_cmp(&b.error)).then(a.candidate.genome.cmp(&b.candidate.genome))
+        a.complexity
+            .cmp(&b.complexity)
+            .then(a.error.total_cmp(&b.error))
+            .then(a.candidate.genome.cmp(&b.candidate.genome))
     });
     let mut front: Vec<Judged> = Vec::new();
     for j in judged {
@@ -70,19 +112,13 @@ pub(super) fn front(ground: &Ground, mut judged: Vec<Judged>) -> Vec<Judged> {
     front
 }
 
-/// The place of the candidate to believe in a front.
-pub(super) fn choose(front: &[Judged]) -> usize {
-    let Some(best) = front.last() else { return 0 };
-    front.iter().position(|j| excess(j, best).is_some_and(|(mean, error)| mean <= error)).unwrap_or(0)
-}
-
-/// Mean excess error of `j` over `best` by workload, and its standard error.
-fn excess(j: &Judged, best: &Judged) -> Option<(f64, f64)> {
-    let weight: f64 = j.units.iter().map(|(_, n)| *n as f64).sum();
-    let pairs = || j.units.iter().zip(&best.units).map(|((a, n), (b, _))| (a - b, *n as f64 / weight));
-    let mean: f64 = pairs().map(|(d, w)| d * w).sum();
-    let variance: f64 = pairs().map(|(d, w)| (w * (d - mean)).powi(2)).sum();
-    (weight > 0.0).then(|| (mean, variance.sqrt()))
+/// The place of the candidate to believe in a front. Whatever is best by the criterion is on the front: it rises with
+/// both error and size.
+pub(super) fn choose(front: &[Judged], rows: usize) -> usize {
+    // A candidate on few dealings only was out of the question; it may be on the front by the luck of those few.
+    let met = front.iter().map(|j| j.dealings).max().unwrap_or(0);
+    let in_question = front.iter().enumerate().filter(|(_, j)| j.dealings == met);
+    in_question.min_by(|a, b| a.1.criterion(rows).total_cmp(&b.1.criterion(rows))).map_or(0, |(place, _)| place)
 }
 
 #[cfg(test)]
@@ -90,37 +126,39 @@ mod tests {
     use super::super::genome::Genome;
     use super::*;
 
-    fn judged(errors: &[f64]) -> Judged {
-        Judged {
-            candidate: Candidate { genome: Genome::default(), score: 0.0 },
-            error: errors.iter().sum::<f64>() / errors.len() as f64,
-            mape: 0.0,
-            units: errors.iter().map(|e| (*e, 1)).collect(),
-        }
+    fn judged(complexity: usize, rms: f64) -> Judged {
+        let candidate = Candidate { genome: Genome::default(), score: 0.0 };
+        Judged { candidate, complexity, error: rms * rms, mape: rms, dealings: MANY }
     }
 
     #[test]
-    fn the_smallest_within_one_standard_error_of_the_difference_is_chosen() {
-        let best = judged(&[1.0, 2.0, 3.0, 4.0]);
-        // Worse by 1 on every workload: the difference has no error at all, however much the workloads differ.
-        let surely_worse = judged(&[2.0, 3.0, 4.0, 5.0]);
-        // Worse by 1 on one workload, better by 0.8 on another: mean 0.05, standard error above 0.3.
-        let by_luck = judged(&[2.0, 1.2, 3.0, 4.0]);
-        assert_eq!(choose(&[surely_worse.clone(), by_luck, best.clone()]), 1);
-        assert_eq!(choose(&[surely_worse, best]), 1);
-        assert_eq!(choose(&[]), 0);
+    fn a_number_more_must_lower_the_error_by_what_it_costs() {
+        // Of 50 rows a number costs ln(50)/2 = 1.956, which is 50 ln(0.9616): 3.8 % of the error.
+        let small = judged(8, 0.0250);
+        let too_little = judged(9, 0.0250 * 0.965);
+        let enough = judged(9, 0.0250 * 0.955);
+        assert_eq!(choose(&[small.clone(), too_little], 50), 0);
+        assert_eq!(choose(&[small.clone(), enough.clone()], 50), 1);
+        // Three more must lower it by 11.1 %, and do not.
+        assert_eq!(choose(&[small, enough, judged(12, 0.0250 * 0.955 * 0.90)], 50), 1);
+        assert_eq!(choose(&[], 50), 0);
     }
 
     #[test]
-    fn units_weigh_by_their_rows() {
-        let mut a = judged(&[1.0, 0.0]);
-        let mut b = judged(&[0.0, 0.0]);
-        for j in [&mut a, &mut b] {
-            j.units[0].1 = 3;
-        }
-        let (mean, error) = excess(&a, &b).unwrap();
-        // Three rows of four: 0.75; deviations 0.25 and -0.75 with weights 0.75 and 0.25.
-        assert!((mean - 0.75).abs() < 1e-12);
-        assert!((error - (0.1875_f64.powi(2) * 2.0).sqrt()).abs() < 1e-12);
+    fn nothing_is_gained_below_the_finest_error() {
+        assert_eq!(choose(&[judged(5, 0.9e-3), judged(9, 1e-9)], 200), 0);
+    }
+
+    #[test]
+    fn luck_on_few_dealings_is_not_chosen() {
+        let lucky = Judged { dealings: FEW, ..judged(5, 0.01) };
+        assert_eq!(choose(&[lucky, judged(9, 0.009)], 50), 1);
+    }
+
+    #[test]
+    fn a_front_falls() {
+        let sizes = front(vec![judged(3, 0.05), judged(2, 0.06), judged(4, 0.055), judged(3, 0.04), judged(9, 0.01)]);
+        let shown: Vec<(usize, f64)> = sizes.iter().map(|j| (j.complexity, j.mape)).collect();
+        assert_eq!(shown, [(2, 0.06), (3, 0.04), (9, 0.01)]);
     }
 }

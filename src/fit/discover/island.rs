@@ -17,6 +17,8 @@ use super::score::{Dealing, Trained, held_out, mean_square, train};
 const KEPT: usize = 5;
 /// Offspring of one generation.
 pub(super) const OFFSPRING: usize = 24;
+/// Candidates of one size whose scores differ by less than this are one law written twice; the first is kept.
+const TWINS: f64 = 1e-4;
 /// Chance of taking the next best instead of the best, of parents and of quantities alike.
 const NEXT_BEST: f64 = 0.55;
 
@@ -30,6 +32,8 @@ pub(super) struct Candidate {
 
 pub(super) struct Island {
     rng: ChaCha8Rng,
+    /// Its own: what fits the folds of one island by luck meets others on the next.
+    dealing: Dealing,
     /// Best first, by complexity.
     pub(super) archive: BTreeMap<usize, Vec<Candidate>>,
     seen: HashSet<Genome>,
@@ -38,14 +42,14 @@ pub(super) struct Island {
 }
 
 impl Island {
-    pub(super) fn new(seed: u64, number: u64, max_terms: usize) -> Self {
+    pub(super) fn new(dealing: Dealing, seed: u64, number: u64, max_terms: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(number + 1);
-        Self { rng, archive: BTreeMap::new(), seen: HashSet::new(), max_terms, evaluations: 0 }
+        Self { rng, dealing, archive: BTreeMap::new(), seen: HashSet::new(), max_terms, evaluations: 0 }
     }
 
     /// The first candidates: everything at once, non-negative, which leaves a few dozen terms; the largest of those.
-    pub(super) fn settle(&mut self, ground: &Ground, dealing: &Dealing) {
+    pub(super) fn settle(&mut self, ground: &Ground) {
         let mut powers: [Vec<usize>; 2] = [Vec::new(), Vec::new()];
         for slot in &mut powers {
             slot.extend(tensor_base().filter(|b| ground.bases.contains(b) && self.rng.random_bool(0.7)));
@@ -68,25 +72,23 @@ impl Island {
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         for count in 1..=self.max_terms {
             let genes = ranked.iter().take(count).filter(|(share, _)| *share > 0.0).map(|(_, gene)| *gene).collect();
-            self.consider(Genome { genes, powers: powers.clone() }, ground, dealing);
+            self.consider(Genome { genes, powers: powers.clone() }, ground);
         }
     }
 
     /// One generation.
-    pub(super) fn evolve(&mut self, ground: &Ground, dealing: &Dealing) {
+    pub(super) fn evolve(&mut self, ground: &Ground) {
         for _ in 0..OFFSPRING {
-            if let Some(child) = self.offspring(ground, dealing) {
-                self.consider(child, ground, dealing);
+            if let Some(child) = self.offspring(ground) {
+                self.consider(child, ground);
             }
         }
     }
 
-    /// Takes in candidates of another island.
+    /// Takes in candidates of another island, as far as they hold on this one's folds.
     pub(super) fn welcome(&mut self, ground: &Ground, guests: &[Candidate]) {
         for guest in guests {
-            if self.seen.insert(guest.genome.clone()) {
-                self.keep(guest.clone(), ground);
-            }
+            self.consider(guest.genome.clone(), ground);
         }
     }
 
@@ -95,20 +97,26 @@ impl Island {
         self.archive.values().filter_map(|kept| kept.first().cloned()).collect()
     }
 
-    fn consider(&mut self, genome: Genome, ground: &Ground, dealing: &Dealing) {
+    fn consider(&mut self, genome: Genome, ground: &Ground) {
         let genome = genome.canonical(ground);
         if genome.genes.is_empty() || genome.genes.len() > self.max_terms || !self.seen.insert(genome.clone()) {
             return;
         }
         self.evaluations += 1;
-        let Trained { numbers, error } = train(ground, &genome, dealing);
+        let Trained { numbers, error } = train(ground, &genome, &self.dealing);
+        // A term that comes to nothing in every law is no term: the candidate is the smaller one.
+        let speaks = |place: usize| numbers.iter().any(|n| n.coefficients.get(place).is_some_and(|k| *k > 0.0));
+        if !(0..genome.genes.len()).all(speaks) {
+            let genes = genome.genes.iter().enumerate().filter(|(place, _)| speaks(*place)).map(|(_, g)| *g).collect();
+            return self.consider(Genome { genes, ..genome }, ground);
+        }
         // Held-out rows are never predicted better than fitted ones, but for luck: folds are not spent on a hopeless case.
         let complexity = genome.complexity(ground);
         let worst = |kept: &Vec<Candidate>| kept.get(KEPT - 1).map(|c| c.score);
         if self.archive.get(&complexity).and_then(worst).is_some_and(|worst| error > worst) {
             return;
         }
-        let score = mean_square(&held_out(ground, &genome, dealing, &numbers));
+        let score = mean_square(&held_out(ground, &genome, &self.dealing, &numbers));
         if score.is_finite() {
             self.keep(Candidate { genome, score }, ground);
         }
@@ -117,6 +125,11 @@ impl Island {
     fn keep(&mut self, candidate: Candidate, ground: &Ground) {
         let kept = self.archive.entry(candidate.genome.complexity(ground)).or_default();
         let place = kept.partition_point(|c| (c.score, &c.genome) < (candidate.score, &candidate.genome));
+        let twin = |c: &Candidate| (c.score - candidate.score).abs() <= TWINS * candidate.score;
+        let next_to = place.saturating_sub(1)..(place + 1).min(kept.len());
+        if kept.get(next_to).is_some_and(|near| near.iter().any(twin)) {
+            return;
+        }
         kept.insert(place, candidate);
         kept.truncate(KEPT);
     }
@@ -141,19 +154,19 @@ impl Island {
         self.archive.values().nth(size).and_then(|kept| kept.get(place)).map(|c| c.genome.clone())
     }
 
-    fn offspring(&mut self, ground: &Ground, dealing: &Dealing) -> Option<Genome> {
+    fn offspring(&mut self, ground: &Ground) -> Option<Genome> {
         let mut child = self.parent()?;
         match self.rng.random_range(0..100) {
-            0..20 => self.birth(&mut child, ground, dealing),
+            0..20 => self.birth(&mut child, ground),
             20..30 => self.death(&mut child),
             30..60 => {
                 self.death(&mut child);
-                self.birth(&mut child, ground, dealing);
+                self.birth(&mut child, ground);
             }
             60..72 => self.neighbour(&mut child, ground),
             72..79 => self.toggle(&mut child),
             79..89 => self.power(&mut child, ground),
-            89..94 => self.merge(&mut child, ground, dealing),
+            89..94 => self.merge(&mut child, ground),
             _ => self.cross(&mut child),
         }
         // A change of one thing often needs another.
@@ -168,7 +181,7 @@ impl Island {
     }
 
     /// A term more: mostly one that explains what is left over.
-    fn birth(&mut self, child: &mut Genome, ground: &Ground, dealing: &Dealing) {
+    fn birth(&mut self, child: &mut Genome, ground: &Ground) {
         *child = std::mem::take(child).canonical(ground);
         let count = ground.quantities.len();
         if count == 0 {
@@ -177,7 +190,7 @@ impl Island {
         let gene = if child.genes.is_empty() || self.rng.random_bool(0.15) {
             Gene { quantity: self.rng.random_range(0..count), scaled: self.rng.random_bool(0.7) }
         } else {
-            let ranked = explaining(ground, child, dealing);
+            let ranked = explaining(ground, child, &self.dealing);
             let place = self.rank(ranked.len());
             let Some(gene) = ranked.get(place) else { return };
             *gene
@@ -236,10 +249,10 @@ impl Island {
     }
 
     /// Two terms become the one that stands for both best.
-    fn merge(&mut self, child: &mut Genome, ground: &Ground, dealing: &Dealing) {
+    fn merge(&mut self, child: &mut Genome, ground: &Ground) {
         self.death(child);
         self.death(child);
-        self.birth(child, ground, dealing);
+        self.birth(child, ground);
     }
 
     fn cross(&mut self, child: &mut Genome) {

@@ -19,6 +19,7 @@ mod genome;
 mod ground;
 mod island;
 mod kernel;
+mod parts;
 mod score;
 mod stability;
 mod write;
@@ -38,14 +39,15 @@ use island::{Candidate, Island};
 use score::Dealing;
 
 pub use free_form::{FREE_FORM_CYCLES, FreeForm};
-pub use stability::{Part, PartKind, Stability, Survival, stability};
+pub use parts::PartKind;
+pub use stability::{Part, Stability, Survival, stability};
 
 /// Islands: more than most machines have cores for, few enough that each gets somewhere.
 const ISLANDS: u64 = 4;
 /// Generations between migrations.
 const MIGRATION: u64 = 10;
 /// Candidates of each size that get the second look, from each island.
-const SECOND_LOOKS: usize = 2;
+const SECOND_LOOKS: usize = 3;
 /// Generations where nothing is said: some 30 s for 50 rows on two cores.
 pub const GENERATIONS: u64 = 150;
 /// Most terms where nothing is said.
@@ -184,24 +186,12 @@ fn threads(options: &DiscoverOptions<'_>) -> usize {
 }
 
 fn search(ground: &Ground, options: &DiscoverOptions<'_>) -> Discovery {
-    let dealing = Dealing::new(ground, folds_seed(options));
     let threads = threads(options);
-    let mut islands: Vec<Island> = (0..ISLANDS).map(|i| Island::new(options.seed, i, options.max_terms)).collect();
-    spread(&mut islands, threads, |island| island.settle(ground, &dealing));
-    let mut generations = 0;
-    while generations < options.generations && !(options.stop)() {
-        spread(&mut islands, threads, |island| island.evolve(ground, &dealing));
-        generations += 1;
-        if generations % MIGRATION == 0 {
-            migrate(&mut islands, ground);
-        }
-        let scores = islands.iter().flat_map(Island::best).map(|c| c.score);
-        (options.progress)(generations, scores.fold(f64::INFINITY, f64::min).sqrt());
-    }
+    let (islands, generations) = breed(ground, options, threads);
     let judged = second_look(ground, &islands, options.seed, threads);
-    let front = front::front(ground, judged);
+    let front = front::front(judged);
     Discovery {
-        chosen: front::choose(&front),
+        chosen: front::choose(&front, ground.rows()),
         reference: judge_skeleton(ground, &Skeleton::default_for(Target::EnergyJ), options.seed),
         front: front.iter().map(|j| entry(ground, j)).collect(),
         seed: options.seed,
@@ -211,6 +201,28 @@ fn search(ground: &Ground, options: &DiscoverOptions<'_>) -> Discovery {
         scopes: ground.scopes.len(),
         held_out: if options.hold_out_models { "models" } else { "workloads" },
     }
+}
+
+/// Carries out the generations, as many as there is time for.
+fn breed(ground: &Ground, options: &DiscoverOptions<'_>, threads: usize) -> (Vec<Island>, u64) {
+    let island = |i| {
+        // The upper half of the seeds is for the second look.
+        let dealing = Dealing::new(ground, options.seed.wrapping_mul(ISLANDS).wrapping_add(i) & (u64::MAX >> 1));
+        Island::new(dealing, options.seed, i, options.max_terms)
+    };
+    let mut islands: Vec<Island> = (0..ISLANDS).map(island).collect();
+    spread(&mut islands, threads, |island| island.settle(ground));
+    let mut generations = 0;
+    while generations < options.generations && !(options.stop)() {
+        spread(&mut islands, threads, |island| island.evolve(ground));
+        generations += 1;
+        if generations % MIGRATION == 0 {
+            migrate(&mut islands, ground);
+        }
+        let scores = islands.iter().flat_map(Island::best).map(|c| c.score);
+        (options.progress)(generations, scores.fold(f64::INFINITY, f64::min).sqrt());
+    }
+    (islands, generations)
 }
 
 /// What is held out together, for each observation of a group.
@@ -253,16 +265,15 @@ fn migrate(islands: &mut [Island], ground: &Ground) {
 fn second_look(ground: &Ground, islands: &[Island], seed: u64, threads: usize) -> Vec<Judged> {
     let all = islands.iter().flat_map(|i| i.archive.values().flat_map(|kept| kept.iter().take(SECOND_LOOKS)));
     let distinct: BTreeMap<&genome::Genome, &Candidate> = all.map(|c| (&c.genome, c)).collect();
-    let mut pieces: Vec<(Candidate, Vec<Judged>)> = distinct.into_values().map(|c| (c.clone(), Vec::new())).collect();
-    spread(&mut pieces, threads, |(candidate, judged)| *judged = front::judge(ground, vec![candidate.clone()], seed));
-    pieces.into_iter().flat_map(|(_, judged)| judged).collect()
+    let candidates = distinct.into_values().cloned().collect();
+    front::second_look(ground, candidates, seed, |judged, work| spread(judged, threads, work))
 }
 
 /// A given structure on the folds of the second look; `None` where the grammar cannot say it.
 fn judge_skeleton(ground: &Ground, skeleton: &Skeleton, seed: u64) -> Option<FrontEntry> {
     let genome = ground.genome(skeleton)?;
-    let judged = front::judge(ground, vec![Candidate { genome, score: 0.0 }], seed);
-    judged.first().map(|j| FrontEntry { skeleton: skeleton.clone(), ..entry(ground, j) })
+    let judged = front::judge(ground, Candidate { genome, score: 0.0 }, seed);
+    judged.error.is_finite().then(|| FrontEntry { skeleton: skeleton.clone(), ..entry(ground, &judged) })
 }
 
 fn entry(ground: &Ground, judged: &Judged) -> FrontEntry {

@@ -75,16 +75,3 @@ pub(super) fn mean_square(errors: &[Vec<f64>]) -> f64 {
     let rows = errors.iter().map(Vec::len).sum::<usize>().max(1) as f64;
     errors.iter().flatten().map(|r| rho(*r, SCORE_KNEE)).sum::<f64>() / rows
 }
-
-/// Robust squared log error of each unit of each scope, mean over its rows, with the number of rows.
-pub(super) fn by_unit(ground: &Ground, errors: &[Vec<f64>]) -> Vec<(f64, usize)> {
-    let mut units = std::collections::BTreeMap::new();
-    for (s, (scope, errors)) in ground.scopes.iter().zip(errors).enumerate() {
-        for (unit, r) in scope.units.iter().zip(errors) {
-            let slot = units.entry((s, *unit)).or_insert((0.0, 0));
-            slot.0 += rho(*r, SCORE_KNEE);
-            slot.1 += 1;
-        }
-    }
-    units.into_values().map(|(sum, rows)| (sum / rows as f64, rows)).collect()
-}

@@ -42,6 +42,8 @@ fn hidden() -> (Skeleton, [f64; 8]) {
     skeleton.terms[0].product = parse_product("t*p*m*w").unwrap();
     skeleton.terms[5].product = parse_product("K*B*S*m").unwrap();
     let mut k = synthetic::COEFFICIENTS;
+    // The priors are of the terms that stood there: they would only hold the true structure down.
+    (skeleton.terms[0].prior, skeleton.terms[5].prior) = (None, None);
     // What the 80 layers of the template were worth: 80^0.7.
     k[0] *= 21.5;
     (skeleton, k)
@@ -61,8 +63,11 @@ fn a_hidden_law_is_found_without_being_told() {
     let found = discover(&train, &options).unwrap();
     let best = found.best().unwrap();
     let (truth, ours) = (error(&skeleton, &train, &test), error(&best.skeleton, &train, &test));
-    // Twenty generations of the usual 150; the benchmark holds the full search to 1.5.
-    assert!(ours < 2.0 * truth, "{ours} where the true structure gives {truth}");
+    // The promise of the whole search, kept by twenty generations of the usual 150.
+    assert!(ours < 1.5 * truth, "{ours} where the true structure gives {truth}");
+    // What the choice may not do: take the largest because it has the least held-out error.
+    let last = found.front.last().unwrap();
+    assert!(best.complexity < last.complexity, "{} of {}", best.complexity, last.complexity);
     // The large terms are there: prefill arithmetic and weights read make most of the energy of these rows.
     for role in ["prefill arithmetic", "weights read"] {
         assert!(best.skeleton.terms.iter().any(|t| t.title == role), "{role} is missing");

@@ -10,7 +10,7 @@ fn held(intervals: Intervals, fits: u64, rows: usize) -> (usize, usize) {
     for seed in 0..fits {
         let rows = observations(&skeleton, rows, 0.03, 300 + seed);
         let lines: Vec<usize> = (1..=rows.len()).collect();
-        let how = How { seed, hint: None, belief: None, intervals };
+        let how = How { seed, hint: None, belief: None, intervals, leaves_out: false };
         let found = fit_core_with(&skeleton, &rows, &lines, &how).inference;
         for (c, truth) in found.coefficients.iter().zip(COEFFICIENTS) {
             inside += usize::from(c.low <= truth && c.high.is_none_or(|high| truth <= high));

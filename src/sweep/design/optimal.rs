@@ -43,26 +43,54 @@ pub(super) fn draw(
     n: usize,
     seed: u64,
 ) -> Result<Vec<Choice>, Error> {
-    let pool = pool(axes, deployments, accept, n, seed)?;
-    let rows: Vec<Rows> =
-        pool.iter().map(|c| candidate(*c, deployments).map_or([Row::zeros(); 2], |c| rows(&c))).collect();
+    let pool = pool(axes, deployments, accept, ((n * POOL.0).min(POOL.1).max(n), n), seed)?;
+    let rows = rows_of(&pool, deployments);
     let mut chosen: Vec<Choice> = choose(&rows, n).into_iter().filter_map(|i| pool.get(i).copied()).collect();
     chosen.sort_unstable();
     Ok(chosen)
 }
 
-/// Many feasible points, evenly spread; as many as there are, where these are few.
-fn pool(
+/// Places of the `first` candidates that say most together, then one at a time those that add most, until there are
+/// `most`.
+pub(super) fn order(candidates: &[Choice], deployments: &[Deployment], first: usize, most: usize) -> Vec<usize> {
+    let rows = rows_of(candidates, deployments);
+    let mut order = choose(&rows, first);
+    let mut taken = vec![false; rows.len()];
+    let mut information = Information::identity() * RIDGE;
+    let mut take = |place: usize, taken: &mut Vec<bool>| {
+        if let (Some(taken), Some(rows)) = (taken.get_mut(place), rows.get(place)) {
+            *taken = true;
+            information += added(rows);
+        }
+        information.try_inverse().unwrap_or_else(Information::identity)
+    };
+    let mut inverse = Information::identity();
+    for place in &order {
+        inverse = take(*place, &mut taken);
+    }
+    while let (true, Some((place, _))) = (order.len() < most, best(&rows, &taken, &inverse)) {
+        inverse = take(place, &mut taken);
+        order.push(place);
+    }
+    order
+}
+
+fn rows_of(choices: &[Choice], deployments: &[Deployment]) -> Vec<Rows> {
+    choices.iter().map(|c| candidate(*c, deployments).map_or([Row::zeros(); 2], |c| rows(&c))).collect()
+}
+
+/// Many feasible points, evenly spread; as many as there are, where these are few, and not fewer than `least`.
+pub(super) fn pool(
     axes: &Axes,
     deployments: &[Deployment],
     accept: &mut Accept<'_>,
-    n: usize,
+    (many, least): (usize, usize),
     seed: u64,
 ) -> Result<Vec<Choice>, Error> {
-    let mut size = (n * POOL.0).min(POOL.1).max(n);
+    let mut size = many;
     loop {
         match Hypercube::new(axes, deployments, accept).draw(size, 0.0, seed) {
-            Err(Error::TooFewFeasible { .. }) if size > n => size = (size / 2).max(n),
+            Err(Error::TooFewFeasible { .. }) if size > least => size = (size / 2).max(least),
             other => return other,
         }
     }

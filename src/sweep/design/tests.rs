@@ -29,7 +29,7 @@ fn sweep(points: usize, prefill_share: f64) -> Sweep {
 }
 
 fn draw(sweep: &Sweep) -> Vec<Point> {
-    points(sweep, &mut |_| Ok(true)).unwrap()
+    points(sweep, &mut |_| Ok(true)).unwrap().0
 }
 
 #[test]
@@ -141,7 +141,7 @@ proptest! {
         sweep.axes.batch_size = Levels::Geometric(low, low + span);
         sweep.axes.data_parallel = Levels::choice(vec![1, 2]);
         let accept = |b: u32, s: u32| b * s <= limit * 64;
-        let points = points(&sweep, &mut |c| Ok(accept(c.batch_size, c.input_tokens))).unwrap();
+        let points = points(&sweep, &mut |c| Ok(accept(c.batch_size, c.input_tokens))).unwrap().0;
         prop_assert_eq!(points.len(), n);
         let distinct: BTreeSet<_> = points.iter().map(|p| p.point_id.clone()).collect();
         prop_assert_eq!(distinct.len(), n);
@@ -180,7 +180,7 @@ fn a_d_optimal_design_tells_more_than_a_hypercube_and_is_as_long_as_asked() {
 #[test]
 fn a_d_optimal_design_obeys_where_and_counts_what_is_feasible() {
     let mut sweep = Sweep { design: Design::DOptimal { points: 6 }, ..sweep(1, 0.0) };
-    let few = points(&sweep, &mut |c| Ok(c.deployment.tensor_parallel == 4 && c.batch_size <= 2)).unwrap();
+    let few = points(&sweep, &mut |c| Ok(c.deployment.tensor_parallel == 4 && c.batch_size <= 2)).unwrap().0;
     assert!(few.len() == 6 && few.iter().all(|p| p.tensor_parallel == 4 && p.batch_size <= 2));
     for levels in [&mut sweep.axes.batch_size, &mut sweep.axes.input_tokens, &mut sweep.axes.output_tokens] {
         *levels = Levels::Choice(vec![64]);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Measure, Plan, Point, Run, SlurmSpec, WorkloadSpec};
+use super::{Adaptive, Measure, Plan, Point, Run, SlurmSpec, WorkloadSpec};
 use crate::card::{GpuCard, ModelCard};
 
 #[derive(Serialize, Deserialize)]
@@ -21,6 +21,8 @@ struct PlanFile {
     gpus: Vec<GpuCard>,
     points: Vec<PointLine>,
     runs: Vec<Run>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adaptive: Option<Adaptive>,
     #[serde(default)]
     slurm: Option<SlurmSpec>,
 }
@@ -96,6 +98,7 @@ impl Serialize for Plan {
             gpus,
             points,
             runs: self.runs.clone(),
+            adaptive: self.adaptive.clone(),
             slurm: self.slurm.clone(),
         }
         .serialize(serializer)
@@ -128,6 +131,10 @@ impl<'de> Deserialize<'de> for Plan {
         if let Some(run) = file.runs.iter().find(|r| r.point >= points.len()) {
             return Err(lost("point", run.point, points.len()));
         }
+        let mut order = file.adaptive.iter().flat_map(|a| &a.order);
+        if let Some(&point) = order.find(|&&point| point >= points.len()) {
+            return Err(lost("point", point, points.len()));
+        }
         Ok(Self {
             name: file.name,
             script_sha256: file.script_sha256,
@@ -137,6 +144,7 @@ impl<'de> Deserialize<'de> for Plan {
             workload: file.workload,
             points,
             runs: file.runs,
+            adaptive: file.adaptive,
             slurm: file.slurm,
         })
     }

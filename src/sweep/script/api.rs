@@ -10,6 +10,7 @@ use super::place::Place;
 use super::slurm::slurm;
 use super::{servers, workloads};
 use crate::card::ModelCard;
+use crate::sweep::adaptive::{AdaptiveRule, FEWEST_START_POINTS, MOST_CANDIDATES};
 use crate::sweep::axis::{Axes, Design, Levels, MOST_LEVELS, Sweep};
 use crate::sweep::design::{MOST_OPTIMAL_POINTS, MOST_POINTS, PRECISIONS, precision_bytes};
 use crate::sweep::plan::Measure;
@@ -29,7 +30,7 @@ struct Choice(Vec<Value>);
 struct Range(Levels);
 /// `el.card_from`.
 pub(super) struct Card(pub(super) ModelCard);
-/// `el.latin_hypercube`, `el.factorial`, `el.d_optimal`.
+/// `el.latin_hypercube`, `el.factorial`, `el.d_optimal`, `el.adaptive`.
 struct Chosen(Design);
 /// `el.simulated`, `el.command`, `el.server` and the like.
 struct Workload(WorkloadSpec);
@@ -64,6 +65,8 @@ pub(super) fn module(lua: &Lua, place: &Place, directory: &Path) -> mlua::Result
     add("latin_hypercube", lua.create_function(move |lua, v: Value| latin_hypercube(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("d_optimal", lua.create_function(move |lua, v: Value| d_optimal(lua, &p, &v).map(Chosen))?)?;
+    let p = at();
+    add("adaptive", lua.create_function(move |lua, v: Value| adaptive(lua, &p, &v).map(Chosen))?)?;
     let p = at();
     add("simulated", lua.create_function(move |lua, v: Value| simulated(lua, &p, &v).map(Workload))?)?;
     let p = at();
@@ -166,6 +169,34 @@ fn d_optimal(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
     Ok(Design::DOptimal { points: fields.whole("points", 1, MOST_OPTIMAL_POINTS as u64, None)? as usize })
 }
 
+/// What an adaptive sweep does where it says nothing.
+const USUAL: AdaptiveRule = AdaptiveRule { start: 12, batch: 4, max_points: 60, precision: 0.05, candidates: 2_000 };
+
+/// `el.adaptive { start = 12, batch = 4, max_points = 60, precision = 0.05 }`
+fn adaptive(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Design> {
+    const KNOWN: [&str; 5] = ["start", "batch", "max_points", "precision", "candidates"];
+    let fields = Fields::new(lua, place, value, "el.adaptive", "option", &KNOWN, 0)?;
+    let most = MOST_OPTIMAL_POINTS as u64;
+    let start = fields.whole("start", FEWEST_START_POINTS as u64, most, Some(USUAL.start as u64))?;
+    let max_points = fields.whole("max_points", 1, most, Some(start.max(USUAL.max_points as u64)))?;
+    if max_points < start {
+        let message = format!("`max_points` is {max_points}, and the start alone has {start} points");
+        return Err(fields.fail("max_points", message));
+    }
+    let candidates = fields.whole("candidates", 1, MOST_CANDIDATES as u64, Some(USUAL.candidates as u64))?;
+    if candidates < max_points {
+        let message = format!("`candidates` is {candidates}, and {max_points} of them may be measured (max_points)");
+        return Err(fields.fail("candidates", message));
+    }
+    Ok(Design::Adaptive(AdaptiveRule {
+        start: start as usize,
+        batch: fields.whole("batch", 1, most, Some(USUAL.batch as u64))? as usize,
+        max_points: max_points as usize,
+        precision: fields.number("precision", 0.001, 1.0, Some(USUAL.precision))?,
+        candidates: candidates as usize,
+    }))
+}
+
 fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSpec> {
     let fields = Fields::new(lua, place, value, "el.simulated", "option", &["gpus", "run_noise"], 0)?;
     Ok(WorkloadSpec::Simulated {
@@ -175,7 +206,7 @@ fn simulated(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<WorkloadSp
 }
 
 /// What a design may be.
-const DESIGNS: &str = "el.latin_hypercube { ... }, el.d_optimal { ... } or el.factorial {}";
+const DESIGNS: &str = "el.latin_hypercube { ... }, el.d_optimal { ... }, el.adaptive { ... } or el.factorial {}";
 
 fn sweep(lua: &Lua, place: &Place, value: &Value) -> mlua::Result<Returned> {
     const KNOWN: [&str; 12] =

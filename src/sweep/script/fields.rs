@@ -39,6 +39,8 @@ impl<'a> Fields<'a> {
         known: &[&str],
         list: usize,
     ) -> mlua::Result<Self> {
+        #[cfg(test)]
+        tests::SEEN.with_borrow_mut(|seen| seen.extend(known.iter().map(|key| (what, (*key).to_owned()))));
         let Value::Table(table) = value else {
             return Err(place.fail_at(line, format!("{what} is {}; expected a table {{ ... }}", show(value))));
         };
@@ -162,5 +164,16 @@ pub(super) fn show(value: &Value) -> String {
         Value::Boolean(b) => b.to_string(),
         Value::Nil => "nil".to_owned(),
         other => format!("a {}", other.type_name()),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        /// Every key that a table was allowed to have so far, with the table: what a reference must hold.
+        pub(in crate::sweep::script) static SEEN: RefCell<BTreeSet<(&'static str, String)>> = RefCell::default();
     }
 }

@@ -7,6 +7,7 @@ use mlua::{Lua, Table, Value};
 use super::fields::show;
 use super::place::Place;
 use crate::sweep::design::{Candidate, Deployment};
+use crate::sweep::template::CANDIDATE_NAMES;
 
 /// Makes the `p` of `where`: a table of the point's facts that knows what it lacks.
 ///
@@ -20,29 +21,12 @@ pub(super) struct PointTable {
 /// What tells deployments of one plan apart.
 type Identity = (String, String, String, [u32; 3]);
 
-/// Names of the fields of `p`.
-const POINT_FIELDS: [&str; 13] = [
-    "model",
-    "architecture",
-    "params",
-    "gpu_model",
-    "precision",
-    "num_gpus",
-    "tensor_parallel",
-    "pipeline_parallel",
-    "data_parallel",
-    "batch_size",
-    "input_tokens",
-    "output_tokens",
-    "kv_capacity_tokens",
-];
-
 impl PointTable {
     pub(super) fn new(lua: &Lua, place: &Place) -> mlua::Result<Self> {
         let strict = lua.create_table()?;
         let at = place.clone();
         let index = lua.create_function(move |lua, (_, key): (Value, Value)| -> mlua::Result<Value> {
-            Err(at.fail(lua, super::sandbox::unknown("a point", "field", &show(&key), POINT_FIELDS)))
+            Err(at.fail(lua, super::sandbox::unknown("a point", "field", &show(&key), CANDIDATE_NAMES)))
         })?;
         strict.raw_set("__index", index)?;
         Ok(Self { strict, last: RefCell::new(None) })

@@ -22,7 +22,7 @@ use crate::sweep::workload::{Counts, OwnMark};
 use crate::sweep::{Point, Run, server, template};
 
 /// Phases that `run:phase` knows.
-const PHASES: [&str; 4] = ["warmup", "prefill", "decode", "total"];
+pub(super) const PHASES: [&str; 4] = ["warmup", "prefill", "decode", "total"];
 /// Names that `run` has, beside its functions.
 const LONGEST_WAIT_S: f64 = 7.0 * 86_400.0;
 /// Of what a command prints, so much is handed to the script.

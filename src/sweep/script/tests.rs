@@ -312,3 +312,84 @@ fn the_example_of_the_reference_is_a_plan() {
     assert_eq!(plan(&example).unwrap().points.len(), 50, "{example}");
     assert!(reference.contains("`kv_capacity_tokens`"));
 }
+
+/// Words of a page's code: what stands between backticks, and lines that are indented.
+fn words_of_code(page: &str) -> std::collections::BTreeSet<&str> {
+    let code = page.lines().flat_map(|line| match line.strip_prefix("    ") {
+        Some(code) => vec![code],
+        None => line.split('`').skip(1).step_by(2).collect(),
+    });
+    code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()
+}
+
+/// Evaluates a script whose `run` is `body` and calls it; what comes of it is of no interest.
+fn call_run(body: &str) {
+    let design =
+        [("workload", "nil"), ("run", &*format!("function(run) {body} end")), ("engine", "'e'"), ("gpus", "8")];
+    let source = sweep(&design);
+    let plan = plan(&source).unwrap();
+    let script = super::Script::evaluate("t.lua", &source, Path::new("."), &mut |_| ()).unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    let job = super::Job {
+        run: plan.runs[0].clone(),
+        point: plan.points[plan.runs[0].point].clone(),
+        environment: Vec::new(),
+        logs: logs.path().to_owned(),
+        stop: std::sync::Arc::default(),
+    };
+    let _ = script.carry_out(job);
+}
+
+#[test]
+fn the_page_of_the_api_names_every_function_and_every_key() {
+    use mlua::{Function, Lua, Value};
+
+    let page = words_of_code(include_str!("../../../docs/lua.md"));
+    let lua = Lua::new();
+    let place = super::Place::new("t.lua", HEAD);
+    let el = super::api::module(&lua, &place, Path::new(".")).unwrap();
+    let mut wanted: Vec<(String, String)> = Vec::new();
+    // Each function looks at the keys of its table first of all: what it knows is then noted, whatever it says to none.
+    for pair in el.pairs::<String, Function>() {
+        let (name, function) = pair.unwrap();
+        let _ = function.call::<Value>(lua.create_table().unwrap());
+        wanted.push(("el".to_owned(), name));
+    }
+    let axes = |model: &str, gpu: &str| format!("{{ model = {model}, gpu_model = {gpu}, batch_size = 1 }}");
+    for axes in [axes("{}", "'h100'"), axes("'llama-2-7b'", "{}")] {
+        let _ = plan(&sweep(&[("axes", &axes)]));
+    }
+    plan(&sweep(&[("measure", "{}")])).unwrap();
+    for body in ["run:spawn {}", "run:exec {}", "run:record {}", "run:spawn { argv = { 'true' } }:wait_ready {}"] {
+        call_run(body);
+    }
+    let seen = super::fields::tests::SEEN.with_borrow(Clone::clone);
+    for table in
+        ["el.adaptive", "el.sweep", "axes", "measure", "model card", "GPU card", "el.vllm", "server:wait_ready"]
+    {
+        assert!(seen.iter().any(|(what, _)| *what == table), "the keys of {table} were not looked at");
+    }
+    wanted.extend(seen.into_iter().map(|(what, key)| (what.to_owned(), key)));
+    // What `run` and the tables that it gives are made of.
+    let made = include_str!("run.rs").split("raw_set(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    wanted.extend(made.map(|name| ("run".to_owned(), name.to_owned())));
+    let lists: [(&str, &[&str]); 7] = [
+        ("a point", &crate::sweep::template::POINT_NAMES),
+        ("where", &crate::sweep::template::CANDIDATE_NAMES),
+        ("run:phase", &super::run::PHASES),
+        ("a command", &crate::sweep::workload::COMMAND_NAMES),
+        ("a server", &crate::sweep::server::SERVER_NAMES),
+        ("precision", &crate::sweep::design::PRECISIONS),
+        ("slurm", &crate::sweep::SlurmSpec::OWN),
+    ];
+    let listed =
+        lists.iter().flat_map(|(what, names)| names.iter().map(|name| ((*what).to_owned(), (*name).to_owned())));
+    wanted.extend(listed);
+    assert!(wanted.len() > 120, "{} names", wanted.len());
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|(_, key)| !page.contains(key.as_str()))
+        .map(|(what, key)| format!("{what}: {key}"))
+        .collect();
+    assert!(missing.is_empty(), "docs/lua.md does not name\n{}", missing.join("\n"));
+}

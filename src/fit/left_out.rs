@@ -1,0 +1,177 @@
+//! How far is the law off on rows that it has not seen?
+//!
+//! A law of a dozen parameters bends towards the rows that it is fitted to, so their residuals flatter it, and where few
+//! rows decide they flatter it most. So workloads are dealt into five folds, the law is fitted anew without each (one
+//! descent from the full fit's exponents), and what the rows left out are off by is the scatter that intervals are made of.
+//! A refit knows less than the full fit does: of the squared residual the share `1 / (1 + leverage)` is the row's own, with
+//! the leverage of the rows that were left. Prefill-only rows and whole batches have a scatter each, drawn towards that of
+//! all rows as if one more row of the kind had been seen.
+
+use std::collections::BTreeMap;
+
+use nalgebra::{DMatrix, DVector};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::inference::pseudo_inverse;
+use super::problem::{Observation, Problem};
+use super::search::{Found, descend};
+use super::{MAD_TO_SIGMA, MIN_ROWS, median_abs};
+use crate::law::{RowKind, Scatter};
+
+/// Refits. More cost time and change little.
+const FOLDS: usize = 5;
+/// Seed of the dealing: sweeps are often in order, and a fold must not be one batch size.
+const DEALING_SEED: u64 = 0;
+/// A log residual beyond this says no more than that the refit had nothing to go by.
+const FARTHEST: f64 = 3.0;
+/// The same of the leverage.
+const HIGHEST_LEVERAGE: f64 = 25.0;
+/// Robust standard deviations at which a left-out row starts to count linearly. Misfit has longer tails than noise, so the
+/// knee lies farther out than that of the fit.
+const KNEE: f64 = 4.0;
+/// Observations that the expected scatter counts for: few rows may agree by luck, and an interval must not believe them.
+pub(super) const EXPECTED_ROWS: f64 = 2.0;
+/// Rows of its kind that the scatter of all rows counts for.
+const ROWS_OF_ALL: f64 = 1.0;
+
+/// Log residuals of rows, each from a fit without its workload.
+pub(crate) struct LeftOut {
+    fold: Vec<usize>,
+    /// `None` where too few rows were left to fit.
+    residuals: Vec<Option<f64>>,
+    kinds: Vec<RowKind>,
+}
+
+/// What the full fit knows of its rows.
+pub(crate) struct Full<'a> {
+    pub(crate) jacobian: &'a DMatrix<f64>,
+    /// Weights of the rows in `information`.
+    pub(crate) weights: &'a [f64],
+    /// Rows and priors.
+    pub(crate) information: &'a DMatrix<f64>,
+    /// How much of a row of its own each row is.
+    pub(crate) independence: &'a [f64],
+    /// Scatter that is expected beforehand.
+    pub(crate) expected: f64,
+}
+
+/// Scatter of all rows, and of each kind that there is.
+pub(crate) struct Scatters {
+    pub(crate) all: f64,
+    pub(crate) by_kind: BTreeMap<RowKind, Scatter>,
+}
+
+/// Fits the law anew without each fold; `None` where there is but one workload.
+pub(crate) fn refit(
+    problem: &Problem<'_>,
+    observations: &[Observation],
+    found: &Found,
+    free: &[usize],
+) -> Option<LeftOut> {
+    let fold = folds(observations)?;
+    let mut residuals = vec![None; observations.len()];
+    for number in 0..FOLDS {
+        let is_left_out = |i: usize| fold.get(i) == Some(&number);
+        let kept: Vec<Observation> =
+            observations.iter().enumerate().filter(|(i, _)| !is_left_out(*i)).map(|(_, o)| *o).collect();
+        if kept.len() < MIN_ROWS || kept.len() == observations.len() {
+            continue;
+        }
+        let mut part = Problem::new(problem.skeleton, &kept);
+        (part.belief, part.knee, part.sigma) = (problem.belief.clone(), problem.knee, problem.sigma);
+        let end = descend(&part, free, &found.exponents);
+        part.cold();
+        let inner = part.inner(&end.x);
+        let coefficients: Vec<f64> = inner.coefficients.iter().copied().collect();
+        for (i, o) in observations.iter().enumerate().filter(|(i, _)| is_left_out(*i)) {
+            let predicted: f64 = problem.skeleton.contributions(&coefficients, &end.x, &o.case).iter().sum();
+            let residual = (predicted.max(f64::MIN_POSITIVE) / o.value).ln();
+            if let Some(slot) = residuals.get_mut(i).filter(|_| residual.is_finite()) {
+                *slot = Some(residual.clamp(-FARTHEST, FARTHEST));
+            }
+        }
+    }
+    let kinds = observations.iter().map(|o| o.case.row_kind()).collect();
+    residuals.iter().any(Option::is_some).then_some(LeftOut { fold, residuals, kinds })
+}
+
+/// The fold of each row: whole workloads, dealt evenly in a shuffled order.
+fn folds(observations: &[Observation]) -> Option<Vec<usize>> {
+    let key = |o: &Observation| {
+        let c = &o.case;
+        [c.batch_size, c.input_tokens, c.output_tokens, c.active_params, c.weight_bytes].map(f64::to_bits)
+    };
+    let mut keys: Vec<_> = observations.iter().map(key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    if keys.len() < 2 {
+        return None;
+    }
+    keys.shuffle(&mut ChaCha8Rng::seed_from_u64(DEALING_SEED));
+    let place: BTreeMap<_, _> = keys.into_iter().zip((0..FOLDS).cycle()).collect();
+    Some(observations.iter().map(|o| place.get(&key(o)).copied().unwrap_or(0)).collect())
+}
+
+impl LeftOut {
+    /// The scatter of one more row, by kind.
+    pub(crate) fn scatters(&self, problem: &Problem<'_>, full: &Full<'_>) -> Scatters {
+        let leverage = self.leverage(full);
+        // Per row: its kind, its squared residual without what the refit did not know, and how much it counts.
+        let mut rows: Vec<(RowKind, f64, f64)> = Vec::with_capacity(self.residuals.len());
+        for (i, residual) in self.residuals.iter().enumerate() {
+            let (Some(residual), Some(kind)) = (residual, self.kinds.get(i)) else { continue };
+            let measured = problem.weights.get(i).copied().unwrap_or(1.0);
+            let own = 1.0 / (1.0 + measured * leverage.get(i).copied().unwrap_or(0.0));
+            let counts = own * full.independence.get(i).copied().unwrap_or(1.0);
+            rows.push((*kind, residual * (measured * own).sqrt(), counts));
+        }
+        let mut sums: BTreeMap<RowKind, (f64, f64)> = BTreeMap::new();
+        for kind in [RowKind::Prefill, RowKind::Batch] {
+            let of_kind: Vec<_> = rows.iter().filter(|(k, _, _)| *k == kind).collect();
+            let values: Vec<f64> = of_kind.iter().map(|(_, z, _)| *z).collect();
+            let knee = (KNEE * MAD_TO_SIGMA * median_abs(&values)).max(problem.knee);
+            for (_, z, counts) in of_kind {
+                let square = if z.abs() <= knee { z * z } else { knee * z.abs() };
+                let (squares, rows) = sums.entry(kind).or_default();
+                (*squares, *rows) = (*squares + counts * square, *rows + counts);
+            }
+        }
+        let (squares, count) = sums.values().fold((0.0, 0.0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
+        let all = (squares + EXPECTED_ROWS * full.expected.powi(2)) / (count + EXPECTED_ROWS);
+        let scatter = |(squares, rows): (f64, f64)| Scatter {
+            sigma_log: ((squares + ROWS_OF_ALL * all) / (rows + ROWS_OF_ALL)).sqrt(),
+            degrees_of_freedom: rows + ROWS_OF_ALL,
+        };
+        Scatters { all: all.sqrt(), by_kind: sums.into_iter().map(|(kind, sums)| (kind, scatter(sums))).collect() }
+    }
+
+    /// Variance of each row's prediction by the fit without its fold, in units of the scatter's.
+    fn leverage(&self, full: &Full<'_>) -> Vec<f64> {
+        let mut leverage = vec![0.0; self.fold.len()];
+        if full.jacobian.ncols() == 0 {
+            return leverage;
+        }
+        for number in 0..FOLDS {
+            let rows = || self.fold.iter().enumerate().filter(|(_, f)| **f == number).map(|(i, _)| i);
+            let mut information = full.information.clone();
+            for i in rows() {
+                let slope: DVector<f64> = full.jacobian.row(i).transpose();
+                information.ger(-full.weights.get(i).copied().unwrap_or(1.0), &slope, &slope, 1.0);
+            }
+            let (inverse, _) = pseudo_inverse(&information);
+            for i in rows() {
+                let slope: DVector<f64> = full.jacobian.row(i).transpose();
+                let variance = slope.dot(&(&inverse * &slope));
+                if let Some(slot) = leverage.get_mut(i).filter(|_| variance.is_finite()) {
+                    *slot = variance.clamp(0.0, HIGHEST_LEVERAGE);
+                }
+            }
+        }
+        leverage
+    }
+}
+
+#[cfg(test)]
+mod tests;
