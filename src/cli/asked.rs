@@ -1,11 +1,12 @@
 //! What a deployment is asked for: the options that `recommend` and `report` share.
 
+use std::path::Path;
+
 use clap::Args;
 use energylens::law::Model;
 use energylens::recommend::{
     Limit, NextMeasurements, Objective, Prices, Rate, Recommendation, Request, Trace, measure_next, recommend,
 };
-use std::path::Path;
 
 /// GPUs, configurations to list and PUE unless told otherwise.
 const MAX_GPUS: u32 = 8;

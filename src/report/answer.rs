@@ -153,16 +153,16 @@ fn ranking(answer: &Recommendation) -> Table {
     without_empty_last(Table { head, rows: answer.ranked.iter().map(row).collect(), words_last: true })
 }
 
-/// One of the figures of what is wasted, where it is known.
-type Wasted = fn(&Waste) -> Option<f64>;
+/// One figure of a waste.
+type OfWaste = fn(&Waste) -> Option<f64>;
 
 /// What rules of thumb would pick, and what each wastes.
 fn rules(answer: &Recommendation) -> Table {
-    let of_day = |get: Wasted| {
+    let of_day = |get: OfWaste| {
         let any = answer.alternatives.iter().filter_map(|a| a.waste_per_day.as_ref()).any(|w| get(w).is_some());
         any.then_some(get)
     };
-    let day: [(&str, Option<Wasted>); 4] = [
+    let day: [(&str, Option<OfWaste>); 4] = [
         ("J a day", of_day(|w| Some(w.energy_j))),
         ("kWh a day", of_day(|w| Some(w.energy_kwh))),
         ("money a day", of_day(|w| w.cost)),

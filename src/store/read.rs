@@ -162,11 +162,11 @@ pub fn table_files(dir: &Path, table: &Table) -> Result<Vec<PathBuf>> {
     Ok(files.filter(|path| !(spool::is_spool(path) && sealed_path(path).exists())).collect())
 }
 
-/// A file's host and segments, which order it, and its name.
-type Named = ((String, (u64, u64)), String);
+/// What orders a file among those of its table, and its name.
+type Ordered = ((String, (u64, u64)), String);
 
-/// Names of the files of `table` in reading order, with what orders them.
-fn table_names(dir: &Path, table: &Table) -> Result<BTreeSet<Named>> {
+/// Names of the files of `table` in reading order.
+fn table_names(dir: &Path, table: &Table) -> Result<BTreeSet<Ordered>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let Ok(name) = entry.map_err(Error::io("list", dir))?.file_name().into_string() else { continue };

@@ -169,6 +169,8 @@ fn model(pool: Pool, scenarios: Vec<Scenario>) -> Model {
 fn law(target: Target, model: Option<String>, scenarios: &[Scenario]) -> Law {
     let mut law = fixture::law(target);
     law.domain.retain(|symbol, _| symbol == "B");
+    // An exponent whose error nobody knows.
+    law.exponents.iter_mut().for_each(|e| e.std_error = None);
     Law {
         model,
         simulated: false,
