@@ -11,7 +11,7 @@ return el.sweep {
     gpu_model = "a100-80gb",
     tensor_parallel = el.choice { 1, 2, 4, 8 },
     pipeline_parallel = el.choice { 1, 2, 4 },
-    batch_size = el.geometric { 1, 64 }, -- candidates form a grid: here 1, 2, 4 ... 64
+    batch_size = el.geometric { 1, 64 }, -- candidates are an even sample of what ranges hold
     input_tokens = el.geometric { 64, 4096 },
     output_tokens = el.geometric { 16, 512 },
   },
