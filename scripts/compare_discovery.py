@@ -179,7 +179,8 @@ def main():
                     skeleton = skeleton.replace(old, new)
                     # A prior is of the term that stood there: it would only hold the true structure down.
                     before, product, after = skeleton.partition(f"product = {new}")
-                    skeleton = before + product + re.sub(r"^prior = .*\n", "", after, count=1, flags=re.M)
+                    term, bracket, others = after.partition("[[")
+                    skeleton = before + product + re.sub(r"\[term\.prior\]\n(.+\n)*", "", term) + bracket + others
                 (directory / "true.toml").write_text(skeleton)
                 arguments = [directory / "train.csv", "--seed", seed]
                 _, fit_s = energylens(binary, "fit", *arguments, "--skeleton", directory / "true.toml", "-o",

@@ -30,16 +30,16 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 #[test]
 fn times_are_the_servers_own_and_tokens_are_exact() {
     let Some(machine) = Machine::ready() else { return };
-    let server = machine.serve(&["--slots", "4", "--cache-tokens", "2048"]);
+    let server = machine.serve(&["--slots", "4", "--cache-tokens", "8192"]);
     let request = json!({ "cache_prompt": false });
     let request = request.as_object().expect("an object").clone();
     let target = Target { url: server.url.clone(), model: None, request, timeout: Duration::from_secs(120) };
     let mut load = Load::new(target, 5, "", Some(8192));
     let mut never = || None;
-    load.batch((1, 384, 16), &mut never).expect("a warm-up");
+    load.batch((1, 1536, 16), &mut never).expect("a warm-up");
     let mut served: Vec<Completion> = Vec::new();
     for _ in 0..9 {
-        served.extend(load.batch((1, 384, 32), &mut never).expect("a batch").completions);
+        served.extend(load.batch((1, 1536, 32), &mut never).expect("a batch").completions);
     }
     let own = |of: fn(&Completion) -> f64| median(served.iter().map(of));
     let timings = |c: &Completion| c.timings.expect("llama.cpp's timings");
@@ -48,14 +48,14 @@ fn times_are_the_servers_own_and_tokens_are_exact() {
     let (tpot_s, decode_s) =
         (own(|c| c.tpot_s().unwrap_or(0.0)), median(served.iter().map(|c| timings(c).predicted_ms / 1e3 / 31.0)));
     println!("ttft {ttft_s:.4} s, the server's {prompt_s:.4} s; tpot {tpot_s:.5} s, the server's {decode_s:.5} s");
-    // What lies between the server's clock and ours, HTTP and a busy machine, is milliseconds for a request.
-    assert!(ttft_s > prompt_s * 0.95 - 0.001 && ttft_s < prompt_s * 1.05 + 0.030, "{ttft_s} {prompt_s}");
-    assert!((tpot_s - decode_s).abs() < decode_s * 0.05 + 0.003, "{tpot_s} {decode_s}");
+    // Five per cent, and what lies between the server's clock and ours on a busy machine: milliseconds for a request.
+    assert!(ttft_s > prompt_s * 0.95 - 0.001 && ttft_s < prompt_s * 1.05 + 0.020, "{ttft_s} {prompt_s}");
+    assert!((tpot_s - decode_s).abs() < decode_s * 0.05 + 0.001, "{tpot_s} {decode_s}");
     // Four at once: every one whole, or the batch would be refused.
     let four = load.batch((4, 64, 16), &mut never).expect("a batch");
     assert_eq!(four.completions.len(), 4);
     // The server says no where it must, and its words arrive.
-    let long = load.batch((1, 600, 16), &mut never).expect_err("a slot has 512 tokens");
+    let long = load.batch((1, 2100, 16), &mut never).expect_err("a slot has 2048 tokens");
     assert!(long.contains("status 400") && long.contains("context"), "{long}");
 }
 
