@@ -49,7 +49,7 @@ fn times_are_the_servers_own_and_tokens_are_exact() {
         (own(|c| c.tpot_s().unwrap_or(0.0)), median(served.iter().map(|c| timings(c).predicted_ms / 1e3 / 31.0)));
     println!("ttft {ttft_s:.4} s, the server's {prompt_s:.4} s; tpot {tpot_s:.5} s, the server's {decode_s:.5} s");
     // Five per cent, and what lies between the server's clock and ours on a busy machine: milliseconds for a request.
-    assert!(ttft_s > prompt_s * 0.95 - 0.001 && ttft_s < prompt_s * 1.05 + 0.020, "{ttft_s} {prompt_s}");
+    assert!(ttft_s > prompt_s * 0.95 - 0.001 && ttft_s < prompt_s * 1.05 + 0.030, "{ttft_s} {prompt_s}");
     assert!((tpot_s - decode_s).abs() < decode_s * 0.05 + 0.001, "{tpot_s} {decode_s}");
     // Four at once: every one whole, or the batch would be refused.
     let four = load.batch((4, 64, 16), &mut never).expect("a batch");
