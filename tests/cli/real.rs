@@ -120,9 +120,11 @@ fn the_decoder_of_the_examples_measures_all_its_phases() {
     let decoding = runs.iter().find(|r| r.output_tokens > 1.0).expect("a run that decodes");
     assert!(decoding.prefill_batches > 1 && decoding.decode_batches > Some(1) && decoding.total_batches > 1);
     assert!(decoding.mean_tpot_s.is_some_and(|s| s > 0.0) && decoding.mean_ttft_s.is_some_and(|s| s > 0.0));
-    // 20 refreshes of the slowest counter, which takes 100 ms, are longer than what the sweep asks for.
-    let window_s = decoding.prefill_duration_s.expect("a duration") * f64::from(decoding.prefill_batches);
-    assert!(window_s > 1.5, "{window_s}");
+    // 20 refreshes of the slowest counter, which takes 100 ms, are longer than what the sweep asks for. On a busy machine
+    // the first run may be over before the period is known.
+    let windows_s = runs.iter().filter_map(|r| Some(r.prefill_duration_s? * f64::from(r.prefill_batches)));
+    let longest_s = windows_s.fold(0.0, f64::max);
+    assert!(longest_s > 1.5, "{longest_s}");
     let mistaken = |words: &[&str]| {
         let ran = Command::new("python3").arg(script).args(words).env_clear().output().expect("python3");
         (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
