@@ -46,12 +46,12 @@ impl LawDoubt {
     fn of(law: &Law) -> Self {
         let n = law.covariance.len();
         let entry = |i: usize, j: usize| law.covariance.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0.0);
-        let one_sided = quantile(LEVEL, law.degrees_of_freedom);
+        let reach = quantile(LEVEL, law.degrees_of_freedom);
         let deviation = DVector::from_fn(n, |i, _| match (entry(i, i), law.coefficients.get(i)) {
             (variance, _) if variance > 0.0 => variance.sqrt(),
             // A coefficient that came out as zero may be as large as the upper end of its interval, and matter where
             // nothing was measured yet.
-            (_, Some(held)) if held.value == 0.0 => held.high.unwrap_or(0.0) / one_sided,
+            (_, Some(held)) if held.value == 0.0 => held.high.unwrap_or(0.0) / reach,
             _ => 0.0,
         });
         let correlation = DMatrix::from_fn(n, n, |i, j| {
@@ -62,7 +62,6 @@ impl LawDoubt {
                 false => 0.0,
             }
         });
-        let reach = quantile(LEVEL, law.degrees_of_freedom);
         Self { deviation, correlation, row_variance: law.sigma_log.powi(2), reach }
     }
 

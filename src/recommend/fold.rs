@@ -152,15 +152,7 @@ impl Folded {
             None if (stages <= 1.0 || from >= stages) && of.coverage(1.0) == 1.0 => (1.0, stages.max(1.0), 1.0),
             None => return None,
         };
-        let values = [
-            1.0,
-            of.coverage(together),
-            of.reads(together),
-            waves,
-            micro,
-            stages / micro,
-            (micro + stages - 1.0) / micro,
-        ];
+        let values = values(&of, 1.0, waves, micro, together);
         Some(Powers { values, is_queued: queued.is_some() })
     }
 
@@ -187,17 +179,16 @@ impl Folded {
         let waves = self.kv_capacity_tokens.map_or(1.0, |capacity| (batch * tokens / capacity).min(batch).max(1.0));
         let micro = (batch / waves).clamp(1.0, stages.max(1.0));
         let together = batch / (waves * micro);
-        let values = [
-            batch,
-            of.coverage(together),
-            of.reads(together),
-            waves,
-            micro,
-            stages / micro,
-            (micro + stages - 1.0) / micro,
-        ];
+        let values = values(&of, batch, waves, micro, together);
         Moving { values, is_full: micro == stages }
     }
+}
+
+/// The symbols of [`MOVING`], in its order, where `together` sequences are in one micro-batch.
+fn values(of: &Case, batch: f64, waves: f64, micro: f64, together: f64) -> [f64; MOVING.len()] {
+    let stages = of.pipeline_parallel;
+    let bubble = (micro + stages - 1.0) / micro;
+    [batch, of.coverage(together), of.reads(together), waves, micro, stages / micro, bubble]
 }
 
 impl Batch {
