@@ -3,17 +3,20 @@
 use std::io::Read;
 use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectionDetails, Connector, TcpConnector, Transport};
 
 /// Longest answer that is read of a server's facts: metrics of a busy vLLM are some 100 kB.
 const LONGEST_BYTES: u64 = 8 << 20;
 /// So long a question about a server's state may take.
 const ASK: Duration = Duration::from_secs(10);
-/// So long a connection may take: where a thousand come at once, a server's queue drops some, which then try again after
-/// one, three, seven ... seconds.
+/// So long a connection may take: a server's queue that is full drops it, and it tries again after one, three, seven ...
+/// seconds.
 const CONNECT: Duration = Duration::from_secs(60);
 /// Servers close idle connections after five seconds (uvicorn, cpp-httplib); one that is older than this is not used
 /// again, lest a request meets the closing.
@@ -30,7 +33,7 @@ pub(super) type Failed = String;
 
 /// An agent whose connections all requests of a deployment share.
 pub(super) fn agent(batch_timeout: Duration) -> Agent {
-    Agent::config_builder()
+    let config = Agent::config_builder()
         // An error's body says what is wrong; its number alone does not.
         .http_status_as_error(false)
         .proxy(None)
@@ -41,8 +44,28 @@ pub(super) fn agent(batch_timeout: Duration) -> Agent {
         .max_idle_age(IDLE_CONNECTION)
         .timeout_connect(Some(CONNECT))
         .timeout_global(Some(batch_timeout))
-        .build()
-        .new_agent()
+        .build();
+    Agent::with_parts(config, OneByOne::default(), DefaultResolver::default())
+}
+
+/// Opens one connection after the other.
+///
+/// Of many handshakes at once that find a server's queue full, the client believes some to be done and the server does
+/// not; their requests are sent again and again, for seconds, and after a minute the server refuses them. A handshake
+/// that is alone either finds room or is told to wait.
+#[derive(Debug, Default)]
+struct OneByOne {
+    tcp: TcpConnector,
+    turn: Mutex<()>,
+}
+
+impl<In: Transport> Connector<In> for OneByOne {
+    type Out = <TcpConnector as Connector<In>>::Out;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tcp.connect(details, chained)
+    }
 }
 
 /// The status and the text that GET gives.

@@ -1,8 +1,8 @@
 //! The load: a batch of streamed requests, all of them in flight at once.
 //!
 //! Each request has a thread of its own, which sleeps in the kernel until a chunk comes, and so stamps it without delay.
-//! The threads wait at a gate until the last of them is there. Connections stay open from batch to batch: a thousand of
-//! them opened at once would overrun a server's queue.
+//! The threads wait at a gate until the last of them is there. Connections stay open from batch to batch, and are opened
+//! one after the other: a thousand at once would overrun a server's queue.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -29,7 +29,8 @@ impl Talker {
         let (bodies_of, connections_of) = (bodies.clone(), connections.clone());
         let (answer, barrier) = (Arc::new(answer), Arc::new(Barrier::new(together)));
         thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            // A connection that its client has given up meanwhile is an error here, and not the end.
+            for stream in listener.incoming().flatten() {
                 connections_of.fetch_add(1, Ordering::Relaxed);
                 let (answer, barrier, bodies) = (answer.clone(), barrier.clone(), bodies_of.clone());
                 thread::spawn(move || serve(stream, &**answer, &barrier, &bodies));
