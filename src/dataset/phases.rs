@@ -43,19 +43,12 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     }
     // By run; of a run that two recordings have, the first counts.
     let mut reduced: Vec<Option<Vec<Row>>> = vec![None; runs.len()];
-    for Part { marks, samples, telemetry } in parts(campaign_dir).map_err(fail)?.into_values() {
-        let windows = MarkedWindows::of(&read_marks(&marks).map_err(fail)?);
+    for part in parts(campaign_dir).map_err(fail)?.into_values() {
+        let windows = MarkedWindows::of(&read_marks(&part.marks).map_err(fail)?);
         let of_part = |run: &RunRow, rows: &Option<Vec<Row>>| rows.is_none() && windows.of_run(run).next().is_some();
         let found: Vec<bool> = runs.iter().zip(&reduced).map(|(run, rows)| of_part(run, rows)).collect();
-        let mut asked = Asked::default();
-        for (run, _) in runs.iter().zip(&found).filter(|(_, found)| **found) {
-            for device in &run.devices {
-                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(run));
-            }
-        }
-        let steadiness = Steadiness::read(&telemetry, &asked).map_err(fail)?;
-        let recordings = Recordings::read(&samples, asked).map_err(fail)?;
-        let seen = Seen { windows, recordings, steadiness };
+        let wanted = runs.iter().zip(&found).filter(|(_, found)| **found).map(|(run, _)| run);
+        let seen = part.seen(windows, wanted).map_err(fail)?;
         for ((run, _), rows) in runs.iter().zip(&found).zip(&mut reduced).filter(|((_, found), _)| **found) {
             *rows = Some(seen.rows_of(run));
         }
@@ -72,12 +65,45 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     Ok(split(table.rows))
 }
 
+/// The rows of one run, from what the campaign's own recording holds of it by now; nothing is written.
+///
+/// Of the recording only what does not end before the run is read: the price does not grow with the campaign.
+pub fn of_run(campaign_dir: &Path, run: &RunRow) -> Result<Vec<Row>, Error> {
+    let fail = |e: store::Error| Error::Recording { path: campaign_dir.to_owned(), source: Box::new(e) };
+    let Part { marks, mut samples, mut telemetry } =
+        parts(campaign_dir).map_err(fail)?.remove(&None).unwrap_or_default();
+    let is_over = |path: &PathBuf| {
+        let end = store::read_metadata(path).ok().and_then(|m| m.extra.get("t_end_mono_ns")?.parse::<i64>().ok());
+        end.is_some_and(|t_end_ns| t_end_ns < run.t_begin_mono_ns)
+    };
+    samples.retain(|path| !is_over(path));
+    telemetry.retain(|path| !is_over(path));
+    let part = Part { marks, samples, telemetry };
+    let windows = MarkedWindows::of(&read_marks(&part.marks).map_err(fail)?);
+    Ok(part.seen(windows, std::iter::once(run)).map_err(fail)?.rows_of(run))
+}
+
 /// What one recording left: the directory's own, or one that was moved into it.
 #[derive(Default)]
 struct Part {
     marks: Vec<PathBuf>,
     samples: Vec<PathBuf>,
     telemetry: Vec<PathBuf>,
+}
+
+impl Part {
+    /// What it holds of these runs.
+    fn seen<'a>(&self, windows: MarkedWindows, runs: impl Iterator<Item = &'a RunRow>) -> store::Result<Seen> {
+        let mut asked = Asked::default();
+        for run in runs {
+            for device in &run.devices {
+                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(run));
+            }
+        }
+        let steadiness = Steadiness::read(&self.telemetry, &asked)?;
+        let recordings = Recordings::read(&self.samples, asked)?;
+        Ok(Seen { windows, recordings, steadiness })
+    }
 }
 
 /// The recordings of a directory. They are kept apart: two of them may overlap in host, device and time, and only
@@ -288,13 +314,13 @@ impl Seen {
     }
 
     fn rows_of(&self, run: &RunRow) -> Vec<Row> {
+        let is_prefill_only = run.output_tokens <= 1.0;
         if run.status == RunStatus::Failed {
             let quality = vec![Reason::RunFailed];
             let failed = PhaseEnergy { energy: None, duration_s: None, is_power: false, quality };
-            return vec![row(run, Phase::Total, failed)];
+            return vec![row(run, if is_prefill_only { Phase::Prefill } else { Phase::Total }, failed)];
         }
         let mut rows = Vec::new();
-        let is_prefill_only = run.output_tokens <= 1.0;
         let marked = run.decode_batches.map(|batches| self.phase_energy(run, Phase::Decode, batches));
         let prefill = (run.prefill_batches > 0 || is_prefill_only)
             .then(|| self.phase_energy(run, Phase::Prefill, run.prefill_batches));
@@ -331,8 +357,10 @@ fn difference(total: &PhaseEnergy, prefill: &PhaseEnergy) -> PhaseEnergy {
 }
 
 fn row(run: &RunRow, phase: Phase, energy: PhaseEnergy) -> Row {
+    let is_unmeasured = energy.quality.iter().any(|r| matches!(r, Reason::RunFailed | Reason::NoEnergySource));
     let source = match run.source {
         Origin::Simulated => EnergySource::Simulated,
+        Origin::Measured if is_unmeasured => EnergySource::None,
         Origin::Measured if energy.is_power => EnergySource::Power,
         Origin::Measured => EnergySource::Counter,
     };
