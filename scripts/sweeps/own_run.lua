@@ -7,7 +7,8 @@ local function ask(run, tokens)
   local p = run.point
   local answer = run:exec {
     argv = {
-      "curl", "--silent", "--fail-early", "--fail", "--parallel", "--parallel-immediate", "--parallel-max", p.batch_size,
+      "curl", "--silent", "--fail", "--fail-early", "--parallel", "--parallel-immediate",
+      "--parallel-max", p.batch_size,
       "--json", ('{"prompt":[%s1],"n_predict":%d,"ignore_eos":true,"cache_prompt":false}')
         :format(("1,"):rep(p.input_tokens - 1), tokens),
       "--output", "/dev/null", ("http://127.0.0.1:8080/completion?sequence=[1-%d]"):format(p.batch_size),

@@ -18,13 +18,14 @@
 //! Limit: instants of one host are compared on its monotonic clock. A reboot within a campaign sets that clock back;
 //! windows that lie where two recordings of a device overlap in time are refused as [`Reason::LostSamples`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use self::part::{Part, parts, read_marks};
 use super::check;
 use super::interval::{Window, WindowEnergy};
 use super::quality::{self, Reason};
-use super::recording::{Asked, Recordings};
+use super::recording::Recordings;
 use super::row::{Dataset, RejectedRow, Row};
 use super::steadiness::Steadiness;
 use super::{Error, write};
@@ -81,55 +82,6 @@ pub fn of_run(campaign_dir: &Path, run: &RunRow) -> Result<Vec<Row>, Error> {
     let part = Part { marks, samples, telemetry };
     let windows = MarkedWindows::of(&read_marks(&part.marks).map_err(fail)?);
     Ok(part.seen(windows, std::iter::once(run)).map_err(fail)?.rows_of(run))
-}
-
-/// What one recording left: the directory's own, or one that was moved into it.
-#[derive(Default)]
-struct Part {
-    marks: Vec<PathBuf>,
-    samples: Vec<PathBuf>,
-    telemetry: Vec<PathBuf>,
-}
-
-impl Part {
-    /// What it holds of these runs.
-    fn seen<'a>(&self, windows: MarkedWindows, runs: impl Iterator<Item = &'a RunRow>) -> store::Result<Seen> {
-        let mut asked = Asked::default();
-        for run in runs {
-            for device in &run.devices {
-                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(run));
-            }
-        }
-        let steadiness = Steadiness::read(&self.telemetry, &asked)?;
-        let recordings = Recordings::read(&self.samples, asked)?;
-        Ok(Seen { windows, recordings, steadiness })
-    }
-}
-
-/// The recordings of a directory. They are kept apart: two of them may overlap in host, device and time, and only
-/// within one does the order of rows mean anything.
-fn parts(campaign_dir: &Path) -> store::Result<BTreeMap<Option<String>, Part>> {
-    let mut parts: BTreeMap<Option<String>, Part> = BTreeMap::new();
-    for path in store::table_files(campaign_dir, &schema::MARKS)? {
-        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().marks.push(path);
-    }
-    for path in store::table_files(campaign_dir, &schema::SAMPLES)? {
-        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().samples.push(path);
-    }
-    for path in store::table_files(campaign_dir, &schema::TELEMETRY)? {
-        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().telemetry.push(path);
-    }
-    Ok(parts)
-}
-
-fn read_marks(files: &[PathBuf]) -> store::Result<Vec<MarkRow>> {
-    let mut marks = Vec::new();
-    for path in files {
-        for batch in store::read_file(path, &schema::MARKS)? {
-            marks.extend(MarkRow::from_batch(&batch?)?);
-        }
-    }
-    Ok(marks)
 }
 
 /// Energy of each of `devices` of `host` in each of `windows` of a recording: one list per window, in the order asked.
@@ -405,5 +357,6 @@ fn row(run: &RunRow, phase: Phase, energy: PhaseEnergy) -> Row {
     }
 }
 
+mod part;
 #[cfg(test)]
 mod tests;
