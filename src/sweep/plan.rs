@@ -182,8 +182,10 @@ impl Plan {
     ) -> Result<Self, Error> {
         let script = Script::evaluate(file_name, source, directory, log)?;
         let result = Self::lay_out(script.sweep(), script_hash(source), &mut |c| script.accepts(c));
-        let result = result.and_then(|plan| script.check_answers().map(|()| plan));
         script.drain_log(log);
+        let result = result.and_then(|plan| script.check_answers().map(|()| plan));
+        // What `where` prints it has said once.
+        script.drain_log(&mut |_| ());
         result.map_err(|error| script.placed(error))
     }
 
