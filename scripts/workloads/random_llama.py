@@ -12,7 +12,8 @@ import pathlib
 import gguf
 import numpy as np
 
-BYTES = 256
+# Those of ASCII alone: what others make of random bytes is no text, and llama.cpp ends a stream that is none.
+BYTES = 128
 SPECIAL = [b"<unk>", b"<s>", b"</s>"]
 
 
@@ -47,7 +48,7 @@ def describe(writer, given, heads, feed_forward):
 
 
 def add_tokens(writer, vocab):
-    """Three special tokens, every byte, and words of which each is a text of its own."""
+    """Three special tokens, the bytes of ASCII, and words of which each is a text of its own."""
     tokens = SPECIAL + [f"<0x{byte:02X}>".encode() for byte in range(BYTES)]
     kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL] + [gguf.TokenType.BYTE] * BYTES
     words = vocab - len(tokens)

@@ -9,11 +9,10 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::Error;
 use super::headers;
-use crate::store::contained;
+use crate::store::{contained, open_parquet};
 
 /// Rows of the longest table. A law needs fifty; a file of a few kilobytes can unpack to billions.
 const MOST_ROWS: usize = 5_000_000;
@@ -183,7 +182,7 @@ fn read_parquet(path: &Path) -> Result<Frame, Error> {
 }
 
 fn decode_parquet(file: File, most_rows: usize) -> Result<Frame, String> {
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| e.to_string())?;
+    let builder = open_parquet(file).map_err(|e| e.to_string())?;
     let mut frame =
         Frame { headers: builder.schema().fields().iter().map(|f| f.name().clone()).collect(), ..Frame::default() };
     for batch in builder.build().map_err(|e| e.to_string())? {

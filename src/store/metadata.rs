@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::Path;
 
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::KeyValue;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::decode::contained;
 use super::error::{Error, Result};
+use super::footer::open_parquet;
 use crate::clock::ClockAnchor;
 use crate::schema::{FORMAT_VERSION, Table};
 use crate::source::Device;
@@ -108,8 +108,7 @@ pub(super) fn read_pairs(path: &Path) -> Result<HashMap<String, String>> {
         let schema = super::spool::open(file, path)?.schema();
         return Ok(schema.metadata().iter().map(|(k, v)| (k.clone(), v.clone())).collect());
     }
-    let builder =
-        contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(Error::unreadable(path, "Parquet"))?;
+    let builder = contained(|| open_parquet(file)).map_err(Error::unreadable(path, "Parquet"))?;
     let pairs = builder.metadata().file_metadata().key_value_metadata().cloned().unwrap_or_default();
     Ok(pairs.into_iter().filter_map(|KeyValue { key, value }| Some((key, value?))).collect())
 }

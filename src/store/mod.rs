@@ -22,6 +22,7 @@ mod compact;
 mod complete;
 mod decode;
 mod error;
+mod footer;
 mod inventory;
 mod lock;
 mod merge;
@@ -37,6 +38,7 @@ mod sql;
 mod trace;
 
 pub(crate) use decode::contained;
+pub(crate) use footer::open_parquet;
 
 pub use campaign::{Campaign, Recovered, RecoveredAs};
 pub use compact::{Compacted, compact};

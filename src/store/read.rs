@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::record_batch::RecordBatch;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::file::reader::ChunkReader;
 
 use super::decode::contained;
 use super::error::{Error, Result};
+use super::footer::open_parquet;
 use super::segment::{READY_SUFFIX, segment_order, stands_for};
 use super::spool::{self, SPOOL_SUFFIX, SpoolBatches, sealed_path};
 use crate::schema::{ColumnType, Table};
@@ -44,8 +45,7 @@ pub fn read_file(path: &Path, table: &'static Table) -> Result<impl Iterator<Ite
 /// Rows of a sealed file, as its footer says.
 pub(super) fn sealed_rows(path: &Path) -> Result<u64> {
     let file = File::open(path).map_err(Error::io("open", path))?;
-    let builder =
-        contained(|| ParquetRecordBatchReaderBuilder::try_new(file)).map_err(Error::unreadable(path, "Parquet"))?;
+    let builder = contained(|| open_parquet(file)).map_err(Error::unreadable(path, "Parquet"))?;
     Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
 }
 
@@ -117,11 +117,11 @@ fn open_sealed(path: PathBuf, row_groups: Option<(usize, usize)>) -> Result<(Pat
     let build = || match (row_groups, length <= WHOLE_BYTES) {
         (None, true) => {
             let whole = file.get_bytes(0, length as usize)?;
-            ParquetRecordBatchReaderBuilder::try_new(whole)?.with_batch_size(BATCH_ROWS).build()
+            open_parquet(whole)?.with_batch_size(BATCH_ROWS).build()
         }
-        (None, false) => ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build(),
+        (None, false) => open_parquet(file)?.with_batch_size(BATCH_ROWS).build(),
         (Some((from, to)), _) => {
-            let all = ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS);
+            let all = open_parquet(file)?.with_batch_size(BATCH_ROWS);
             // One that is not there is an error of the decoder.
             all.with_row_groups((from..to).collect()).build()
         }
