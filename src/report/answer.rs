@@ -129,8 +129,8 @@ fn columns(answer: &Recommendation, room: usize) -> Vec<Quantity> {
     let known = |q: &Quantity| answer.ranked.iter().any(|c| c.estimate(*q).is_some());
     let mut columns = vec![leading];
     for quantity in wanted {
-        let is_new = !columns.contains(&quantity) && !(is_energy(leading) && is_energy(quantity));
-        if is_new && known(&quantity) && columns.len() <= room {
+        let is_told = columns.contains(&quantity) || (is_energy(leading) && is_energy(quantity));
+        if !is_told && known(&quantity) && columns.len() <= room {
             columns.push(quantity);
         }
     }
@@ -150,7 +150,7 @@ fn ranking(answer: &Recommendation) -> Table {
     for (i, quantity) in quantities.iter().enumerate() {
         head.push(title(*quantity).to_owned());
         // What decides stands together.
-        head.extend((i == 0).then(|| ["P(best)", "extra"]).into_iter().flatten().map(str::to_owned));
+        head.extend((i == 0).then_some(["P(best)", "extra"]).into_iter().flatten().map(str::to_owned));
     }
     head.push("notes".to_owned());
     let row = |c: &Candidate| {

@@ -361,7 +361,7 @@ fn power(traces: &[PowerTrace], phases: &[PhaseBand]) -> Option<Power> {
     let instants = || traces.iter().flat_map(|t| &t.points).map(|(t_s, _)| *t_s);
     let shown_s = instants().fold(f64::NEG_INFINITY, f64::max) - instants().fold(f64::INFINITY, f64::min);
     let bands = phases.iter().take(BANDS).map(band).collect();
-    (!traces.is_empty()).then(|| Power { traces, bands, bands_left_out, traces_left_out, shown_s })
+    (!traces.is_empty()).then_some(Power { traces, bands, bands_left_out, traces_left_out, shown_s })
 }
 
 /// A trace of at most [`TRACE_POINTS`] points that keeps the lowest and the highest of every stretch.
