@@ -3,8 +3,10 @@
 //!
 //! A block that is fenced as `console` (or `sh`) is a session: its lines that start with `$ energylens` are carried out
 //! one after the other, all of one document in one temporary directory that holds copies of `scripts/sweeps` and
-//! `docs`. Other lines are output and are not compared. `# exits 3` behind a command states its exit code (0 where
-//! nothing is stated). A fence `console counters` marks commands that need energy counters: they get a powercap tree of
+//! `docs`. Other lines are output; those of README.md are compared with what the command prints now, and so is a block
+//! fenced as `text VERB`, an excerpt of what the last command of that verb above it printed: each line must be there word
+//! for word, wherever lines are broken, and figures must agree to one per cent or the last digit shown. `# exits 3` behind
+//! a command states its exit code (0 where nothing is stated). A fence `console counters` marks commands that need energy counters: they get a powercap tree of
 //! the test's own. A fence `csv NAME` is a file of that name.
 
 // The program's own way of breaking lines.
@@ -73,6 +75,8 @@ struct Shown {
     code: i32,
     needs_counters: bool,
     line: usize,
+    /// Lines of output under it.
+    output: Vec<String>,
 }
 
 fn commands(block: &Block<'_>) -> Vec<Shown> {
@@ -83,14 +87,19 @@ fn commands(block: &Block<'_>) -> Vec<Shown> {
     let needs_counters = words.any(|w| w == "counters");
     let mut found = Vec::new();
     for (i, line) in block.lines.iter().enumerate() {
-        let Some(rest) = line.strip_prefix("$ energylens ") else { continue };
+        let Some(rest) = line.strip_prefix("$ energylens ") else {
+            if let Some(Shown { output, .. }) = found.last_mut() {
+                output.push((*line).to_owned());
+            }
+            continue;
+        };
         let (command, comment) = rest.split_once(" # ").unwrap_or((rest, ""));
         let code = comment.trim().strip_prefix("exits ").map_or(0, |c| {
             c.split(|d: char| !d.is_ascii_digit()).next().and_then(|d| d.parse().ok()).expect("an exit code")
         });
         assert!(!command.contains(['\'', '"', '|', '>', '&', ';', '*']), "line {}: no shell here", block.line + i + 1);
         let arguments = command.split_whitespace().map(str::to_owned).collect();
-        found.push(Shown { arguments, code, needs_counters, line: block.line + i + 1 });
+        found.push(Shown { arguments, code, needs_counters, line: block.line + i + 1, output: Vec::new() });
     }
     found
 }
@@ -129,6 +138,7 @@ fn carry_out(document: &str) {
     }
     let shown: Vec<Shown> = blocks.iter().flat_map(commands).collect();
     assert!(!shown.is_empty(), "{document} shows no command");
+    let mut printed: Vec<(usize, &str, String)> = Vec::new();
     for command in &shown {
         let (verb, rest) = command.arguments.split_first().expect("a verb");
         let mut process = Command::new(env!("CARGO_BIN_EXE_energylens"));
@@ -146,6 +156,60 @@ fn carry_out(document: &str) {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if document == "README.md" {
+            compare(document, command.line, command.output.iter().map(String::as_str), &text);
+        }
+        printed.push((command.line, verb, text));
+    }
+    for block in &blocks {
+        let Some(verb) = block.fence.strip_prefix("text ") else { continue };
+        let above = printed.iter().rfind(|(line, of, _)| *line < block.line && *of == verb);
+        // The demo is not shown as a command: it is what builds the program.
+        let text = above.map(|(.., text)| text.clone()).unwrap_or_else(|| {
+            assert_eq!(verb, "demo", "{document}:{}: no such command stands above", block.line);
+            let demo = Command::new(env!("CARGO_BIN_EXE_energylens")).current_dir(dir).arg(verb).output();
+            String::from_utf8_lossy(&demo.expect("the built binary runs").stdout).into_owned()
+        });
+        compare(document, block.line, block.lines.iter().copied(), &text);
+    }
+}
+
+/// Holds lines of a document against what a program printed.
+fn compare<'a>(document: &str, line: usize, shown: impl Iterator<Item = &'a str>, printed: &str) {
+    let printed_words: Vec<&str> = printed.split_whitespace().collect();
+    for text in shown {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let is_there = words.is_empty()
+            || words == ["..."]
+            || printed_words.windows(words.len()).any(|window| window.iter().zip(&words).all(|(a, b)| agree(b, a)));
+        assert!(is_there, "{document}:{line}: this is not what the program prints now:\n{text}\nin\n{printed}");
+    }
+}
+
+/// Whether a word is the same, or a figure the same to one per cent or to one in the last digit that is shown.
+fn agree(shown: &str, printed: &str) -> bool {
+    let figure = |word: &str| word.trim_matches(['(', ')', ',', ';', ':']).parse::<f64>().ok();
+    match (figure(shown), figure(printed)) {
+        (Some(a), Some(b)) => {
+            let digits = shown.trim_matches(['(', ')', ',', ';', ':']).split('e').next().unwrap_or_default();
+            let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+            let last_digit = if shown.contains('e') { 0.0 } else { 10_f64.powi(-(decimals as i32)) };
+            (a - b).abs() <= f64::max(0.01 * b.abs(), 1.001 * last_digit)
+        }
+        _ => shown == printed,
+    }
+}
+
+#[test]
+fn figures_that_have_moved_are_told_from_those_that_have_not() {
+    let printed = "TP 4, batch 32\n  needs 2.396 J (90 %: 2.227 to\n  2.579); 98 % of 12 runs, 1.23e7 J";
+    let holds = |shown: &str| std::panic::catch_unwind(|| compare("a page", 1, [shown].into_iter(), printed)).is_ok();
+    for same in ["batch 32 needs 2.396 J (90 %: 2.227 to 2.579);", "needs 2.41 J", "97 % of", "1.24e7", "", "..."] {
+        assert!(holds(same), "{same}");
+    }
+    for moved in ["needs 2.45 J", "2.227 to 2.679);", "95 % of", "1.3e7", "needs 2.396 W", "batch 36", "batch needs"] {
+        assert!(!holds(moved), "{moved}");
     }
 }
 

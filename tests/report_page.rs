@@ -60,6 +60,11 @@ const STICKING_OUT: &str = r#"(() => {
   return { scrolls: document.documentElement.scrollWidth > wide, out: out.slice(0, 5).map((e) => e.outerHTML.slice(0, 120)) };
 })()"#;
 
+/// Tables of the recommendation that are cut off: wider than what holds them, so that whoever does not scroll sees a part.
+const CUT_OFF: &str = r#"[...document.querySelectorAll('#recommendation .scroll')]
+  .filter((box) => box.scrollWidth > box.clientWidth)
+  .map((box) => `${box.querySelector('caption')?.textContent}: ${box.scrollWidth} in ${box.clientWidth}`)"#;
+
 /// The demo's campaign, fitted, judged and reported with all there is.
 fn report(desk: &Desk) {
     let sweeps = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/sweeps");
@@ -106,6 +111,9 @@ fn the_report_is_sound_in_a_real_browser() {
         browser.wait_for("[...document.querySelectorAll('.chart')].every((c) => c.querySelector('svg'))");
         let out = browser.evaluate(STICKING_OUT);
         assert_eq!(out, json!({ "scrolls": false, "out": [] }), "{width} pixels");
+        if width == 1440 {
+            assert_eq!(browser.evaluate(CUT_OFF), json!([]), "{width} pixels");
+        }
         let text = browser.evaluate(PALE_TEXT);
         assert!(text["texts"].as_u64() > Some(200), "{text}");
         assert_eq!(text["pale"], json!([]), "{width} pixels, {scheme}");

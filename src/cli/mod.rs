@@ -24,6 +24,7 @@ mod plan;
 mod predict;
 mod recommend;
 mod record;
+mod recorded;
 mod report;
 mod run;
 mod service;

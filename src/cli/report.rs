@@ -1,10 +1,8 @@
 //! `energylens report`: a campaign as one HTML file.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use energylens::agent::Recording;
 use energylens::dataset::{self, Dataset};
 use energylens::fit::stats::Figures;
 use energylens::fit::validate::{
@@ -12,16 +10,10 @@ use energylens::fit::validate::{
 };
 use energylens::fit::{FitOptions, MIN_ROWS, Predictor, attach_held_out, fit_model};
 use energylens::law::{Law, Model, Target};
-use energylens::report::{LearningPoint, PhaseBand, PowerTrace, RecordingFacts, ReportInput, write_html};
-use energylens::schema::{MARKS, MarkEvent, SAMPLES};
-use energylens::store::{MarkRow, SampleRow, read_table};
-use energylens::units::{counter_difference_j, ns_to_s};
+use energylens::report::{LearningPoint, ReportInput, write_html};
 
 use super::asked::Asked;
-use super::{Outcome, output};
-
-/// How much of a recording the power figure shows.
-const SHOWN_S: f64 = 300.0;
+use super::{Outcome, output, recorded};
 
 /// Write a campaign or a table of rows as one HTML file.
 #[derive(Debug, Args)]
@@ -74,6 +66,12 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         Some(path) => (Model::load(path)?, Vec::new()),
         None => fitted(&dataset, unseen.as_ref(), a.seed)?,
     };
+    if model.laws.is_empty() {
+        let named = a.model.as_ref().map_or_else(|| "the fit".to_owned(), |path| path.display().to_string());
+        anyhow::bail!(
+            "{named} has no law, so there is nothing to report; expected a model with one at least, such as `energylens fit` writes"
+        );
+    }
     let answer = request.map(|request| a.asked.answer(&model, &request)).transpose()?;
     let title = a.runs.file_name().map_or_else(|| "energylens".to_owned(), |n| n.to_string_lossy().into_owned());
     let mut input = if a.runs.is_dir() {
@@ -133,8 +131,12 @@ pub(crate) fn learning(dataset: &Dataset, unseen: Option<&Dataset>, sizes: &[u32
             return Vec::new();
         }
     };
-    let point = |rows: usize, predictor: &str, f: &Figures| LearningPoint {
-        training_rows: rows,
+    for note in &curve.notes {
+        eprintln!("note: learning curve: {note}");
+    }
+    let point = |at: &CurvePoint, predictor: &str, f: &Figures| LearningPoint {
+        training_rows: at.training_rows,
+        training_rows_min: at.training_rows_min,
         predictor: predictor.to_owned(),
         top1: f.top1,
         regret: f.regret,
@@ -142,67 +144,23 @@ pub(crate) fn learning(dataset: &Dataset, unseen: Option<&Dataset>, sizes: &[u32
     };
     let known = |p: &CurvePoint| {
         let figures = curve.predictors.iter().filter_map(|name| Some((name, p.figures.get(name)?)));
-        figures.map(|(name, f)| point(p.training_rows, name, f)).collect::<Vec<_>>()
+        figures.map(|(name, f)| point(p, name, f)).collect::<Vec<_>>()
     };
     curve.points.iter().flat_map(known).collect()
 }
 
-/// What a report says of a recording.
-pub(crate) fn facts(recording: &Recording) -> RecordingFacts {
-    let duration_s = ns_to_s(recording.t_end_mono_ns - recording.t_begin_mono_ns);
-    RecordingFacts {
-        devices: Some(recording.devices.iter().map(|d| d.device.clone()).collect()),
-        edges: Some(recording.edges),
-        polls: Some(recording.polls),
-        lost: Some(recording.lost_rows),
-        duration_s: Some(duration_s),
-        cpu_share: recording.sampler_cpu_s.filter(|_| duration_s > 0.0).map(|cpu| cpu / duration_s),
-    }
-}
-
-/// A report's input with the campaign's own recording: power from the counter's differences, phases from the marks.
+/// A report's input with the campaign's own recording: what was lost and what it cost, power, phases.
 pub(crate) fn of_campaign<'a>(
     title: &'a str,
     campaign: &Path,
     dataset: &'a Dataset,
     model: &'a Model,
 ) -> anyhow::Result<ReportInput<'a>> {
+    let recorded = recorded::read(campaign)?;
     let mut input = ReportInput::new(title, dataset, model);
-    let mut origin_ns = None;
-    let mut last: BTreeMap<String, (i64, u64)> = BTreeMap::new();
-    let mut traces: BTreeMap<String, PowerTrace> = BTreeMap::new();
-    let shown = |t_ns: i64, origin: i64| ns_to_s(t_ns.saturating_sub(origin)) <= SHOWN_S;
-    for batch in read_table(campaign, &SAMPLES)? {
-        for row in SampleRow::from_batch(&batch?)? {
-            let origin = *origin_ns.get_or_insert(row.t_mono_ns);
-            let Some(counter_uj) = row.energy_counter_uj.filter(|_| shown(row.t_mono_ns, origin)) else { continue };
-            let before = last.insert(row.device.to_string(), (row.t_mono_ns, counter_uj));
-            let Some((t_before, before_uj)) = before.filter(|(t, _)| *t < row.t_mono_ns) else { continue };
-            let Some(energy_j) = counter_difference_j(before_uj, counter_uj) else { continue };
-            let trace = traces.entry(row.device.to_string()).or_insert_with(|| PowerTrace {
-                device: row.device.to_string(),
-                t_s: Vec::new(),
-                power_w: Vec::new(),
-            });
-            trace.t_s.push(ns_to_s(row.t_mono_ns - origin));
-            trace.power_w.push(energy_j / ns_to_s(row.t_mono_ns - t_before));
-        }
-    }
-    input.power = traces.into_values().collect();
-    let origin = origin_ns.unwrap_or(0);
-    let mut open: BTreeMap<(String, String), i64> = BTreeMap::new();
-    for batch in read_table(campaign, &MARKS)? {
-        for mark in MarkRow::from_batch(&batch?)? {
-            let key = (mark.run_id, mark.phase);
-            match mark.event {
-                MarkEvent::Begin => drop(open.insert(key, mark.t_mono_ns)),
-                MarkEvent::End => {
-                    let Some(begin) = open.remove(&key).filter(|begin| shown(*begin, origin)) else { continue };
-                    let (start_s, end_s) = (ns_to_s(begin - origin), ns_to_s(mark.t_mono_ns - origin));
-                    input.phases.push(PhaseBand { run_id: key.0, phase: key.1, start_s, end_s });
-                }
-            }
-        }
-    }
+    input.recording = recorded.facts;
+    input.power = recorded.power;
+    input.phases = recorded.phases;
+    input.failed_runs = Some(recorded.failed_runs);
     Ok(input)
 }

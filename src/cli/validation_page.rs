@@ -79,6 +79,8 @@ mod tests {
             splits: 1,
             training_rows_min: 4,
             training_rows_max: 4,
+            training_rows_per_law_min: 4,
+            training_rows_per_law_max: 4,
             scopes: 1,
             rows: 0,
             refused: 0,

@@ -30,8 +30,14 @@ impl Estimate {
         Self { value: factor * self.value, low: factor * self.low, high: factor * self.high }
     }
 
-    pub(super) fn plus(self, more: f64) -> Self {
-        Self { value: self.value + more, low: self.low + more, high: self.high + more }
+    /// A figure that is known.
+    pub(super) fn exactly(value: f64) -> Self {
+        Self { value, low: value, high: value }
+    }
+
+    /// The sum; its interval is that of the worst case, in which both err the same way.
+    pub(super) fn plus(self, more: Self) -> Self {
+        Self { value: self.value + more.value, low: self.low + more.low, high: self.high + more.high }
     }
 }
 
@@ -71,13 +77,15 @@ pub struct Candidate {
     pub batch_size: f64,
     /// Energy of one batch, all GPUs.
     pub energy_j: Estimate,
-    /// Energy per output token; under an arrival rate with what the GPUs draw while they wait.
+    /// Energy per output token; under an arrival rate with what the GPUs draw while they wait. The interval is then that
+    /// of the worst case: energy, duration and idle power err the same way.
     pub energy_per_token_j: Estimate,
     /// Energy per request, likewise.
     pub energy_per_request_j: Estimate,
     /// Share of the time in which there is work, under an arrival rate.
     pub busy_share: Option<f64>,
-    /// Price of the energy and GPU hours of a request, where there is one.
+    /// Price of the energy and GPU hours of a request, where there is one; its interval assumes that energy and duration
+    /// err the same way, the worst case.
     pub cost_per_request: Option<Estimate>,
     /// Carbon dioxide of a request, where the grid's intensity is known.
     pub carbon_per_request_g: Option<Estimate>,
@@ -113,7 +121,7 @@ pub struct Candidate {
 impl Candidate {
     /// The predicted figure of `quantity`, where it is known.
     pub fn estimate(&self, quantity: Quantity) -> Option<Estimate> {
-        let exactly = |count: f64| Some(Estimate { value: count, low: count, high: count });
+        let exactly = |count: f64| Some(Estimate::exactly(count));
         match quantity {
             Quantity::MeanTtftS => self.mean_ttft_s,
             Quantity::MeanTpotS => self.mean_tpot_s,
@@ -265,6 +273,30 @@ impl Recommendation {
             figure(figures.high),
         )
     }
+}
+
+impl Recommendation {
+    /// That the first was never measured, in words.
+    pub(super) fn range_warning(best: &Candidate) -> Option<String> {
+        (!best.outside.is_empty()).then(|| {
+            format!(
+                "the first lies outside the measured range: {}; the interval and P(best) are not to be trusted there",
+                best.outside.join("; ")
+            )
+        })
+    }
+
+    /// That the counts of what was left out overlap, in words.
+    pub fn overlap_note(&self) -> Option<&'static str> {
+        let left_out = self.candidates.saturating_sub(self.feasible);
+        overlap_note(&self.excluded, left_out)
+    }
+}
+
+/// The same for `left_out` configurations.
+pub(super) fn overlap_note(excluded: &[Exclusion], left_out: usize) -> Option<&'static str> {
+    let counted: usize = excluded.iter().map(|e| e.count).sum();
+    (counted > left_out).then_some("a configuration that is left out for several reasons is counted for each of them")
 }
 
 impl fmt::Display for Alternative {

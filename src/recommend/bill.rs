@@ -54,11 +54,16 @@ impl Prices {
         self.pue * self.carbon_g_per_kwh.map_or(0.0, |r| r.mean) / J_PER_KWH
     }
 
-    /// The bill of one request of `energy_j` that keeps GPUs for `gpu_s` GPU seconds.
-    pub(super) fn of_request(&self, energy_j: Estimate, gpu_s: Option<f64>) -> (Option<Estimate>, Option<Estimate>) {
+    /// The bill of one request of `energy_j` that keeps GPUs for `gpu_s` GPU seconds. Its interval is that of the worst
+    /// case: both err the same way.
+    pub(super) fn of_request(
+        &self,
+        energy_j: Estimate,
+        gpu_s: Option<Estimate>,
+    ) -> (Option<Estimate>, Option<Estimate>) {
         let rent = match (self.price_per_gpu_hour, gpu_s) {
-            (Some(_), Some(gpu_s)) => Some(gpu_s * self.per_gpu_second()),
-            (None, _) => Some(0.0),
+            (Some(_), Some(gpu_s)) => Some(gpu_s.times(self.per_gpu_second())),
+            (None, _) => Some(Estimate::exactly(0.0)),
             (Some(_), None) => None,
         };
         let cost = rent.filter(|_| self.know_cost()).map(|rent| energy_j.times(self.per_joule()).plus(rent));
@@ -132,7 +137,7 @@ impl Day {
 mod tests {
     use super::*;
 
-    fn exactly(value: f64) -> Estimate {
+    fn doubtful(value: f64) -> Estimate {
         Estimate { value, low: 0.5 * value, high: 2.0 * value }
     }
 
@@ -145,28 +150,29 @@ mod tests {
             pue: 1.25,
         };
         // 7200 J are 2 Wh, at the meter 2.5 Wh: 0.00075 of money and 1 g; 20 GPU seconds at 1.80 an hour are 0.01.
-        let (cost, carbon) = prices.of_request(exactly(7200.0), Some(20.0));
+        let (cost, carbon) = prices.of_request(doubtful(7200.0), Some(doubtful(20.0)));
         let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-12 * want, "{got} is not {want}");
         near(cost.unwrap().value, 0.00075 + 0.01);
-        near(cost.unwrap().high, 0.0015 + 0.01);
+        near(cost.unwrap().high, 0.0015 + 0.02);
+        near(cost.unwrap().low, 0.000375 + 0.005);
         near(carbon.unwrap().value, 1.0);
         // One request every ten seconds: 8640 a day, 21.6 kWh, 92.88 of money, 8.64 kg.
-        let day = Day::of(&prices, requests_per_day(0.1), exactly(7200.0), cost, carbon);
+        let day = Day::of(&prices, requests_per_day(0.1), doubtful(7200.0), cost, carbon);
         near(day.energy_kwh.value, 21.6);
         near(day.cost.unwrap().value, 92.88);
         near(day.carbon_kg.unwrap().value, 8.64);
         // A tenth more energy: 2.16 kWh at the meter, which is 6.2208 MJ of the GPUs.
-        let (cost, carbon) = prices.of_request(exactly(7920.0), Some(20.0));
-        let waste = Day::of(&prices, 8640.0, exactly(7920.0), cost, carbon).waste(&day, prices.pue);
+        let (cost, carbon) = prices.of_request(doubtful(7920.0), Some(doubtful(20.0)));
+        let waste = Day::of(&prices, 8640.0, doubtful(7920.0), cost, carbon).waste(&day, prices.pue);
         assert!((waste.energy_kwh - 2.16).abs() < 1e-9 && (waste.energy_j - 6.2208e6).abs() < 1e-3, "{waste:?}");
         assert!((waste.cost.unwrap() - 0.648).abs() < 1e-9 && (waste.carbon_kg.unwrap() - 0.864).abs() < 1e-9);
     }
 
     #[test]
     fn what_has_no_price_has_no_bill() {
-        assert_eq!(Prices::default().of_request(exactly(1.0), Some(1.0)), (None, None));
+        assert_eq!(Prices::default().of_request(doubtful(1.0), Some(doubtful(1.0))), (None, None));
         let rented = Prices { price_per_gpu_hour: Some(2.0), ..Prices::default() };
-        assert_eq!(rented.of_request(exactly(1.0), None).0, None);
-        assert!(rented.of_request(exactly(1.0), Some(1.0)).0.is_some());
+        assert_eq!(rented.of_request(doubtful(1.0), None).0, None);
+        assert!(rented.of_request(doubtful(1.0), Some(doubtful(1.0))).0.is_some());
     }
 }

@@ -51,6 +51,11 @@ impl Scale {
         };
         Self { per_joule, per_gpu_second }
     }
+
+    /// What joules drawn while waiting come to.
+    pub(super) fn of_idle(&self, idle_j: f64) -> f64 {
+        idle_j * self.per_joule
+    }
 }
 
 /// A candidate worked out.
@@ -148,7 +153,7 @@ impl Search<'_> {
                 let is_free = self.request.batch_size.is_none();
                 (Point { batch, ..bare }, !is_free || pair.has_batch(batch / count))
             }
-            None => match self.under_load(pair, bare) {
+            None => match self.under_load(pair, bare, 1.0) {
                 Ok(point) => (point, pair.has_batch(point.batch / count)),
                 Err(overrun) => return overrun,
             },
@@ -156,8 +161,26 @@ impl Search<'_> {
         self.figures(pair, point, measured && pair.measured)
     }
 
-    /// The batch that follows from the requests that come in, and the waiting.
-    fn under_load(&self, pair: &Pair, bare: Point) -> Result<Point, Worked> {
+    /// The point as it is under the given load where durations are `slower` times as long: as many leave as come, or as many
+    /// are in flight as may be.
+    pub(super) fn slowed(&self, point: &Point, slower: f64) -> Option<Point> {
+        let (pair, _) = self.setting(point.setting)?;
+        let bare = Point { setting: point.setting, replicas: point.replicas, ..pair.bare };
+        Some(match self.under_load(pair, bare, slower) {
+            Ok(point) => point,
+            Err(Worked::At { point, .. } | Worked::Overrun { point, .. } | Worked::Nothing { point }) => point,
+        })
+    }
+
+    /// Energy of a request at the batch of `point`, without waiting.
+    pub(super) fn energy_of_request(&self, point: &Point) -> Option<f64> {
+        let (pair, _) = self.setting(point.setting)?;
+        let replicas = f64::from(point.replicas);
+        Some(pair.energy.value(point.batch / replicas, replicas) / point.batch)
+    }
+
+    /// The batch that follows from the requests that come in, and the waiting, where durations are `slower` times as long.
+    fn under_load(&self, pair: &Pair, bare: Point, slower: f64) -> Result<Point, Worked> {
         let count = f64::from(bare.replicas);
         let own_rate = self.request.arrival_rate.unwrap_or(f64::NAN) / count;
         let mut most = pair.batch_range.1;
@@ -165,8 +188,8 @@ impl Search<'_> {
             most = most.clamp(1024.0, 1e6);
         }
         let most = self.request.batch_size.map_or(most, |asked| most.min(asked / count));
-        let solved = || pair.duration.as_ref().and_then(|law| law.batch_at_rate(own_rate));
-        match balance(|batch| pair.time(Target::DurationS, batch), solved, own_rate, most) {
+        let solved = || pair.duration.as_ref().and_then(|law| law.batch_at_rate(own_rate * slower));
+        match balance(|batch| slower * pair.time(Target::DurationS, batch), solved, own_rate, most) {
             Balance::At { batch, busy_share } => {
                 let idle_w = (1.0 - busy_share) * pair.idle_power_w * f64::from(bare.tensor * bare.pipeline);
                 Ok(Point { batch: batch * count, busy_share, idle_j: idle_w / own_rate, ..bare })
@@ -191,7 +214,7 @@ impl Search<'_> {
             true => self.gpu_s(&point, || pair.time(Target::DurationS, per_replica)),
             false => 0.0,
         };
-        point.objective_fixed = point.idle_j * scale.per_joule + gpu_s * scale.per_gpu_second;
+        point.objective_fixed = scale.of_idle(point.idle_j) + gpu_s * scale.per_gpu_second;
         point.objective = point.request_j * scale.per_joule + point.objective_fixed;
         point.latency = pair.latency.map_or(f64::NAN, |target| pair.time(target, per_replica));
         Worked::At { point, energy_j, measured }

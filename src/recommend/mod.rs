@@ -29,6 +29,7 @@ mod request;
 mod search;
 mod select;
 mod series;
+mod spread;
 mod sweep_file;
 mod table;
 mod trace;

@@ -127,25 +127,57 @@ struct Doubt {
     covariance: Vec<Vec<f64>>,
 }
 
+/// How the logarithm of a contender's objective goes with one law. A measurement says energy and duration; what a GPU draws
+/// while it waits it does not say, so that this is no part of the doubt.
+struct Exposure {
+    law_index: usize,
+    /// How far it goes with the logarithm of what the law says.
+    share: f64,
+    slope: Vec<f64>,
+    /// Variance that all configurations of a model that was never fitted have in common.
+    model_variance: f64,
+    /// Variance of its own.
+    own_variance: f64,
+}
+
+impl Exposure {
+    fn all((contender, slopes): (&Contender<'_>, Vec<Vec<f64>>)) -> Vec<Self> {
+        let laws = contender.exposures().zip(slopes);
+        laws.map(|((law_index, share, _, law), slope)| Self {
+            law_index,
+            share,
+            slope,
+            model_variance: if contender.known_model { 0.0 } else { law.sigma_model_log.powi(2) },
+            own_variance: law.scatter_of(RowKind::Batch).sigma_log.powi(2),
+        })
+        .collect()
+    }
+
+    /// What it has in common with another of the same law.
+    fn covariance(&self, other: &Self) -> f64 {
+        let shared: f64 = self.slope.iter().zip(&other.slope).map(|(x, y)| x * y).sum();
+        self.share * other.share * (shared + self.model_variance)
+    }
+
+    fn scatter(&self) -> f64 {
+        self.share * self.share * self.own_variance
+    }
+}
+
 impl Doubt {
     fn of(contenders: &[Contender<'_>]) -> Self {
-        let slopes = slopes(contenders);
-        // Only the part that moves with the energy is in doubt.
-        let share = |c: &Contender<'_>| c.moving / (c.moving + c.fixed);
-        let between = |(i, a): (usize, &Contender<'_>), (j, b): (usize, &Contender<'_>)| {
-            let mut covariance = 0.0;
-            if a.law_index == b.law_index {
-                let own = slopes.get(i).into_iter().flatten().zip(slopes.get(j).into_iter().flatten());
-                covariance += own.map(|(x, y)| x * y).sum::<f64>();
-                covariance += if a.known_model { 0.0 } else { a.law.sigma_model_log.powi(2) };
-            }
-            covariance += if i == j { a.law.scatter_of(RowKind::Batch).sigma_log.powi(2) } else { 0.0 };
-            covariance * share(a) * share(b)
+        let exposures: Vec<Vec<Exposure>> = contenders.iter().zip(slopes(contenders)).map(Exposure::all).collect();
+        let between = |i: usize, j: usize| -> f64 {
+            let pairs = exposures.get(i).into_iter().flatten().flat_map(|own| {
+                let others = exposures.get(j).into_iter().flatten();
+                others.filter(|other| other.law_index == own.law_index).map(move |other| (own, other))
+            });
+            pairs.map(|(own, other)| own.covariance(other) + if i == j { own.scatter() } else { 0.0 }).sum()
         };
-        let row = |a: (usize, &Contender<'_>)| contenders.iter().enumerate().map(|b| between(a, b)).collect();
+        let places = || 0..contenders.len();
         Self {
-            mean: contenders.iter().map(|c| (c.moving + c.fixed).ln()).collect(),
-            covariance: contenders.iter().enumerate().map(row).collect(),
+            mean: contenders.iter().map(|c| c.objective().ln()).collect(),
+            covariance: places().map(|i| places().map(|j| between(i, j)).collect()).collect(),
         }
     }
 

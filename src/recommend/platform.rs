@@ -237,7 +237,7 @@ impl<'a> Platform<'a> {
             .collect()
     }
 
-    /// What one GPU draws while nothing is asked of it, by its data sheet.
+    /// What one GPU usually draws while nothing is asked of it, by its card.
     pub(super) fn idle_power_w(&self) -> Option<f64> {
         GpuCard::builtin(&self.row.gpu_model).map(|card| card.idle_power_w)
     }

@@ -13,6 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::search::threads;
+use super::spread::idle_sigma_log;
 use crate::law::{Law, RowKind};
 
 /// Draws behind every probability: a standard error of at most 1.1 percentage points.
@@ -28,32 +29,92 @@ pub(super) struct Contender<'a> {
     pub(super) law_index: usize,
     /// How the logarithm of its energy moves with the law's parameters.
     pub(super) gradient: Vec<f64>,
-    /// The part of the objective that moves with the energy, and the part that does not: waiting, GPU hours.
+    /// The part of the objective that moves with the energy, and the part that does not move at all.
     pub(super) moving: f64,
     pub(super) fixed: f64,
     /// Whether the law was fitted on rows of this model.
     pub(super) known_model: bool,
+    /// The parts that move with the duration, where there are any.
+    pub(super) timed: Option<Timed<'a>>,
 }
 
-/// How the logarithms of contenders move with the independent standard shifts of their laws.
-pub(super) fn slopes(contenders: &[Contender<'_>]) -> Vec<Vec<f64>> {
-    let laws = law_count(contenders);
+/// What the duration does to the objective of a contender.
+pub(super) struct Timed<'a> {
+    /// The law of durations.
+    pub(super) law: &'a Law,
+    pub(super) law_index: usize,
+    pub(super) gradient: Vec<f64>,
+    /// By which power of the duration the energy goes: under a given load a longer batch holds more requests.
+    pub(super) moving_power: f64,
+    /// GPU hours that are paid for as long as a batch takes.
+    pub(super) rented: f64,
+    /// What waiting takes, and the share of time in which there is work.
+    pub(super) waiting: f64,
+    pub(super) busy_share: f64,
+}
+
+impl Timed<'_> {
+    /// What GPU hours and waiting come to where the logarithms of duration and idle power are off by so much.
+    fn value(&self, duration_log: f64, idle_log: f64) -> f64 {
+        let waiting = if self.waiting > 0.0 && self.busy_share < 1.0 {
+            let idle_share = (1.0 - self.busy_share * duration_log.exp()).max(0.0) / (1.0 - self.busy_share);
+            self.waiting * idle_share * idle_log.exp()
+        } else {
+            0.0
+        };
+        self.rented * duration_log.exp() + waiting
+    }
+
+    /// How its part of the objective, of which `moving` goes with the energy, moves with the logarithm of the duration.
+    fn slope(&self, moving: f64) -> f64 {
+        let waiting =
+            if self.busy_share < 1.0 { self.waiting * self.busy_share / (1.0 - self.busy_share) } else { 0.0 };
+        moving * self.moving_power + self.rented - waiting
+    }
+}
+
+impl Contender<'_> {
+    /// What is made small, by the point prediction.
+    pub(super) fn objective(&self) -> f64 {
+        self.moving + self.fixed + self.timed.as_ref().map_or(0.0, |t| t.rented + t.waiting)
+    }
+
+    /// The laws that move it: index, how the logarithm of the objective goes with that of the law, gradient, law.
+    pub(super) fn exposures(&self) -> impl Iterator<Item = (usize, f64, &[f64], &Law)> {
+        let all = self.objective();
+        let timed = self.timed.as_ref();
+        let timed = timed.map(|t| (t.law_index, t.slope(self.moving) / all, t.gradient.as_slice(), t.law));
+        [(self.law_index, self.moving / all, self.gradient.as_slice(), self.law)].into_iter().chain(timed)
+    }
+}
+
+/// For each contender how the logarithm of what each of its laws says moves with the independent standard shifts of that
+/// law, in the order of its [`exposures`](Contender::exposures).
+pub(super) fn slopes(contenders: &[Contender<'_>]) -> Vec<Vec<Vec<f64>>> {
     let factors: Vec<Option<DMatrix<f64>>> =
-        (0..laws).map(|i| contenders.iter().find(|c| c.law_index == i).map(|c| factor(&c.law.covariance))).collect();
-    contenders
-        .iter()
-        .map(|c| match factors.get(c.law_index) {
-            Some(Some(factor)) if factor.nrows() == c.gradient.len() => {
-                let columns = factor.column_iter();
-                columns.map(|column| column.iter().zip(&c.gradient).map(|(f, g)| f * g).sum()).collect()
-            }
-            _ => Vec::new(),
-        })
-        .collect()
+        laws(contenders).into_iter().map(|law| law.map(|law| factor(&law.covariance))).collect();
+    let slope = |index: usize, gradient: &[f64]| match factors.get(index) {
+        Some(Some(factor)) if factor.nrows() == gradient.len() => {
+            let columns = factor.column_iter();
+            columns.map(|column| column.iter().zip(gradient).map(|(f, g)| f * g).sum()).collect()
+        }
+        _ => Vec::new(),
+    };
+    contenders.iter().map(|c| c.exposures().map(|(index, _, gradient, _)| slope(index, gradient)).collect()).collect()
 }
 
-fn law_count(contenders: &[Contender<'_>]) -> usize {
-    contenders.iter().map(|c| c.law_index + 1).max().unwrap_or(0)
+/// The laws by their index; an index that no contender has is empty.
+fn laws<'a>(contenders: &'a [Contender<'_>]) -> Vec<Option<&'a Law>> {
+    let mut laws = Vec::new();
+    for (index, _, _, law) in contenders.iter().flat_map(|c| c.exposures()) {
+        if laws.len() <= index {
+            laws.resize(index + 1, None);
+        }
+        if let Some(place) = laws.get_mut(index) {
+            *place = Some(law);
+        }
+    }
+    laws
 }
 
 /// For each contender the share of draws in which it came out lowest. The draws are shared out among threads: each takes
@@ -100,31 +161,36 @@ const FEW: usize = 16;
 /// What is the same in every draw.
 struct Draws<'a, 'b> {
     contenders: &'a [Contender<'b>],
-    slopes: Vec<Vec<f64>>,
+    slopes: Vec<Vec<Vec<f64>>>,
     /// Degrees of freedom of each law.
     freedom: Vec<f64>,
     widest: usize,
+    /// Whether any contender waits.
+    waits: bool,
 }
 
-/// What one draw shifts: the parameters of each law, and how much a Student distribution is wider than a normal one.
+/// What one draw shifts: the parameters of each law, how much a Student distribution is wider than a normal one, and the
+/// idle power of each platform's GPU.
 struct Scratch {
     shifts: Vec<Vec<f64>>,
     stretch: Vec<f64>,
+    idle: Vec<f64>,
 }
 
 impl<'a, 'b> Draws<'a, 'b> {
     fn of(contenders: &'a [Contender<'b>]) -> Self {
         let slopes = slopes(contenders);
-        let of_law =
-            |i| contenders.iter().find(|c| c.law_index == i).map_or(f64::INFINITY, |c| c.law.degrees_of_freedom);
-        let freedom = (0..law_count(contenders)).map(of_law).collect();
-        let widest = slopes.iter().map(Vec::len).max().unwrap_or(0);
-        Self { contenders, slopes, freedom, widest }
+        let of_law = |law: Option<&Law>| law.map_or(f64::INFINITY, |law| law.degrees_of_freedom);
+        let freedom = laws(contenders).into_iter().map(of_law).collect();
+        let widest = slopes.iter().flatten().map(Vec::len).max().unwrap_or(0);
+        let waits = contenders.iter().filter_map(|c| c.timed.as_ref()).any(|t| t.waiting > 0.0);
+        Self { contenders, slopes, freedom, widest, waits }
     }
 
     fn scratch(&self) -> Scratch {
         let laws = self.freedom.len();
-        Scratch { shifts: vec![vec![0.0; self.widest + 1]; laws], stretch: vec![1.0; laws] }
+        let idle = if self.waits { laws } else { 0 };
+        Scratch { shifts: vec![vec![0.0; self.widest + 1]; laws], stretch: vec![1.0; laws], idle: vec![0.0; idle] }
     }
 
     /// Which contender comes out lowest in the next draw.
@@ -135,25 +201,46 @@ impl<'a, 'b> Draws<'a, 'b> {
         for (stretch, freedom) in scratch.stretch.iter_mut().zip(&self.freedom) {
             *stretch = student_stretch(rng, *freedom);
         }
+        for idle in &mut scratch.idle {
+            *idle = idle_sigma_log() * normal(rng);
+        }
         let mut lowest = (f64::INFINITY, None);
-        for (i, (contender, slope)) in self.contenders.iter().zip(&self.slopes).enumerate() {
-            let Some((shift, stretch)) =
-                scratch.shifts.get(contender.law_index).zip(scratch.stretch.get(contender.law_index))
-            else {
-                continue;
+        for (i, (contender, slopes)) in self.contenders.iter().zip(&self.slopes).enumerate() {
+            let mut slopes = slopes.iter();
+            let mut shift = |law: &Law, index: usize| {
+                let slope = slopes.next()?;
+                scratch.of(law, index, slope, contender.known_model, rng)
             };
-            let shared: f64 = slope.iter().zip(shift).map(|(s, z)| s * z).sum();
-            let model = match shift.last() {
-                Some(z) if !contender.known_model => contender.law.sigma_model_log * z,
-                _ => 0.0,
+            let Some(energy) = shift(contender.law, contender.law_index) else { continue };
+            let drawn = match &contender.timed {
+                None => contender.moving * energy.exp() + contender.fixed,
+                Some(timed) => {
+                    let Some(duration) = shift(timed.law, timed.law_index) else { continue };
+                    let idle = scratch.idle.get(contender.law_index).copied().unwrap_or(0.0);
+                    contender.moving * (energy + timed.moving_power * duration).exp()
+                        + timed.value(duration, idle)
+                        + contender.fixed
+                }
             };
-            let own = contender.law.scatter_of(RowKind::Batch).sigma_log * normal(rng);
-            let drawn = contender.moving * (stretch * (shared + own) + model).exp() + contender.fixed;
             if drawn < lowest.0 {
                 lowest = (drawn, Some(i));
             }
         }
         lowest.1
+    }
+}
+
+impl Scratch {
+    /// By how much the logarithm of what `law` says of one configuration is off in this draw.
+    fn of(&self, law: &Law, index: usize, slope: &[f64], known_model: bool, rng: &mut ChaCha8Rng) -> Option<f64> {
+        let (shift, stretch) = self.shifts.get(index).zip(self.stretch.get(index))?;
+        let shared: f64 = slope.iter().zip(shift).map(|(s, z)| s * z).sum();
+        let model = match shift.last() {
+            Some(z) if !known_model => law.sigma_model_log * z,
+            _ => 0.0,
+        };
+        let own = law.scatter_of(RowKind::Batch).sigma_log * normal(rng);
+        Some(stretch * (shared + own) + model)
     }
 }
 
@@ -219,7 +306,7 @@ mod tests {
         let contender = |i: u32| {
             let gradient = (0..12).map(|j| f64::from((i * 7 + j * 3) % 5) / 4.0).collect();
             let moving = 1.0 + f64::from(i) / 200.0;
-            Contender { law: &law, law_index: 0, gradient, moving, fixed: 0.1, known_model: true }
+            Contender { law: &law, law_index: 0, gradient, moving, fixed: 0.1, known_model: true, timed: None }
         };
         let contenders: Vec<Contender<'_>> = (0..40).map(contender).collect();
         let draws = Draws::of(&contenders);

@@ -3,13 +3,14 @@
 use std::collections::hash_map::{self, HashMap};
 
 use super::Error;
-use super::answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation, figure};
+use super::answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation, figure, overlap_note};
 use super::bill::{Day, requests_per_day};
 use super::limit::{Limit, Quantity};
 use super::platform::Platform;
 use super::probability::{Contender, DRAWS, probabilities};
 use super::search::{CONTENDERS, Point, Search};
 use super::select::{Entry, Tally};
+use super::spread::IDLE_FACTOR;
 use crate::law::{Case, Law, Prediction, Target, Verdict};
 
 /// A law, and the cases that it is asked for with their shares.
@@ -73,7 +74,9 @@ impl Search<'_> {
 
     /// Why there is no answer.
     pub(super) fn nothing(&self) -> Result<Error, Error> {
-        let reasons: Vec<_> = self.exclusions()?.iter().map(Exclusion::to_string).collect();
+        let excluded = self.exclusions()?;
+        let overlap = overlap_note(&excluded, self.found.candidates).map(str::to_owned);
+        let reasons: Vec<_> = excluded.iter().map(Exclusion::to_string).chain(overlap).collect();
         Ok(Error::NothingFeasible { candidates: self.found.candidates, reasons: reasons.join("; ") })
     }
 
@@ -87,14 +90,14 @@ impl Search<'_> {
     }
 
     /// The law of `target` on the platform of `point`, and the cases that it is asked for.
-    fn law_and_cases(&self, point: &Point, target: Target) -> Result<Option<Asked<'_>>, Error> {
+    pub(super) fn law_and_cases(&self, point: &Point, target: Target) -> Result<Option<Asked<'_>>, Error> {
         let Some(platform) = self.platforms.get(point.platform) else { return Ok(None) };
         let Some(law) = platform.law(target) else { return Ok(None) };
         let base = platform.case(point.tensor, point.pipeline, point.replicas, point.batch)?;
         Ok(Some((law, platform.cases(target, base))))
     }
 
-    fn predict(&self, point: &Point, target: Target) -> Result<Option<Prediction>, Error> {
+    pub(super) fn predict(&self, point: &Point, target: Target) -> Result<Option<Prediction>, Error> {
         let known = self.platforms.get(point.platform).is_some_and(|p| p.known_model());
         Ok(self.law_and_cases(point, target)?.map(|(law, cases)| law.predict_mean(&cases, known)))
     }
@@ -128,12 +131,14 @@ impl Search<'_> {
         let mut contenders = Vec::new();
         for (point, _) in kinds.iter().take(CONTENDERS) {
             let Some((law, cases)) = self.law_and_cases(point, Target::EnergyJ)? else { continue };
+            let timed = self.timed(point)?;
             contenders.push(Contender {
                 law,
                 law_index: point.platform,
                 gradient: law.mean_and_gradient(&cases).1,
                 moving: point.objective - point.objective_fixed,
-                fixed: point.objective_fixed,
+                fixed: point.objective_fixed - timed.as_ref().map_or(0.0, |t| t.rented + t.waiting),
+                timed,
                 known_model: self.platforms.get(point.platform).is_some_and(|p| p.known_model()),
             });
         }
@@ -199,11 +204,8 @@ impl Search<'_> {
         let duration_s = time(Target::DurationS)?;
         let output_tokens = self.lengths.mean_output_tokens();
         let tokens = point.batch * output_tokens;
-        let per_request_j = Estimate::of(&energy, point.batch).plus(point.idle_j);
-        let gpu_s = match (request.arrival_rate, duration_s) {
-            (None, None) => None,
-            (_, duration) => Some(self.gpu_s(point, || duration.map_or(f64::NAN, |d| d.value))),
-        };
+        let per_request_j = self.request_energy(point, &energy, duration_s)?;
+        let gpu_s = self.gpu_seconds(point, duration_s);
         let (cost_per_request, carbon_per_request_g) = request.prices.of_request(per_request_j, gpu_s);
         let mean_power_w = match request.arrival_rate {
             Some(rate) => Some(per_request_j.times(rate)),
@@ -254,22 +256,24 @@ impl Search<'_> {
     }
 
     fn warnings(&self, ranked: &[Candidate], first: &Point) -> Vec<String> {
-        let mut warnings: Vec<String> = self.platforms.iter().flat_map(Platform::warnings).collect();
+        // What makes the first a guess comes first.
+        let mut warnings: Vec<String> = ranked.first().and_then(Recommendation::range_warning).into_iter().collect();
+        warnings.extend(self.platforms.iter().flat_map(Platform::warnings));
         for verdict in self.platforms.iter().flat_map(|p| &p.energy().verdicts) {
             if matches!(verdict, Verdict::NotConverged { .. } | Verdict::TooFewRows { .. }) {
                 warnings.push(verdict.to_string());
             }
         }
         let Some(best) = ranked.first() else { return warnings };
-        if !best.outside.is_empty() {
-            warnings.push(format!("the first lies outside the measured range: {}", best.outside.join("; ")));
-        }
         if first.busy_share < 0.995 {
             let idle = 100.0 * (1.0 - first.busy_share);
             let known = self.platforms.get(first.platform).and_then(Platform::idle_power_w);
             let power = known.map_or_else(
                 || "what they draw then is not known and not counted".to_owned(),
-                |w| format!("counted at the {} W of the data sheet", figure(w)),
+                |w| {
+                    let [usual, low, high] = [w, w / IDLE_FACTOR, w * IDLE_FACTOR].map(figure);
+                    format!("counted at the usual {usual} W of an idle GPU ({low} to {high})")
+                },
             );
             warnings.push(format!("the GPUs of the first wait {} % of the time, {power}", figure(idle)));
         }

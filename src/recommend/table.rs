@@ -26,6 +26,11 @@ impl Recommendation {
             say("SIMULATED: the law behind this was fitted to simulated rows");
         }
         say(&self.glued(&self.sentence(best)));
+        // Whoever reads no further must have read this.
+        let guess = Self::range_warning(best);
+        if let Some(guess) = &guess {
+            say(&format!("warning: {guess}"));
+        }
         self.day(best).iter().for_each(|line| say(line));
         text.push('\n');
         text.push_str(&self.ranking(&self.ranked));
@@ -50,6 +55,9 @@ impl Recommendation {
         for exclusion in &self.excluded {
             say(&format!("left out: {exclusion}"));
         }
+        if let Some(note) = self.overlap_note() {
+            say(note);
+        }
         if !self.outside.is_empty() {
             text.push_str("\noutside the measured range (guesses, not ranked):\n");
             let shown: Vec<_> = self.outside.iter().take(TABLE_OUTSIDE).cloned().collect();
@@ -58,7 +66,7 @@ impl Recommendation {
                 text.push_str(&wrapped(&format!("{}: {}", c.label(), c.outside.join("; "))));
             }
         }
-        for warning in &self.warnings {
+        for warning in self.warnings.iter().filter(|w| Some(*w) != guess.as_ref()) {
             text.push_str(&wrapped(&format!("warning: {warning}")));
         }
         text

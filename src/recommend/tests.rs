@@ -192,6 +192,36 @@ fn a_given_batch_beyond_the_measured_ones_is_answered_with_a_warning() {
 }
 
 #[test]
+fn a_guess_is_called_one_right_under_the_answer_and_only_there() {
+    let asked = [request(Some(500.0)), Request { input_tokens: 1e6, ..request(Some(1.0)) }];
+    for (ask, expected) in asked.iter().zip(["B = 500 is above 128", "S = 1.000e6 is above 4096"]) {
+        let text = recommend(&fixture::model(), ask).unwrap().table().replace("\n  ", " ");
+        let warning = text.find("warning: the first lies outside the measured range: ").unwrap();
+        assert!(warning < text.find("P(best)").unwrap() && text.contains(expected), "{text}");
+        assert!(text.contains("the interval and P(best) are not to be trusted there"), "{text}");
+        assert_eq!(text.matches("outside the measured range: ").count(), 1, "{text}");
+    }
+    let inside = recommend(&fixture::model(), &request(Some(32.0))).unwrap().table();
+    assert!(!inside.contains("outside the measured range:"), "{inside}");
+}
+
+#[test]
+fn counts_that_overlap_are_said_to() {
+    let limits = |all: &[&str]| all.iter().map(|l| l.parse().unwrap()).collect::<Vec<_>>();
+    let ask = |all: &[&str]| recommend(&fixture::model(), &Request { limits: limits(all), ..request(Some(32.0)) });
+    let left_out = |answer: &Recommendation| answer.excluded.iter().map(|e| e.count).sum::<usize>();
+    // Whatever has few GPUs is slow.
+    let several = ask(&["num_gpus<=4", "tensor_parallel<=2"]).unwrap();
+    assert!(left_out(&several) > several.candidates - several.feasible);
+    assert!(several.table().contains("for several reasons"), "{}", several.table());
+    let one = ask(&["num_gpus<=4"]).unwrap();
+    assert_eq!(left_out(&one), one.candidates - one.feasible);
+    assert!(!one.table().contains("for several reasons"), "{}", one.table());
+    let none = ask(&["num_gpus<=1", "tensor_parallel<=1"]).unwrap_err().to_string();
+    assert!(none.contains("for several reasons"), "{none}");
+}
+
+#[test]
 fn shared_doubt_does_not_blur_the_order_and_own_doubt_does() {
     let probabilities = |change: &dyn Fn(&mut Law)| {
         let mut model = fixture::model();

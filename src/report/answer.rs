@@ -36,6 +36,10 @@ impl Answer {
             answer.feasible, answer.candidates, answer.draws, answer.contenders, answer.seed
         )];
         notes.extend(answer.excluded.iter().map(|e| format!("Left out: {e}.")));
+        notes.extend(answer.overlap_note().map(str::to_owned));
+        if answer.prices.know_cost() || answer.prices.carbon_g_per_kwh.is_some() {
+            notes.push("Money and carbon dioxide in the table are those of one request.".to_owned());
+        }
         let per_day = answer.alternatives.iter().any(|a| a.waste_per_day.is_some());
         Self {
             sentence: answer.ranked.first().map(|best| answer.sentence(best)).unwrap_or_default(),
@@ -90,8 +94,9 @@ fn title(quantity: Quantity) -> &'static str {
         Quantity::EnergyPerTokenJ => "J per token",
         Quantity::EnergyPerRequestJ => "J per request",
         Quantity::EnergyPerDayKwh => "kWh per day",
-        Quantity::CostPerRequest => "cost per request",
-        Quantity::CarbonPerRequestG => "g CO2 per request",
+        Quantity::CostPerRequest => "money",
+        Quantity::CarbonPerRequestG => "g CO2",
+        Quantity::ThroughputTokS => "tokens/s",
         Quantity::MeanTtftS => "TTFT, s",
         Quantity::MeanTpotS => "TPOT, s",
         Quantity::DurationS => "batch, s",
@@ -100,49 +105,69 @@ fn title(quantity: Quantity) -> &'static str {
     }
 }
 
-/// The configurations, best first.
-fn ranking(answer: &Recommendation) -> Table {
-    let mut quantities = vec![
-        answer.objective.into(),
-        Quantity::MeanTtftS,
+/// Figures beside the one that is made small: with more the table is wider than the page.
+const FIGURES: usize = 4;
+
+/// The figures of the ranking: what is made small, then what is limited, then the others as far as there is room.
+fn columns(answer: &Recommendation, room: usize) -> Vec<Quantity> {
+    let mut wanted: Vec<Quantity> = answer.limits.iter().map(|l| l.quantity).collect();
+    // The degrees, the GPUs and the batch have columns of their own.
+    wanted.retain(|q| title(*q) != q.as_str());
+    wanted.extend([
+        Quantity::EnergyPerTokenJ,
         Quantity::MeanTpotS,
-        Quantity::DurationS,
-        Quantity::MeanPowerW,
+        Quantity::MeanTtftS,
         Quantity::CostPerRequest,
         Quantity::CarbonPerRequestG,
-    ];
+        Quantity::DurationS,
+        Quantity::MeanPowerW,
+    ]);
+    // Energies differ by a factor that is the same for all.
+    let is_energy =
+        |q: Quantity| matches!(q, Quantity::EnergyPerTokenJ | Quantity::EnergyPerRequestJ | Quantity::EnergyPerDayKwh);
+    let leading = Quantity::from(answer.objective);
+    let known = |q: &Quantity| answer.ranked.iter().any(|c| c.estimate(*q).is_some());
+    let mut columns = vec![leading];
+    for quantity in wanted {
+        let is_told = columns.contains(&quantity) || (is_energy(leading) && is_energy(quantity));
+        if !is_told && known(&quantity) && columns.len() <= room {
+            columns.push(quantity);
+        }
+    }
+    columns
+}
+
+/// The configurations, best first.
+fn ranking(answer: &Recommendation) -> Table {
     let is_energy =
         matches!(answer.objective, Objective::EnergyPerToken | Objective::EnergyPerRequest | Objective::EnergyPerDay);
-    if !is_energy {
-        quantities.insert(1, Quantity::EnergyPerTokenJ);
-    }
-    let known = |q: &Quantity| answer.ranked.iter().any(|c| c.estimate(*q).is_some());
-    let mut seen = Vec::new();
-    quantities.retain(|q| {
-        known(q) && !seen.contains(q) && {
-            seen.push(*q);
-            true
-        }
-    });
     let gpus: BTreeSet<_> = answer.ranked.iter().map(|c| &c.gpu_model).collect();
     let several_gpus = gpus.len() > 1;
+    // A name is as wide as two figures, an interval of money as one more.
+    let quantities = columns(answer, FIGURES - 2 * usize::from(several_gpus) - usize::from(!is_energy));
     let mut head: Vec<String> = several_gpus.then(|| "GPU".to_owned()).into_iter().collect();
     head.extend(["TP", "PP", "DP", "GPUs", "batch"].map(str::to_owned));
-    head.extend(quantities.iter().map(|q| title(*q).to_owned()));
-    head.extend((!is_energy).then(|| "extra".to_owned()));
-    head.extend(["extra energy", "probability to be best", "notes"].map(str::to_owned));
+    for (i, quantity) in quantities.iter().enumerate() {
+        head.push(title(*quantity).to_owned());
+        // What decides stands together.
+        head.extend((i == 0).then_some(["P(best)", "extra"]).into_iter().flatten().map(str::to_owned));
+    }
+    head.push("notes".to_owned());
     let row = |c: &Candidate| {
         let mut cells: Vec<String> = several_gpus.then(|| c.gpu_model.clone()).into_iter().collect();
         cells.extend([c.tensor_parallel, c.pipeline_parallel, c.data_parallel, c.num_gpus].map(|v| v.to_string()));
         cells.push(figure(c.batch_size));
-        cells.extend(quantities.iter().enumerate().map(|(i, q)| match c.estimate(*q) {
-            Some(e) if i == 0 => format!("{} ({} to {})", figure(e.value), figure(e.low), figure(e.high)),
-            Some(e) => figure(e.value),
-            None => "–".to_owned(),
-        }));
-        cells.extend((!is_energy).then(|| format!("{:+.1} %", c.extra_percent)));
-        cells.push(format!("{:+.1} %", c.extra_energy_percent));
-        cells.push(c.probability_best.map_or("–".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
+        for (i, quantity) in quantities.iter().enumerate() {
+            cells.push(match c.estimate(*quantity) {
+                Some(e) if i == 0 => format!("{} ({} to {})", figure(e.value), figure(e.low), figure(e.high)),
+                Some(e) => figure(e.value),
+                None => "–".to_owned(),
+            });
+            if i == 0 {
+                cells.push(c.probability_best.map_or("–".to_owned(), |p| format!("{:.0} %", 100.0 * p)));
+                cells.push(format!("{:+.1} %", c.extra_percent));
+            }
+        }
         let mut notes: Vec<String> = c.replicas_note().into_iter().collect();
         notes.extend(c.outside.iter().cloned());
         let close = c.limits.iter().filter(|l| !l.holds_with_margin);

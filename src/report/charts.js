@@ -196,7 +196,7 @@
             ...names.map((name) =>
               Plot.line(known.filter((d) => d.predictor === name), { x: "training_rows", y: "percent", stroke: colour(name), strokeWidth: own(name) ? 3 : 1.4 })),
             Plot.dot(known, { x: "training_rows", y: "percent", fill: (d) => colour(d.predictor), r: 2.5 }),
-            Plot.tip(known, Plot.pointer({ x: "training_rows", y: "percent", title: (d) => `${d.predictor}\n${d.training_rows} rows: ${number(d.percent)} %` })),
+            Plot.tip(known, Plot.pointer({ x: "training_rows", y: "percent", title: (d) => `${d.predictor}\n${d.training_rows_min < d.training_rows ? `${d.training_rows_min} to ` : ""}${d.training_rows} rows: ${number(d.percent)} %` })),
           ],
         }));
       }

@@ -13,6 +13,9 @@ use crate::schema::Phase;
 /// Points of a power trace per device: twice the pixels of a wide chart.
 const TRACE_POINTS: usize = 2_000;
 
+/// Devices with a line of their own: with more, lines cover each other and the page gets heavy.
+const TRACES: usize = 32;
+
 /// Phase bands; with more, shading is a smear.
 const BANDS: usize = 400;
 
@@ -64,6 +67,11 @@ pub(super) struct Power {
     traces: Vec<Trace>,
     bands: Vec<Band>,
     pub(super) bands_left_out: usize,
+    #[serde(skip)]
+    pub(super) traces_left_out: usize,
+    /// From the first instant of all traces to the last.
+    #[serde(skip)]
+    pub(super) shown_s: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -348,7 +356,12 @@ fn power(traces: &[PowerTrace], phases: &[PhaseBand]) -> Option<Power> {
     let band =
         |b: &PhaseBand| Band { phase: b.phase.clone(), run_id: b.run_id.clone(), start_s: b.start_s, end_s: b.end_s };
     let bands_left_out = phases.len().saturating_sub(BANDS);
-    (!traces.is_empty()).then(|| Power { traces, bands: phases.iter().take(BANDS).map(band).collect(), bands_left_out })
+    let traces_left_out = traces.len().saturating_sub(TRACES);
+    let traces: Vec<Trace> = traces.into_iter().take(TRACES).collect();
+    let instants = || traces.iter().flat_map(|t| &t.points).map(|(t_s, _)| *t_s);
+    let shown_s = instants().fold(f64::NEG_INFINITY, f64::max) - instants().fold(f64::INFINITY, f64::min);
+    let bands = phases.iter().take(BANDS).map(band).collect();
+    (!traces.is_empty()).then_some(Power { traces, bands, bands_left_out, traces_left_out, shown_s })
 }
 
 /// A trace of at most [`TRACE_POINTS`] points that keeps the lowest and the highest of every stretch.

@@ -41,6 +41,8 @@ pub struct ReportInput<'a> {
     pub next: Option<&'a NextMeasurements>,
     /// How the recording went.
     pub recording: Option<RecordingFacts>,
+    /// Runs that failed, of a campaign; `None` where there are no runs, but rows alone.
+    pub failed_runs: Option<Vec<FailedRun>>,
     /// Power over time, device by device.
     pub power: Vec<PowerTrace>,
     /// Phases on the same time axis.
@@ -62,6 +64,7 @@ impl<'a> ReportInput<'a> {
             recommendation: None,
             next: None,
             recording: None,
+            failed_runs: None,
             power: Vec::new(),
             phases: Vec::new(),
             held_out_rows: Vec::new(),
@@ -93,6 +96,17 @@ pub struct RecordingFacts {
     pub duration_s: Option<f64>,
     /// Share of one CPU core that polling took.
     pub cpu_share: Option<f64>,
+    /// Files that do not say what was lost in them: still written, or left by a recorder that was killed.
+    pub silent_files: Option<usize>,
+}
+
+/// One run that came to nothing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FailedRun {
+    /// Run.
+    pub run_id: String,
+    /// Why it failed.
+    pub reason: String,
 }
 
 /// Power of one device over time.
@@ -122,8 +136,10 @@ pub struct PhaseBand {
 /// Accuracy of one predictor from so many rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LearningPoint {
-    /// Rows learnt from.
+    /// Rows learnt from, per law; the most where laws or splits differ.
     pub training_rows: usize,
+    /// The fewest.
+    pub training_rows_min: usize,
     /// Predictor.
     pub predictor: String,
     /// Share of workloads for which the best configuration was picked.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::ReportInput;
 use super::answer::Answer;
-use super::figures::{Figures, FittedRow, VIEWS, View};
+use super::figures::{Figures, FittedRow, Power, VIEWS, View};
 use super::laws::{Accuracy, LAW, LawText};
+use super::{FailedRun, ReportInput};
 use crate::law::Target;
 use crate::recommend::figure;
 use crate::schema::Phase;
@@ -15,7 +15,7 @@ use crate::schema::Phase;
 /// Rows of the phase table.
 const TABLE_ROWS: usize = 200;
 
-/// Refused rows that are listed one by one.
+/// Refused rows, and failed runs, that are listed one by one.
 const REFUSED_ROWS: usize = 20;
 
 /// Names that a fact lists.
@@ -35,6 +35,8 @@ pub(super) struct Page {
     recommendation: Option<Answer>,
     refused: Vec<Refused>,
     refused_more: usize,
+    failed: Vec<FailedRun>,
+    failed_more: usize,
     power: Option<String>,
     views: Vec<ViewText>,
     views_more: usize,
@@ -89,6 +91,7 @@ impl Page {
     ) -> Self {
         let scenarios: BTreeSet<_> = fitted.iter().map(|r| r.row.scenario_key()).collect();
         let rejected = &input.dataset.rejected;
+        let failed = input.failed_runs.as_deref().unwrap_or_default();
         Self {
             title: input.title.to_owned(),
             version: env!("CARGO_PKG_VERSION"),
@@ -106,10 +109,9 @@ impl Page {
                 })
                 .collect(),
             refused_more: rejected.len().saturating_sub(REFUSED_ROWS),
-            power: figures.power.as_ref().map(|p| match p.bands_left_out {
-                0 => "Phases are shaded.".to_owned(),
-                n => format!("Phases are shaded; the last {n} are left out."),
-            }),
+            failed: failed.iter().take(REFUSED_ROWS).cloned().collect(),
+            failed_more: failed.len().saturating_sub(REFUSED_ROWS),
+            power: figures.power.as_ref().map(power),
             views: views.iter().map(ViewText::of).collect(),
             views_more: if views.len() == VIEWS { scenarios.len().saturating_sub(VIEWS) } else { 0 },
             tradeoff: figures.tradeoff.as_ref().map(|t| t.latency.to_owned()),
@@ -137,6 +139,20 @@ impl Page {
             phases_more: input.dataset.rows.len().saturating_sub(TABLE_ROWS),
         }
     }
+}
+
+/// How much of the recording the chart shows, in words.
+fn power(power: &Power) -> String {
+    let mut text = format!("All {} s are shown; of each stretch the least and the greatest.", figure(power.shown_s));
+    match power.traces_left_out {
+        0 => {}
+        n => text.push_str(&format!(" {n} more devices are not drawn.")),
+    }
+    match power.bands_left_out {
+        0 => text.push_str(" Phases are shaded."),
+        n => text.push_str(&format!(" Phases are shaded; the last {n} are left out.")),
+    }
+    text
 }
 
 pub(super) fn fact(name: &'static str, value: impl Into<String>) -> Fact {
@@ -181,6 +197,9 @@ fn quality(input: &ReportInput<'_>, fitted: &[FittedRow<'_>]) -> Vec<Fact> {
     let [total, prefill, decode] = [Phase::Total, Phase::Prefill, Phase::Decode].map(of_phase);
     let mut facts =
         vec![fact("rows", format!("{} ({total} total, {prefill} prefill, {decode} decode)", dataset.rows.len()))];
+    if let Some(failed) = &input.failed_runs {
+        facts.push(Fact { name: "runs that failed", value: failed.len().to_string(), warn: !failed.is_empty() });
+    }
     facts.push(Fact {
         name: "rows refused",
         value: dataset.rejected.len().to_string(),
@@ -230,6 +249,10 @@ fn recording_facts(recording: &super::RecordingFacts, facts: &mut Vec<Fact>) {
     if let Some(lost) = recording.lost {
         facts.push(Fact { name: "samples lost", value: lost.to_string(), warn: lost > 0 });
     }
+    if let Some(files) = recording.silent_files.filter(|files| *files > 0) {
+        let value = format!("{files}: still written, or the recorder was killed");
+        facts.push(Fact { name: "files that do not say what was lost", value, warn: true });
+    }
     if let Some(share) = recording.cpu_share {
         facts.push(fact("cost of recording", format!("{} % of one core", figure(100.0 * share))));
     }
@@ -253,8 +276,14 @@ impl ViewText {
 
 /// What the learning curve shows, in words.
 fn learning(input: &ReportInput<'_>) -> Option<String> {
-    let sizes: BTreeSet<usize> = input.learning.iter().map(|p| p.training_rows).collect();
-    let sizes: Vec<String> = sizes.into_iter().map(|n| n.to_string()).collect();
+    let sizes: BTreeSet<(usize, usize)> =
+        input.learning.iter().map(|p| (p.training_rows, p.training_rows_min)).collect();
+    let size = |(most, fewest): &(usize, usize)| match most == fewest {
+        true => most.to_string(),
+        // Splits differ in what there is to learn from.
+        false => format!("{fewest} to {most}"),
+    };
+    let sizes: Vec<String> = sizes.iter().map(size).collect();
     (!sizes.is_empty()).then(|| format!("from {} rows, judged on the same held-out rows each time", sizes.join(", ")))
 }
 

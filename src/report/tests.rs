@@ -98,12 +98,15 @@ fn a_full_report_has_every_section_and_its_figures() {
         Some(RecordingFacts { lost: Some(3), edges: Some(1200), polls: Some(60_000), ..Default::default() });
     let learnt = |training_rows, mape| LearningPoint {
         training_rows,
+        training_rows_min: training_rows,
         predictor: "energylens".to_owned(),
         top1: None,
         regret: Some(0.01),
         mape: Some(mape),
     };
     input.learning = vec![learnt(10, 0.08), learnt(40, 0.04)];
+    let failed = FailedRun { run_id: "a1b2c3-7".to_owned(), reason: "the server <ended>".to_owned() };
+    input.failed_runs = Some(vec![failed]);
     let html = html(&input).unwrap();
     let text = text_part(&html);
     assert!(!text.contains("class=\"missing\""), "a section is missing");
@@ -115,6 +118,10 @@ fn a_full_report_has_every_section_and_its_figures() {
         "fewest GPUs",
         "What rules of thumb would pick",
         "Row 51, energy_j: expected a positive number",
+        "a1b2c3-7: the server &lt;ended&gt;",
+        "<dt>runs that failed</dt><dd>1</dd>",
+        "<dt>samples lost</dt><dd>3</dd>",
+        "All 59.99 s are shown",
         "1200 in 60000 readings",
         "log-log quadratic ridge",
         "95.8 %",
@@ -271,6 +278,7 @@ fn reports_to_look_at() {
         polls: Some(391_004),
         duration_s: Some(812.4),
         cpu_share: Some(0.004),
+        silent_files: None,
     });
     write_html(&dir.join("full.html"), &input).unwrap();
     let empty = Dataset::default();

@@ -110,7 +110,20 @@ fn a_sweep_runs_once_and_gives_rows_to_fit() {
     fitted.prints("[simulated]");
     desk.type_in("recommend model.json --workload input_tokens=512,output_tokens=64").done().prints("simulated");
     desk.type_in("report c -o c.html").done();
-    assert!(desk.text("c.html").contains("simulated"));
+    let page = desk.text("c.html");
+    // What the recording lost and took is on the first page, as its files say, and all of it is drawn.
+    let page = page.split("id=\"figures\"").next().unwrap_or_default();
+    for expected in [
+        "simulated",
+        "<dt>samples lost</dt><dd>0</dd>",
+        "<dt>time recorded</dt>",
+        " readings</dd>",
+        "<dt>runs that failed</dt><dd>0</dd>",
+        " s are shown",
+    ] {
+        assert!(page.contains(expected), "{expected} is not on the page");
+    }
+    assert!(!page.contains("that do not say what was lost"), "a sealed file says what was lost");
     // The tables of a campaign are nobody's output file.
     desk.type_in("fit c -o c/phases.parquet").ends_with(1).remarks("name another file");
     desk.type_in("fit c").done();

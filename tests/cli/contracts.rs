@@ -311,6 +311,13 @@ fn validation_takes_curves_structures_and_writes_a_page() {
     let json = desk.type_in(&format!("validate rows.csv {few} --learning-curve 12,24 --json")).done().json();
     let points = json["learning_curve"]["points"].as_array().map(Vec::len);
     assert_eq!((points, json["scores"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    // Sizes that nobody has rows for are no points: all there are stands in their place, under its number.
+    let json = desk.type_in(&format!("validate rows.csv {few} --learning-curve 12,5000,9000 --json")).done().json();
+    let learnt = |i: usize| json["learning_curve"]["points"][i]["training_rows"].as_u64();
+    assert_eq!((learnt(0), learnt(1)), (Some(12), json["training_rows_per_law_max"].as_u64()));
+    assert!(learnt(1) < Some(5000) && learnt(2).is_none(), "{}", json["learning_curve"]);
+    let note = json["learning_curve"]["notes"][0].as_str().unwrap_or_default();
+    assert!(note.starts_with("5000, 9000 rows are more than any law has"), "{note}");
     desk.type_in(&format!("validate rows.csv {few} --train-batches-up-to 4")).done().prints("batches up to 4");
     desk.type_in(&format!("validate rows.csv {few} --budget 1h")).done().prints("energylens");
     desk.type_in("validate rows.csv --predictors energylens,linear --target duration_s").done().prints("duration_s");

@@ -12,8 +12,10 @@ use crate::fit::stats::Figures;
 /// Accuracy from so many rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CurvePoint {
-    /// Rows learnt from, per law.
+    /// Rows that a law learnt from, the most of all laws and splits: the size that was asked for, or all there are.
     pub training_rows: usize,
+    /// The fewest of all laws and splits: less where some law has no more.
+    pub training_rows_min: usize,
     /// Figures by predictor, for those that could be fitted.
     pub figures: BTreeMap<String, Figures>,
 }
@@ -27,7 +29,7 @@ pub struct LearningCurve {
     pub seed: u64,
     /// Whether any row was simulated.
     pub simulated: bool,
-    /// What was left out to come to an end.
+    /// What was left out to come to an end, and sizes that there are no rows for.
     pub notes: Vec<String>,
     /// Predictors, in the order asked.
     pub predictors: Vec<String>,
@@ -35,7 +37,8 @@ pub struct LearningCurve {
     pub points: Vec<CurvePoint>,
 }
 
-/// Validates at each of `sizes` training rows per law. Sizes beyond what there is to learn from are left out.
+/// Validates at each of `sizes` training rows per law. In place of sizes that no law has rows for stands one point of all
+/// there are, under their true number, and a note says so.
 pub fn learning_curve(
     dataset: &Dataset,
     sizes: &[usize],
@@ -64,41 +67,71 @@ fn curve(
     sizes.sort_unstable();
     sizes.dedup();
     let count = sizes.len();
-    let mut at: Vec<(usize, Validation)> = Vec::new();
+    let asked = sizes.clone();
+    let mut at: Vec<Validation> = Vec::new();
+    let mut most = None;
     for (i, size) in sizes.into_iter().enumerate() {
         let progress = |done: usize, total: usize| (options.progress)(i * total + done, count * total);
         let options = ValidateOptions { training_rows: Some(size), progress: &progress, ..options.clone() };
         let validation = validate(&options)?;
         // Rows of fewer laws do not compare with those of all.
-        let laws = |v: &Validation| v.rows;
-        if at.last().is_some_and(|(_, before)| laws(before) > laws(&validation)) {
+        if at.last().is_some_and(|before| before.rows > validation.rows) {
             break;
         }
-        // Asked for more, learnt from no more than before: the rows are used up.
-        if at.last().is_some_and(|(_, before)| before.training_rows_min == validation.training_rows_min) {
-            break;
+        let learnt = learnt_from(&validation);
+        let is_used_up = learnt.1 < size;
+        if is_used_up {
+            most = Some(learnt);
         }
-        at.push((size, validation));
-        if (options.stop)() {
+        if at.last().is_none_or(|before| learnt_from(before) != learnt) {
+            at.push(validation);
+        }
+        if is_used_up || (options.stop)() {
             break;
         }
     }
-    let Some((_, first)) = at.first() else {
+    let Some(first) = at.first() else {
         let found = "no number of training rows was asked for".to_owned();
         return Err(Error::NothingToHoldOut { scheme: options.scheme.to_string(), found });
     };
+    let mut notes = first.notes.clone();
+    notes.extend(most.map(|most| unreached(&asked, most)));
     Ok(LearningCurve {
         scheme: first.scheme.clone(),
         seed: first.seed,
         simulated: first.simulated,
-        notes: first.notes.clone(),
+        notes,
         predictors: first.scores.iter().map(|s| s.predictor.clone()).collect(),
         points: at
             .into_iter()
-            .map(|(training_rows, validation)| CurvePoint {
-                training_rows,
+            .map(|validation| CurvePoint {
+                training_rows: validation.training_rows_per_law_max,
+                training_rows_min: validation.training_rows_per_law_min,
                 figures: validation.scores.into_iter().filter_map(|s| Some((s.predictor, s.figures?))).collect(),
             })
             .collect(),
     })
+}
+
+impl CurvePoint {
+    /// The rows learnt from, in words.
+    pub fn learnt(&self) -> String {
+        span((self.training_rows_min, self.training_rows))
+    }
+}
+
+fn learnt_from(validation: &Validation) -> (usize, usize) {
+    (validation.training_rows_per_law_min, validation.training_rows_per_law_max)
+}
+
+fn span((low, high): (usize, usize)) -> String {
+    if low == high { high.to_string() } else { format!("{low} to {high}") }
+}
+
+/// Which of the sizes there are no rows for.
+fn unreached(asked: &[usize], most: (usize, usize)) -> String {
+    let missing: Vec<String> = asked.iter().filter(|size| **size > most.1).map(usize::to_string).collect();
+    let sizes = missing.join(", ");
+    let (law, all) = (if missing.len() == 1 { "is" } else { "are" }, span(most));
+    format!("{sizes} rows {law} more than any law has to learn from: the last point is of all there are, {all}")
 }

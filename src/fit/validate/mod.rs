@@ -13,6 +13,7 @@ mod held_out;
 mod table;
 mod work;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -142,6 +143,10 @@ pub struct Validation {
     pub training_rows_min: usize,
     /// Rows learnt from: the largest split.
     pub training_rows_max: usize,
+    /// Rows that one law learnt from: the fewest of all laws and splits.
+    pub training_rows_per_law_min: usize,
+    /// Rows that one law learnt from: the most.
+    pub training_rows_per_law_max: usize,
     /// Laws among which those rows are divided (scenarios or platforms).
     pub scopes: usize,
     /// Held-out rows over all splits.
@@ -341,7 +346,8 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
     });
     let law = predictors.iter().position(|p| *p == Predictor::Law).and_then(|i| answers.get(i));
     let predictions = law.map_or_else(Vec::new, |law| parity(&asked, &law.estimates, &value));
-    let scopes = scopes.iter().collect::<std::collections::BTreeSet<_>>().len();
+    let (training_rows_per_law_min, training_rows_per_law_max) = rows_per_law(splits, scopes);
+    let scopes = scopes.iter().collect::<BTreeSet<_>>().len();
     let cut = judged.len() < held_out.len();
     let note =
         || format!("stopped early: {laws} of {scopes} laws were judged, drawn at random; the figures are of those");
@@ -355,6 +361,8 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
         splits: splits.len(),
         training_rows_min: training(usize::min, usize::MAX),
         training_rows_max: training(usize::max, 0),
+        training_rows_per_law_min,
+        training_rows_per_law_max,
         scopes,
         rows: judged.len(),
         refused: usable.refused,
@@ -366,6 +374,17 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
         predictions,
         notes: cut.then(note).into_iter().collect(),
     }
+}
+
+/// The fewest and the most rows that one law learns from.
+fn rows_per_law(splits: &[Split], scopes: &[String]) -> (usize, usize) {
+    let of_split = |split: &Split| {
+        let mut rows: BTreeMap<&String, usize> = BTreeMap::new();
+        split.train().iter().filter_map(|i| scopes.get(*i)).for_each(|scope| *rows.entry(scope).or_default() += 1);
+        rows.into_values().collect::<Vec<usize>>()
+    };
+    let rows: Vec<usize> = splits.iter().flat_map(of_split).collect();
+    (rows.iter().copied().min().unwrap_or(0), rows.iter().copied().max().unwrap_or(0))
 }
 
 fn parity(

@@ -4,7 +4,7 @@ use std::fmt;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::{LearningCurve, NoiseSource, Validation};
+use super::{CurvePoint, LearningCurve, NoiseSource, Validation};
 use crate::fit::stats::Figures;
 use crate::law::Target;
 
@@ -86,9 +86,9 @@ impl fmt::Display for Validation {
 impl fmt::Display for LearningCurve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figures: [(&str, Figure); 3] = [("Top-1", |f| f.top1), ("regret", |f| f.regret), ("MAPE", |f| f.mape)];
-        let sizes: Vec<usize> = self.points.iter().map(|p| p.training_rows).collect();
+        let sizes: Vec<String> = self.points.iter().map(CurvePoint::learnt).collect();
         for (i, (name, figure)) in figures.into_iter().enumerate() {
-            let header = std::iter::once(format!("{name} from")).chain(sizes.iter().map(usize::to_string));
+            let header = std::iter::once(format!("{name} from")).chain(sizes.iter().cloned());
             let mut printed = table(header.collect());
             for predictor in &self.predictors {
                 let cells: Vec<Cell> =

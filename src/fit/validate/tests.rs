@@ -196,14 +196,37 @@ fn hardware_that_was_never_measured_gets_an_answer() {
 
 #[test]
 fn a_curve_stops_where_the_rows_end_and_judges_the_same_rows_everywhere() {
+    // 72 rows in five folds of 12 workloads: two or three of these are held out, six rows each.
     let dataset = rows(&MODELS[..1], 12, 8);
     let curve = learning_curve(&dataset, &[50, 12, 25, 200, 500], &options()).unwrap();
-    let sizes: Vec<usize> = curve.points.iter().map(|p| p.training_rows).collect();
-    assert_eq!(sizes, [12, 25, 50, 200]);
+    let sizes: Vec<(usize, usize)> = curve.points.iter().map(|p| (p.training_rows_min, p.training_rows)).collect();
+    assert_eq!(sizes, [(12, 12), (25, 25), (50, 50), (54, 60)]);
     assert!(curve.points.iter().all(|p| p.figures["energylens"].rows == 72));
     let mape = |i: usize| curve.points[i].figures["energylens"].mape.unwrap();
     assert!(mape(3) < mape(0), "{} {}", mape(3), mape(0));
-    assert!(curve.to_string().contains("regret from"));
+    let text = curve.to_string();
+    assert!(text.contains("regret from") && text.contains("54 to 60"), "{text}");
+    let note = "200, 500 rows are more than any law has to learn from: the last point is of all there are, 54 to 60";
+    assert_eq!(curve.notes, [note]);
+}
+
+#[test]
+fn a_size_that_was_never_reached_is_no_point_of_a_curve() {
+    let dataset = rows(&MODELS[..1], 12, 8);
+    let options = ValidateOptions { predictors: vec![Predictor::LogLinear], ..options() };
+    let learnt = |sizes: &[usize]| {
+        let points = learning_curve(&dataset, sizes, &options).unwrap().points;
+        points.iter().map(|p| (p.training_rows_min, p.training_rows)).collect::<Vec<_>>()
+    };
+    assert_eq!(learnt(&[5, 1000]), [(5, 5), (54, 60)]);
+    assert_eq!(learnt(&[1000]), [(54, 60)]);
+    // All there are was asked for by its number: once is enough.
+    assert_eq!(learnt(&[60, 1000]), [(54, 60)]);
+    assert_eq!(learning_curve(&dataset, &[5, 10], &options).unwrap().notes, Vec::<String>::new());
+    // Judged on rows of their own, all 72 are learnt from.
+    let unseen = rows(&MODELS[..1], 4, 9);
+    let points = learning_curve_against(&dataset, &unseen, &[10, 100], &options).unwrap().points;
+    assert_eq!(points.iter().map(|p| (p.training_rows_min, p.training_rows)).collect::<Vec<_>>(), [(10, 10), (72, 72)]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::fixture;
-use super::super::probability::{Contender, probabilities};
+use super::super::probability::{Contender, Timed, probabilities};
 use super::super::*;
 use super::{case, request};
 use crate::card::GpuCard;
@@ -172,7 +172,15 @@ fn chances_are_those_of_brute_force() {
         .map(|(moving, fixed, slopes)| {
             let mut gradient = vec![0.0; 12];
             gradient[..2].copy_from_slice(slopes);
-            Contender { law: &law, law_index: 0, gradient, moving: *moving, fixed: *fixed, known_model: true }
+            Contender {
+                law: &law,
+                law_index: 0,
+                gradient,
+                moving: *moving,
+                fixed: *fixed,
+                known_model: true,
+                timed: None,
+            }
         })
         .collect();
     let got = probabilities(&contenders, 3);
@@ -194,6 +202,128 @@ fn chances_are_those_of_brute_force() {
     for (got, want) in got.iter().zip(wins) {
         // Four standard errors of 2000 draws.
         assert!((got - want).abs() < 0.045, "{got} is not {want}");
+    }
+}
+
+/// `low` and `high` as multiples of the value.
+fn reach(e: Estimate) -> (f64, f64) {
+    (e.low / e.value, e.high / e.value)
+}
+
+/// Money that is rent and nothing else.
+fn rented() -> Request {
+    let prices = Prices { price_per_gpu_hour: Some(2.0), ..Prices::default() };
+    Request { objective: Objective::Cost, prices, top: 500, ..request(Some(32.0)) }
+}
+
+#[test]
+fn rent_is_as_uncertain_as_the_duration_and_not_surely_the_least() {
+    let model = |sigma_log: f64| {
+        let mut model = timed();
+        if let Some(law) = model.laws.iter_mut().find(|l| l.skeleton.target == Target::DurationS) {
+            law.sigma_log = sigma_log;
+        }
+        model
+    };
+    let answer = recommend(&model(0.16), &rented()).unwrap();
+    for c in &answer.ranked {
+        let (cost, duration) = (reach(c.cost_per_request.unwrap()), reach(c.duration_s.unwrap()));
+        assert!((cost.0 - duration.0).abs() < 1e-9 && (cost.1 - duration.1).abs() < 1e-9, "{cost:?} {duration:?}");
+        assert!(cost.1 > 1.2, "{cost:?}");
+        let day = reach(c.per_day.unwrap().cost.unwrap());
+        assert!((day.1 - cost.1).abs() < 1e-9);
+    }
+    let first = |answer: &Recommendation| answer.ranked[0].probability_best.unwrap();
+    assert!(first(&answer) < 0.95, "{}", first(&answer));
+    // With energy in the bill both ends add up: the worst case.
+    let both = Prices { price_per_kwh: Some(Rate::constant(0.3)), ..rented().prices };
+    let c = &recommend(&model(0.16), &Request { prices: both, ..rented() }).unwrap().ranked[0];
+    let (energy, duration) = (c.energy_per_request_j, c.duration_s.unwrap());
+    let rent = 2.0 / 3600.0 * f64::from(c.num_gpus) / 32.0;
+    near(c.cost_per_request.unwrap().high, 0.3 / 3.6e6 * energy.high + rent * duration.high, "the upper end");
+    near(c.cost_per_request.unwrap().low, 0.3 / 3.6e6 * energy.low + rent * duration.low, "the lower end");
+    // A law of durations without doubt leaves none about the order.
+    let mut sure = model(0.0);
+    sure.laws.iter_mut().for_each(|law| law.covariance.iter_mut().flatten().for_each(|c| *c = 0.0));
+    assert_eq!(first(&recommend(&sure, &rented()).unwrap()), 1.0);
+    // What is not known is worth measuring.
+    assert!(measure_next(&model(0.16), &rented(), 1).unwrap().points[0].uncertainty_percent > 15.0);
+}
+
+#[test]
+fn waiting_is_as_uncertain_as_what_a_waiting_gpu_draws() {
+    let ask = Request { arrival_rate: Some(1e-4), ..request(None) };
+    let answer = recommend(&timed(), &ask).unwrap();
+    let c = &answer.ranked[0];
+    assert!(c.busy_share.unwrap() < 0.01);
+    // Nearly all of it is drawn while waiting: 65 W to a factor of 1.3.
+    let (low, high) = reach(c.energy_per_request_j);
+    assert!((1.0 / 1.31..1.0 / 1.29).contains(&low) && (1.29..1.31).contains(&high), "{low} {high}");
+    assert_eq!(reach(c.mean_power_w.unwrap()), (low, high));
+    let warned = answer.warnings.iter().any(|w| w.contains("the usual 65 W of an idle GPU (50 to 84.5)"));
+    assert!(warned, "{:?}", answer.warnings);
+}
+
+#[test]
+fn under_a_load_the_duration_moves_what_is_in_flight() {
+    let answer = recommend(&timed(), &Request { arrival_rate: Some(4.0), top: 500, ..request(None) }).unwrap();
+    for c in answer.ranked.iter().filter(|c| c.batch_size > 2.0 * f64::from(c.data_parallel)) {
+        // With the energy of its own batch known exactly, the interval of a batch alone would be this wide.
+        let (own, all) = (reach(c.energy_j), reach(c.energy_per_request_j));
+        assert!(all.0 < own.0 && all.1 > own.1, "{}: {all:?} is not wider than {own:?}", c.label());
+    }
+    // Around the clock the rent is known, whatever the duration.
+    let prices = Prices { price_per_gpu_hour: Some(2.0), ..Prices::default() };
+    let rent = Request { arrival_rate: Some(4.0), prices, objective: Objective::Cost, ..request(None) };
+    assert_eq!(reach(recommend(&timed(), &rent).unwrap().ranked[0].cost_per_request.unwrap()), (1.0, 1.0));
+}
+
+#[test]
+fn chances_with_rent_and_waiting_are_those_of_brute_force() {
+    // Two laws whose only doubt is each configuration's own: energy 5 %, duration 16 %.
+    let law_of = |target, sigma_log| {
+        let mut law: Law = fixture::law(target);
+        law.covariance.iter_mut().flatten().for_each(|c| *c = 0.0);
+        (law.sigma_log, law.degrees_of_freedom) = (sigma_log, 1e6);
+        law
+    };
+    let (energy, duration) = (law_of(Target::EnergyJ, 0.05), law_of(Target::DurationS, 0.16));
+    // Moving with the energy, rented, waiting, share of time with work.
+    let figures = [(0.2, 0.8, 0.0, 1.0), (0.5, 0.0, 0.55, 0.3), (0.3, 0.4, 0.32, 0.5)];
+    let contender = |(moving, rented, waiting, busy_share): &(f64, f64, f64, f64)| Contender {
+        law: &energy,
+        law_index: 0,
+        gradient: vec![0.0; 12],
+        moving: *moving,
+        fixed: 0.01,
+        known_model: true,
+        timed: Some(Timed {
+            law: &duration,
+            law_index: 1,
+            gradient: vec![0.0; 12],
+            moving_power: -0.5,
+            rented: *rented,
+            waiting: *waiting,
+            busy_share: *busy_share,
+        }),
+    };
+    let contenders: Vec<Contender<'_>> = figures.iter().map(contender).collect();
+    let got = probabilities(&contenders, 3);
+    let mut rng = ChaCha8Rng::seed_from_u64(78);
+    let mut normal = || (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0;
+    let (mut wins, draws) = ([0.0; 3], 100_000);
+    for _ in 0..draws {
+        let idle = 1.3_f64.powf(normal() / 1.645);
+        let drawn = figures.map(|(moving, rented, waiting, busy)| {
+            let (energy, slower) = ((0.05 * normal()).exp(), (0.16 * normal()).exp());
+            let waiting = if busy < 1.0 { waiting * idle * (1.0 - busy * slower).max(0.0) / (1.0 - busy) } else { 0.0 };
+            moving * energy / slower.sqrt() + rented * slower + waiting + 0.01
+        });
+        let best = (0..3).min_by(|i, j| drawn[*i].total_cmp(&drawn[*j])).unwrap();
+        wins[best] += 1.0 / f64::from(draws);
+    }
+    for (got, want) in got.iter().zip(wins) {
+        assert!((got - want).abs() < 0.045 && want > 0.05, "{got} is not {want}");
     }
 }
 
