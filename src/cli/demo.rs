@@ -124,7 +124,7 @@ impl Findings {
         // A resumed session knows only its own part of the recording.
         input.recording = (self.fitted.runs.resumed == 0).then(|| report::facts(&self.fitted.recording));
         input.learning = report::learning(&self.fitted.dataset, Some(&self.unseen.dataset), &[10, 20, 40], self.seed);
-        input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
+        input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured, r.predicted)).collect();
         Ok(input)
     }
 

@@ -66,7 +66,7 @@ pub(crate) fn profile(problem: &mut Problem<'_>, found: &Found, free: &[usize], 
             continue;
         }
         let others: Vec<usize> = free.iter().copied().filter(|f| *f != j).collect();
-        let mut at = |value: f64, start: &mut Vec<f64>| {
+        let at = |value: f64, start: &mut Vec<f64>| {
             start[j] = value;
             let end = descend(problem, &others, start);
             *start = end.x;

@@ -1,55 +1,25 @@
 //! A skeleton: the structure of a law before any number is fitted, read from TOML.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Symbol};
 use super::prior::CoefficientPrior;
 use super::product;
+use super::target::Target;
 use crate::card::GpuCard;
 use crate::schema::Phase;
 
 /// Largest size of an exponent: physics stays below 3.
 const LARGEST_EXPONENT: f64 = 100.0;
+/// Largest size of a known power, for the same reason.
+const LARGEST_POWER: f64 = 10.0;
+/// Most terms, exponents, and factors of one term. The built-in law has eight terms; every further one makes a fit slower
+/// by more than its share.
+const MOST_PARTS: usize = 40;
 /// Smallest standard deviation of a prior; a smaller one is a fixed exponent, and its square is lost in rounding.
 const SMALLEST_SPREAD: f64 = 1e-6;
-
-/// What a law predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// Energy of one batch, all GPUs, J.
-    EnergyJ,
-    /// Duration of one batch, s.
-    DurationS,
-    /// Mean time to first token, s.
-    MeanTtftS,
-    /// Mean time per output token after the first, s.
-    MeanTpotS,
-}
-
-impl Target {
-    /// Every target.
-    pub const ALL: &'static [Target] = &[Self::EnergyJ, Self::DurationS, Self::MeanTtftS, Self::MeanTpotS];
-
-    /// The column of that name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EnergyJ => "energy_j",
-            Self::DurationS => "duration_s",
-            Self::MeanTtftS => "mean_ttft_s",
-            Self::MeanTpotS => "mean_tpot_s",
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// What a term stands for when its share of the energy is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -221,12 +191,31 @@ impl Skeleton {
         if self.terms.is_empty() {
             return Err(invalid("has no [[term]]".to_owned()));
         }
+        let most = |parts: &str, found: usize| match found {
+            0..=MOST_PARTS => Ok(()),
+            _ => Err(invalid(format!("has {found} {parts}; expected {MOST_PARTS} at most"))),
+        };
+        most("terms", self.terms.len())?;
+        most("exponents", self.exponents.len())?;
         for (i, term) in self.terms.iter().enumerate() {
             if self.terms[..i].iter().any(|other| other.name == term.name) {
                 return Err(invalid(format!("two terms are called `{}`", term.name)));
             }
-            if term.prior.is_some_and(|p| !p.is_valid()) {
-                return Err(invalid(format!("the prior of term `{}` needs an amount above 0", term.name)));
+            most(&format!("factors in term `{}`", term.name), term.product.len())?;
+            if let Some(factor) = term.product.iter().find(|f| f.power.is_nan() || f.power.abs() > LARGEST_POWER) {
+                return Err(invalid(format!(
+                    "term `{}` has {}^{}; expected powers from -{LARGEST_POWER} to {LARGEST_POWER}",
+                    term.name,
+                    factor.symbol.as_str(),
+                    factor.power
+                )));
+            }
+            if term.prior.is_some_and(|p| !p.is_valid(self.target)) {
+                let needed = match self.target {
+                    Target::EnergyJ => "needs an amount above 0",
+                    _ => "has an amount; expected its resource alone in a law of times",
+                };
+                return Err(invalid(format!("the prior of term `{}` {needed}", term.name)));
             }
             for (symbol, exponent) in &term.scaling {
                 if !Symbol::SCALABLE.iter().any(|s| s.as_str() == symbol) {
@@ -387,6 +376,36 @@ mod tests {
         let time = Skeleton::default_for(Target::DurationS);
         assert_eq!(energy.products(&two)[1], 2.0 * energy.products(&one)[1]);
         assert_eq!(time.products(&two), time.products(&one));
+    }
+
+    #[test]
+    fn a_skeleton_beyond_measure_is_refused_before_it_is_fitted() {
+        let good = Skeleton::default_for(Target::EnergyJ);
+        let refused = |change: &dyn Fn(&mut Skeleton)| {
+            let mut skeleton = good.clone();
+            change(&mut skeleton);
+            skeleton.check().map_err(|e| e.to_string())
+        };
+        let terms = |count: usize| {
+            refused(&|s| {
+                s.terms = (0..count).map(|i| Term { name: format!("c{i}"), ..good.terms[0].clone() }).collect()
+            })
+        };
+        assert_eq!(terms(40), Ok(()));
+        assert!(terms(300).unwrap_err().contains("has 300 terms; expected 40 at most"));
+        let exponents = refused(&|s| {
+            let more = (0..60).map(|i| ExponentSpec { name: format!("e{i}"), ..good.exponents[0].clone() });
+            s.exponents.extend(more);
+        });
+        assert!(exponents.unwrap_err().contains("has 64 exponents; expected 40 at most"));
+        let power = refused(&|s| s.terms[0].product[0].power = 40.0);
+        assert!(power.unwrap_err().contains("term `k0` has L^40; expected powers from -10 to 10"));
+        let factors = refused(&|s| s.terms[0].product = vec![good.terms[0].product[0]; 41]);
+        assert!(factors.unwrap_err().contains("has 41 factors in term `k0`"));
+        // A time's coefficient is an amount of nothing that anybody could state beforehand.
+        let mut time = Skeleton::default_for(Target::DurationS);
+        time.terms[0].prior = good.terms[0].prior;
+        assert!(time.check().unwrap_err().to_string().contains("expected its resource alone"));
     }
 
     #[test]

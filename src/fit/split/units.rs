@@ -125,7 +125,8 @@ mod tests {
         rows.reverse();
         assert_eq!(units(&rows), [0; 4]);
         // Without what lies between them, the ends have nothing in common.
-        let ends: Vec<Row> = rows.iter().filter(|r| [Phase::Decode, Phase::Prefill].contains(&r.phase)).cloned().collect();
+        let ends: Vec<Row> =
+            rows.iter().filter(|r| [Phase::Decode, Phase::Prefill].contains(&r.phase)).cloned().collect();
         assert_eq!(units(&ends).iter().collect::<BTreeSet<_>>().len(), 2);
     }
 
