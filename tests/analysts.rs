@@ -94,6 +94,31 @@ fn every_reader_sees_every_table_with_the_same_types_and_values() {
 }
 
 #[test]
+fn rows_that_other_writers_wrote_are_fitted() {
+    let Some(python) = python() else { return };
+    let desk = desk();
+    let program = "import sys, duckdb, pandas as pd, polars as pl\n\
+                   at = sys.argv[1]\n\
+                   rows = at + '/energylens-demo/demo/phases.parquet'\n\
+                   table = pd.read_parquet(rows)\n\
+                   table.to_parquet(at + '/pandas.parquet')\n\
+                   table.to_parquet(at + '/gzip.parquet', compression='gzip')\n\
+                   table.to_parquet(at + '/brotli.parquet', compression='brotli')\n\
+                   pl.read_parquet(rows).write_parquet(at + '/polars.parquet', compression='lz4')\n\
+                   duckdb.sql(f\"COPY (FROM '{rows}') TO '{at}/duckdb.parquet'\")\n";
+    let output = Command::new(&python).args(["-c", program]).arg(desk.path("")).output().expect("python runs");
+    succeeded("writers", &output);
+    let fit = |writer: &str| desk.type_in(&format!("fit {writer}.parquet --target energy_j --no-held-out -o w.json"));
+    for writer in ["pandas", "gzip", "polars", "duckdb"] {
+        let fitted = fit(writer);
+        assert_eq!(fitted.code, Some(0), "{writer}: {}{}", fitted.stdout, fitted.stderr);
+    }
+    let refused = fit("brotli");
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("compressed with BROTLI") && refused.stderr.contains("zstd"), "{}", refused.stderr);
+}
+
+#[test]
 fn every_question_of_the_analysis_page_has_its_answer() {
     let Some(python) = python() else { return };
     let views = desk().type_in("sql energylens-demo/demo");

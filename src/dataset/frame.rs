@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
+use arrow::datatypes::{DataType, Field, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::Error;
@@ -226,16 +227,13 @@ fn cells_of(column: &dyn Array) -> Result<Vec<Cell>, arrow::error::ArrowError> {
         let numbers = numbers.as_primitive::<Float64Type>();
         return Ok(numbers.iter().map(|n| n.map_or(Cell::Missing, Cell::of_number)).collect());
     }
-    if let Some(lists) = column.as_list_opt::<i32>() {
-        return lists
-            .iter()
-            .map(|list| {
-                let Some(list) = list else { return Ok(Cell::Missing) };
-                let items = cast(&list, &DataType::Utf8)?;
-                let items: Vec<&str> = items.as_string::<i32>().iter().flatten().collect();
-                Ok(Cell::of_text(&items.join(";")))
-            })
-            .collect();
+    // Polars writes large lists of large texts, others fixed ones: all of them are lists of texts.
+    if column.data_type().is_list() {
+        let texts = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+        let Ok(lists) = cast(column, &texts) else { return Ok(vec![Cell::Missing; column.len()]) };
+        let joined = |list: ArrayRef| list.as_string::<i32>().iter().flatten().collect::<Vec<&str>>().join(";");
+        let cell = |list: Option<ArrayRef>| list.map_or(Cell::Missing, |list| Cell::of_text(&joined(list)));
+        return Ok(lists.as_list::<i32>().iter().map(cell).collect());
     }
     if matches!(column.data_type(), DataType::Null) {
         return Ok(vec![Cell::Missing; column.len()]);
@@ -247,8 +245,6 @@ fn cells_of(column: &dyn Array) -> Result<Vec<Cell>, arrow::error::ArrowError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, Int32Array};
     use parquet::arrow::ArrowWriter;
 
@@ -273,5 +269,26 @@ mod tests {
         assert_eq!(read_csv_up_to(path, text.as_bytes(), 10).unwrap().records.len(), 10);
         let refused = read_csv_up_to(path, text.as_bytes(), 9).unwrap_err().to_string();
         assert!(refused.contains("it has more than 9 rows"), "{refused}");
+    }
+
+    #[test]
+    fn lists_of_any_width_are_their_items_joined() {
+        let lists = || {
+            let mut lists = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
+            lists.append_value([Some("throttled"), Some("drift")]);
+            lists.append_value([None::<&str>; 0]);
+            lists.append_null();
+            lists.finish()
+        };
+        let item = |kind| Arc::new(Field::new_list_field(kind, true));
+        for kind in [
+            DataType::List(item(DataType::Utf8)),
+            DataType::LargeList(item(DataType::LargeUtf8)),
+            DataType::LargeList(item(DataType::Utf8View)),
+        ] {
+            let column = cast(&lists(), &kind).unwrap();
+            let cells = cells_of(column.as_ref()).unwrap();
+            assert_eq!(cells, [Cell::of_text("throttled;drift"), Cell::of_text(""), Cell::Missing], "{kind}");
+        }
     }
 }

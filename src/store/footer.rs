@@ -1,10 +1,11 @@
-//! A look at a Parquet file's footer before the decoder has it.
+//! A look at a Parquet file's footer before the decoder has its rows.
 //!
 //! The decoder skips what it does not know, and takes a truth value in a list for one that needs no byte (parquet 60).
 //! A list that claims two thousand million of them stands in six bytes and costs seconds; a small file of such lists
 //! costs days. No field of a Parquet footer is a list of truth values, so that a file with one is refused.
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::ChunkReader;
 
@@ -24,7 +25,16 @@ pub(crate) fn open_parquet<R: ChunkReader + 'static>(input: R) -> Result<Parquet
             Walk { rest: &footer }.value(Kind::STRUCT, MOST_DEPTH).map_err(|e| ParquetError::General(e.to_owned()))?;
         }
     }
-    ParquetRecordBatchReaderBuilder::try_new(input)
+    let builder = ParquetRecordBatchReaderBuilder::try_new(input)?;
+    let mut columns = builder.metadata().row_groups().iter().flat_map(|group| group.columns());
+    if let Some(column) = columns.find(|c| matches!(c.compression(), Compression::BROTLI(_) | Compression::LZO)) {
+        return Err(ParquetError::General(format!(
+            "column {} is compressed with {}, which is not read here; write the file with zstd, snappy, gzip or lz4",
+            column.column_path(),
+            column.compression()
+        )));
+    }
+    Ok(builder)
 }
 
 /// What is wrong with a footer, where something is.

@@ -265,6 +265,35 @@ fn a_file_that_is_not_there_says_so() {
     assert!(std::error::Error::source(&got).is_some());
 }
 
+#[test]
+fn parquet_of_other_programs_is_read_in_their_usual_compressions() {
+    use parquet::arrow::ArrowWriter;
+    use parquet::basic::{Compression, GzipLevel};
+    use parquet::file::properties::WriterProperties;
+
+    let dir = tempfile::tempdir().unwrap();
+    let ours = dir.path().join("phases.parquet");
+    write_phases(&ours, &loaded(format!("{HEADER}\n{GOOD}\n{GOOD}\n")).unwrap()).unwrap();
+    let rows = load(&ours).unwrap().rows;
+    let read = || crate::store::open_parquet(fs::File::open(&ours).unwrap()).unwrap();
+    for compression in [
+        Compression::UNCOMPRESSED,
+        Compression::SNAPPY,
+        Compression::GZIP(GzipLevel::default()),
+        Compression::LZ4,
+        Compression::LZ4_RAW,
+    ] {
+        let theirs = dir.path().join("theirs.parquet");
+        let properties = WriterProperties::builder().set_compression(compression).build();
+        let file = fs::File::create(&theirs).unwrap();
+        let mut writer = ArrowWriter::try_new(file, read().schema().clone(), Some(properties)).unwrap();
+        read().build().unwrap().for_each(|batch| writer.write(&batch.unwrap()).unwrap());
+        writer.close().unwrap();
+        let again = load(&theirs).unwrap_or_else(|e| panic!("{compression}: {e}"));
+        assert_eq!(again.rows, rows, "{compression}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 200,
