@@ -102,7 +102,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         FitOptions { pool: a.pool.into(), seed: a.seed, targets, skeleton, intervals: a.intervals.into(), prior };
     let held_out = !a.no_held_out && options.targets.contains(&Target::EnergyJ);
     if let Some(prior) = options.prior.as_ref().filter(|_| held_out) {
-        prior_is_elsewhere(prior, &dataset.rows).context("cannot say how well a fit from this prior does; --no-held-out leaves that out")?;
+        prior_is_elsewhere(prior, &dataset.rows)
+            .context("cannot say how well a fit from this prior does; --no-held-out leaves that out")?;
     }
     let mut fitted = fit_model(&dataset, &options)?;
     if held_out {
