@@ -72,7 +72,11 @@ fn of_sweeps(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
     if let Some(store::Error::NotACampaign { .. }) = cause.downcast_ref() {
         return Some("name a new directory with -o");
     }
-    match cause.downcast_ref()? {
+    let error = match cause.downcast_ref()? {
+        sweep::Error::At { what, .. } => &**what,
+        error => error,
+    };
+    match error {
         sweep::Error::Io { verb: "read", .. } => Some("a sweep is a Lua script; copy one from scripts/sweeps"),
         // A message that begins with another file's name: what was given is no script.
         sweep::Error::Script(text) if !text.contains(".lua:") => {
