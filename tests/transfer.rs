@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use energylens::card::{GpuCard, ModelCard};
 use energylens::dataset::{Dataset, Row};
-use energylens::fit::{FitOptions, ValidateOptions, fit_model, validate};
+use energylens::fit::split::Scheme;
+use energylens::fit::{FitOptions, Predictor, ValidateOptions, fit_model, validate};
 use energylens::law::{Model, Pool, Target};
 use energylens::schema::EnergySource;
 use energylens::source::sim::{BatchRequest, SimNode, SimOptions};
@@ -46,6 +47,7 @@ fn rows(gpu: &str, models: &[&str], count: usize, seed: u64) -> Vec<Row> {
             input_tokens: Some(f64::from(request.input_tokens)),
             output_tokens: f64::from(request.output_tokens),
             energy_j: Some(energy_j),
+            duration_s: Some((batch.t_end_mono_ns - batch.t_begin_mono_ns) as f64 / 1e9),
             kv_capacity_tokens: batch.kv_capacity_tokens,
             ..Row::new(&request.model.model, &card.gpu_model)
         });
@@ -117,6 +119,52 @@ fn a_pooled_law_carries_over_too() {
 }
 
 #[test]
+fn ten_rows_and_another_gpus_law_of_times_beat_ten_rows_alone() {
+    let options =
+        |prior: Option<Arc<Model>>| FitOptions { targets: vec![Target::DurationS], prior, ..FitOptions::default() };
+    let fitted = |rows: Vec<Row>, prior| {
+        let dataset = Dataset { rows, ..Dataset::default() };
+        fit_model(&dataset, &options(prior)).expect("enough rows").model
+    };
+    let prior = Arc::new(fitted(rows("A100-SXM4-80GB", &MODELS[..1], 60, 1), None));
+    let (mut with, mut without) = (0.0, 0.0);
+    for seed in 0..4 {
+        let measured = || rows("H100-SXM5-80GB", &MODELS[..1], 10, 100 + seed);
+        let unseen = rows("H100-SXM5-80GB", &MODELS[..1], 80, 900 + seed);
+        let off = |model: &Model| {
+            let error = |row: &Row| {
+                let duration_s = row.duration_s.expect("measured");
+                (model.predict(Target::DurationS, row).expect("the law covers it").value / duration_s - 1.0).abs()
+            };
+            unseen.iter().map(error).sum::<f64>() / 80.0 / 4.0
+        };
+        with += off(&fitted(measured(), Some(prior.clone())));
+        without += off(&fitted(measured(), None));
+    }
+    println!("durations: with prior {with:.3}, without {without:.3}");
+    assert!(with < 0.9 * without, "{with} with, {without} without a prior");
+}
+
+#[test]
+fn hardware_that_was_left_out_lies_within_its_intervals() {
+    let judge = |gpus: &[&str]| {
+        let all = gpus.iter().zip(1..).flat_map(|(gpu, seed)| rows(gpu, &MODELS[..1], 60, seed));
+        let rows = all.enumerate().map(|(i, row)| Row { line: i + 1, ..row }).collect();
+        let predictors = vec![Predictor::Law];
+        let options = ValidateOptions { scheme: Scheme::Hardware, predictors, ..ValidateOptions::default() };
+        let dataset = Dataset { rows, ..Dataset::default() };
+        let found = validate(&dataset, &options).expect("several GPUs");
+        let figures = found.figures(Predictor::Law).expect("a card of each").clone();
+        println!("{gpus:?}: {figures:?}");
+        (figures.mape.expect("energies"), figures.coverage.expect("intervals"))
+    };
+    for gpus in [&["A100-SXM4-80GB", "H100-SXM5-80GB"][..], &["A100-SXM4-80GB", "H100-SXM5-80GB", "MI300X"][..]] {
+        let (mape, holds) = judge(gpus);
+        assert!(mape < 0.35 && holds > 0.75, "{gpus:?}: {mape}, {holds} of the intervals hold");
+    }
+}
+
+#[test]
 fn a_prior_that_saw_the_rows_is_refused_by_validation() {
     let dataset = Dataset { rows: rows("A100-SXM4-80GB", &MODELS[..1], 40, 1), ..Dataset::default() };
     let prior = Some(Arc::new(fitted(dataset.rows.clone(), Pool::None, None)));
@@ -124,7 +172,7 @@ fn a_prior_that_saw_the_rows_is_refused_by_validation() {
     let message = refused.expect_err("the prior has seen these rows").to_string();
     assert!(message.contains("expected a prior of another platform"), "{message}");
     let elsewhere = Dataset { rows: rows("H100-SXM5-80GB", &MODELS[..1], 40, 2), ..Dataset::default() };
-    let predictors = vec![energylens::fit::Predictor::Law];
+    let predictors = vec![Predictor::Law];
     let options = ValidateOptions { prior, predictors, training_rows: Some(10), ..ValidateOptions::default() };
     assert!(validate(&elsewhere, &options).is_ok());
 }

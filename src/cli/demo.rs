@@ -122,7 +122,7 @@ impl Findings {
         input.simulated = true;
         input.recommendation = Some(&self.answer);
         input.learning = report::learning(&self.fitted.dataset, Some(&self.unseen.dataset), &[10, 20, 40], self.seed);
-        input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
+        input.held_out_rows = self.judged.predictions.iter().map(|r| (r.measured, r.predicted)).collect();
         Ok(input)
     }
 

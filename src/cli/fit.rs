@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use energylens::dataset;
-use energylens::fit::{FitOptions, attach_held_out, fit_model};
+use energylens::fit::{FitOptions, attach_held_out, fit_model, prior_is_elsewhere};
 use energylens::law::{HeldOut, Intervals, Law, Model, Pool, Skeleton, Target, formula_text, legend};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -90,14 +90,23 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if let Some(path) = &a.output {
         output::writable(path, &[&a.runs])?;
     }
+    anyhow::ensure!(
+        a.skeleton.is_none() || a.targets.is_empty() || a.targets.contains(&Target::EnergyJ),
+        "--skeleton is a structure for energy_j, which --target leaves out; expected energy_j among the targets"
+    );
     let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
     let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
     let targets = if a.targets.is_empty() { Target::ALL.to_vec() } else { a.targets.clone() };
     let options =
         FitOptions { pool: a.pool.into(), seed: a.seed, targets, skeleton, intervals: a.intervals.into(), prior };
+    let held_out = !a.no_held_out && options.targets.contains(&Target::EnergyJ);
+    if let Some(prior) = options.prior.as_ref().filter(|_| held_out) {
+        prior_is_elsewhere(prior, &dataset.rows)
+            .context("cannot say how well a fit from this prior does; --no-held-out leaves that out")?;
+    }
     let mut fitted = fit_model(&dataset, &options)?;
-    if !a.no_held_out && options.targets.contains(&Target::EnergyJ) {
+    if held_out {
         let bar = ProgressBar::new(0);
         attach_held_out(&mut fitted.model, &dataset, &options, a.seed, &|done, total| {
             bar.set_length(total as u64);
@@ -126,8 +135,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
 /// Far more than a skeleton of forty terms has; what lies behind it would not parse in any case.
 const LONGEST_SKELETON_BYTES: u64 = 1 << 20;
 
-/// A skeleton for energy from its file.
-pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
+/// A skeleton from its file, whatever it predicts.
+pub(crate) fn skeleton_file(path: &Path) -> anyhow::Result<Skeleton> {
     let mut text = String::new();
     let file = std::fs::File::open(path);
     file.and_then(|file| file.take(LONGEST_SKELETON_BYTES).read_to_string(&mut text))
@@ -137,7 +146,12 @@ pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
         "cannot use the skeleton {}: it has {LONGEST_SKELETON_BYTES} bytes or more",
         path.display()
     );
-    let skeleton = Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))?;
+    Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))
+}
+
+/// The same for `fit` and `validate`, which take structures for energy alone.
+pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
+    let skeleton = skeleton_file(path)?;
     anyhow::ensure!(
         skeleton.target == Target::EnergyJ,
         "the skeleton {} predicts {}; expected energy_j",
@@ -171,15 +185,27 @@ pub(crate) fn describe(model: &Model) -> anyhow::Result<String> {
     for law in others {
         writeln!(
             text,
-            "also fitted: {} for {}, {} rows, residual {:.1} %{}",
+            "also fitted: {} for {}, {} rows; {}{}",
             law.skeleton.target,
             law.scope(),
             law.rows,
-            100.0 * law.sigma_log,
+            scatter(law),
             if law.simulated { "  [simulated]" } else { "" }
         )?;
+        for verdict in law.verdicts.iter().filter(|v| !v.is_good()) {
+            writeln!(text, "  - {verdict}")?;
+        }
     }
     Ok(text)
+}
+
+/// How far rows are off: such as the law has not seen, where there were any.
+fn scatter(law: &Law) -> String {
+    if law.scatter.is_empty() {
+        return format!("residual {:.1} % of rows that were fitted", 100.0 * law.sigma_log);
+    }
+    let kinds = law.scatter.iter().map(|(kind, s)| format!("{kind} {:.1} %", 100.0 * s.sigma_log));
+    format!("one row that was left out is off by: {}", kinds.collect::<Vec<_>>().join(", "))
 }
 
 fn describe_law(law: &Law) -> anyhow::Result<String> {
@@ -215,8 +241,7 @@ fn describe_law(law: &Law) -> anyhow::Result<String> {
         law.degrees_of_freedom
     )?;
     if !law.scatter.is_empty() {
-        let kinds = law.scatter.iter().map(|(kind, s)| format!("{kind} {:.1} %", 100.0 * s.sigma_log));
-        writeln!(text, "  one row that was left out is off by: {}", kinds.collect::<Vec<_>>().join(", "))?;
+        writeln!(text, "  {}", scatter(law))?;
     }
     writeln!(text, "  intervals of parameters: {}", law.intervals)?;
     if let Some(prior) = &law.prior {

@@ -98,7 +98,7 @@ fn fitted(dataset: &Dataset, unseen: Option<&Dataset>, seed: u64) -> anyhow::Res
     let Some(unseen) = unseen else {
         let held_out = attach_held_out(&mut model, dataset, &options, seed, &|_, _| {})?;
         let rows = held_out.iter().flat_map(|h| &h.rows);
-        let pairs = rows.map(|r| (r.measured_j, r.predicted_j)).collect();
+        let pairs = rows.map(|r| (r.measured, r.predicted)).collect();
         return Ok((model, pairs));
     };
     let judged = validate_against(dataset, unseen, &quick(seed))?;
@@ -108,7 +108,7 @@ fn fitted(dataset: &Dataset, unseen: Option<&Dataset>, seed: u64) -> anyhow::Res
         summary.scheme.push_str(", all laws of energy together");
     }
     model.laws.iter_mut().filter(of_energy).for_each(|law| law.held_out = Some(summary.clone()));
-    let pairs = judged.predictions.iter().map(|r| (r.measured_j, r.predicted_j)).collect();
+    let pairs = judged.predictions.iter().map(|r| (r.measured, r.predicted)).collect();
     Ok((model, pairs))
 }
 

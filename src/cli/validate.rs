@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use energylens::dataset;
+use energylens::dataset::{self, RejectedRow};
 use energylens::fit::split::Scheme;
 use energylens::fit::validate::{LearningCurve, Validation, learning_curve};
 use energylens::fit::{MIN_ROWS, Predictor, ValidateOptions, validate};
@@ -116,8 +116,7 @@ fn parse_share(text: &str) -> Result<f64, String> {
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if a.target != Target::EnergyJ {
-        let energy_alone =
-            [("--report", a.report.is_some()), ("--skeleton", a.skeleton.is_some()), ("--prior", a.prior.is_some())];
+        let energy_alone = [("--report", a.report.is_some()), ("--skeleton", a.skeleton.is_some())];
         if let Some((flag, _)) = energy_alone.iter().find(|(_, given)| *given) {
             anyhow::bail!("{flag} is about energy; expected it without --target {}", a.target);
         }
@@ -156,9 +155,13 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     });
     bar.finish_and_clear();
     let (validation, curve) = judged?;
-    output::remark(&dataset, &[]);
+    output::remark(&dataset, &validation.rejected);
+    if let Some(reasons) = validation.nothing_judged() {
+        anyhow::bail!("nothing could be judged: {reasons}");
+    }
     if a.json {
-        output::print_json(&as_json(&validation, curve.as_ref())?)?;
+        let rejected: Vec<_> = dataset.rejected.iter().chain(&validation.rejected).collect();
+        output::print_json(&as_json(&validation, &rejected, curve.as_ref())?)?;
     } else {
         output::print(&validation.to_string())?;
         if let Some(curve) = &curve {
@@ -170,14 +173,19 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         validation_page::write(path, &title, &validation, curve.as_ref())?;
         output::say(&format!("report written to {}", path.display()));
     }
-    Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
+    Ok(if validation.refused == 0 { Outcome::Done } else { Outcome::SomeRejected })
 }
 
-/// The validation as it always was; a curve, where one was asked for, beside its fields.
-fn as_json(validation: &Validation, curve: Option<&LearningCurve>) -> anyhow::Result<serde_json::Value> {
+/// The validation with every refused row; a curve, where one was asked for, beside its fields.
+fn as_json(
+    validation: &Validation,
+    rejected: &[&RejectedRow],
+    curve: Option<&LearningCurve>,
+) -> anyhow::Result<serde_json::Value> {
     let mut value = serde_json::to_value(validation)?;
-    if let (Some(object), Some(curve)) = (value.as_object_mut(), curve) {
-        object.insert("learning_curve".to_owned(), json!(curve));
+    if let Some(object) = value.as_object_mut() {
+        object.insert("rejected".to_owned(), json!(rejected));
+        curve.into_iter().for_each(|curve| _ = object.insert("learning_curve".to_owned(), json!(curve)));
     }
     Ok(value)
 }

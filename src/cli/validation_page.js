@@ -5,7 +5,7 @@
   const style = { background: "none", color: "currentColor", fontSize: "12px" };
   const charts = {
     parity(width) {
-      const values = predictions.flatMap((d) => [d.measured_j, d.predicted_j]).filter((v) => v > 0);
+      const values = predictions.flatMap((d) => [d.measured, d.predicted]).filter((v) => v > 0);
       const [low, high] = d3.extent(values);
       const domain = [low / 1.3, high * 1.3];
       return Plot.plot({
@@ -15,8 +15,8 @@
         color: { legend: true },
         marks: [
           Plot.line([domain[0], domain[1]], { x: Plot.identity, y: Plot.identity, strokeDasharray: "4 3" }),
-          Plot.link(predictions, { x1: "low_j", x2: "high_j", y1: "measured_j", y2: "measured_j", strokeOpacity: 0.15 }),
-          Plot.dot(predictions, { x: "predicted_j", y: "measured_j", stroke: "model", symbol: "phase", r: 3, tip: true }),
+          Plot.link(predictions, { x1: "low", x2: "high", y1: "measured", y2: "measured", strokeOpacity: 0.15 }),
+          Plot.dot(predictions, { x: "predicted", y: "measured", stroke: "model", symbol: "phase", r: 3, tip: true }),
         ],
       });
     },

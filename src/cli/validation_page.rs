@@ -73,6 +73,7 @@ mod tests {
         Validation {
             scheme: scheme.to_owned(),
             target: energylens::law::Target::EnergyJ,
+            unit: "J",
             seed: 0,
             pool: Pool::None,
             simulated: true,
@@ -84,6 +85,7 @@ mod tests {
             scopes: 1,
             rows: 0,
             refused: 0,
+            rejected: Vec::new(),
             groups: 0,
             noise: 0.03,
             noise_source: energylens::fit::validate::NoiseSource::Given,

@@ -1,5 +1,6 @@
 //! Rows that share a law: the rows of one scenario, or of one platform when models are pooled.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::problem::Observation;
@@ -42,7 +43,7 @@ pub(crate) fn groups_for(
     let mut refused = Vec::new();
     let with_total: HashSet<&str> =
         dataset.rows.iter().filter(|r| r.phase == Phase::Total).map(|r| r.run_id.as_str()).collect();
-    let mut by_scenario: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    let mut by_scenario: BTreeMap<String, Vec<Cow<'_, Row>>> = BTreeMap::new();
     let marked: HashSet<&str> =
         dataset.rows.iter().filter(|r| r.method == Some(Method::Marks)).map(|r| r.run_id.as_str()).collect();
     for row in &dataset.rows {
@@ -53,7 +54,18 @@ pub(crate) fn groups_for(
         if row.method == Some(Method::Difference) && marked.contains(row.run_id.as_str()) {
             continue;
         }
-        match usable(row, targets) {
+        // A prefill row repeats the time to the first token of its run's whole batch, where there is one.
+        let repeats = row.phase == Phase::Prefill && with_total.contains(row.run_id.as_str());
+        let row = match row.mean_ttft_s {
+            Some(_) if repeats => Cow::Owned(Row { mean_ttft_s: None, ..row.clone() }),
+            _ => Cow::Borrowed(row),
+        };
+        // Nothing is amiss with a row that has no place for what is asked.
+        let has_place = |target: &Target| carries(&row, *target) && !(repeats && *target == Target::MeanTtftS);
+        if !targets.iter().any(has_place) {
+            continue;
+        }
+        match usable(&row, targets) {
             Ok(()) => by_scenario.entry(row.scenario_key()).or_default().push(row),
             Err((column, reason)) => {
                 refused.push(RejectedRow { line: row.line, column: Some(column.to_owned()), reason })
@@ -62,8 +74,8 @@ pub(crate) fn groups_for(
     }
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (key, mut rows) in by_scenario {
-        let Some(first) = rows.first().copied() else { continue };
-        rows.retain(|row| match disagreement(first, row) {
+        let Some(first) = rows.first().cloned() else { continue };
+        rows.retain(|row| match disagreement(&first, row) {
             Some((column, reason)) => {
                 refused.push(RejectedRow { line: row.line, column: Some(column.to_owned()), reason });
                 false
@@ -94,7 +106,7 @@ pub(crate) fn groups_for(
         if rows.iter().any(|r| (r.source == EnergySource::Simulated) != group.simulated) {
             return Err(Error::MixedSources { scope: key });
         }
-        group.rows.extend(rows.into_iter().cloned());
+        group.rows.extend(rows.into_iter().map(Cow::into_owned));
         group.scenarios.push(scenario);
     }
     Ok((groups.into_values().collect(), refused))
@@ -124,7 +136,7 @@ fn usable(row: &Row, targets: &[Target]) -> Result<(), (&'static str, String)> {
 
 /// Facts of one scenario, agreed over its rows. Without a card, a scenario law still works on placeholders; a pooled one
 /// cannot.
-fn scenario(rows: &[&Row], pool: Pool) -> Result<Scenario, String> {
+fn scenario(rows: &[Cow<'_, Row>], pool: Pool) -> Result<Scenario, String> {
     let Some(first) = rows.first() else { return Err("no rows".to_owned()) };
     let card = ModelCard::builtin(&first.model);
     let mut descriptors = Err(String::new());
@@ -241,15 +253,25 @@ impl Group {
     }
 }
 
-/// The measured value of `target` in a row. Latencies stand in the rows of whole batches; a prefill row repeats them.
+/// Whether a row of this phase and length can say anything of `target`: a decode has no first token, and what stops at its
+/// first token has none after it.
+fn carries(row: &Row, target: Target) -> bool {
+    match target {
+        Target::EnergyJ | Target::DurationS => true,
+        Target::MeanTtftS => row.phase != Phase::Decode,
+        Target::MeanTpotS => row.phase == Phase::Total && row.output_tokens > 1.0,
+    }
+}
+
+/// The measured value of `target` in a row of a group; rows that repeat another's value have lost it there.
 pub(crate) fn target_value(row: &Row, target: Target) -> Option<f64> {
     let value = match target {
         Target::EnergyJ => row.energy_j,
         Target::DurationS => row.duration_s,
-        Target::MeanTtftS if row.phase == Phase::Total => row.mean_ttft_s,
-        Target::MeanTpotS if row.phase == Phase::Total && row.output_tokens > 1.0 => row.mean_tpot_s,
-        _ => None,
+        Target::MeanTtftS => row.mean_ttft_s,
+        Target::MeanTpotS => row.mean_tpot_s,
     };
+    let value = value.filter(|_| carries(row, target));
     value.filter(|v| v.is_finite() && *v > 0.0)
 }
 
@@ -283,3 +305,6 @@ pub(crate) fn between_models(skeleton: &Skeleton, group: &Group, seed: u64, expo
     let expected = EXPECTED_OFFSETS * EXPECTED_OFFSET_LOG * EXPECTED_OFFSET_LOG;
     ((squares + expected) / (offsets.len() as f64 + EXPECTED_OFFSETS)).sqrt()
 }
+
+#[cfg(test)]
+mod tests;

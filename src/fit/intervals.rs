@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use super::inference::{Inference, LEVEL};
 use super::problem::{Observation, Problem};
 use super::search::{Found, descend};
+use super::split::case_units;
 
 /// Evaluations per end of an interval; false position on a nearly straight line needs four or five.
 const EVALUATIONS: usize = 12;
@@ -27,28 +28,36 @@ pub(crate) fn profile(problem: &mut Problem<'_>, found: &Found, free: &[usize], 
     problem.sigma = inference.sigma_log;
     problem.weights.iter_mut().zip(&inference.independence).for_each(|(w, g)| *w *= g);
     let best = descend(problem, free, &found.exponents);
+    problem.cold();
+    let least: Vec<f64> = problem.inner(&best.x).coefficients.iter().copied().collect();
     let reach = crate::law::quantile(LEVEL, inference.degrees_of_freedom);
     let rise = |value: f64| ((value - best.value).max(0.0)).sqrt() / inference.sigma_log - reach;
+    // Every side begins anew at the minimum: what was found at the far end of the box is no neighbour of it.
     for (j, c) in inference.coefficients.iter_mut().enumerate() {
         if !problem.term_is_observable(j) && !problem.belief.knows_coefficient(j) {
             continue;
         }
-        let mut start = best.x.clone();
-        let mut at = |value: f64| {
+        let mut at = |value: f64, start: &mut Vec<f64>| {
             problem.pinned = Some((j, value));
-            let end = descend(problem, free, &start);
-            start = end.x;
+            let end = descend(problem, free, start);
+            *start = end.x;
             rise(end.value)
         };
         let step = c
             .std_error
             .filter(|s| *s > 0.0)
             .map_or_else(|| c.high.map_or(c.value, |h| h - c.value).max(0.1 * c.value), |std| std * reach);
+        let centre = least.get(j).copied().unwrap_or(c.value);
         if c.value > 0.0 {
-            c.low = if at(0.0) <= 0.0 { 0.0 } else { end(&mut at, c.value, -step, 0.0).unwrap_or(0.0) };
+            let mut start = best.x.clone();
+            let objects = centre > 0.0 && at(0.0, &mut best.x.clone()) > 0.0;
+            let low = objects.then(|| end(&mut |v| at(v, &mut start), centre, -step, 0.0)).flatten();
+            c.low = low.unwrap_or(0.0).min(c.value);
         }
         if step > 0.0 {
-            c.high = end(&mut at, c.value, step, f64::INFINITY);
+            let mut start = best.x.clone();
+            let high = end(&mut |v| at(v, &mut start), centre, step, f64::INFINITY);
+            c.high = high.map(|high| high.max(c.value));
         }
         problem.pinned = None;
     }
@@ -57,17 +66,19 @@ pub(crate) fn profile(problem: &mut Problem<'_>, found: &Found, free: &[usize], 
             continue;
         }
         let others: Vec<usize> = free.iter().copied().filter(|f| *f != j).collect();
-        let mut start = best.x.clone();
-        let mut at = |value: f64| {
+        let at = |value: f64, start: &mut Vec<f64>| {
             start[j] = value;
-            let end = descend(problem, &others, &start);
-            start = end.x;
+            let end = descend(problem, &others, start);
+            *start = end.x;
             rise(end.value)
         };
         let spec = &problem.skeleton.exponents[j];
         let step = e.std_error.map_or(0.1, |s| s * reach);
         for (side, bound) in [(-step, spec.low), (step, spec.high)] {
-            let value = if at(bound) <= 0.0 { bound } else { end(&mut at, e.value, side, bound).unwrap_or(bound) };
+            let mut start = best.x.clone();
+            let objects = at(bound, &mut best.x.clone()) > 0.0;
+            let found = objects.then(|| end(&mut |v| at(v, &mut start), best.x[j], side, bound)).flatten();
+            let value = found.unwrap_or(bound);
             if side < 0.0 { e.low = value.min(e.value) } else { e.high = value.max(e.value) }
         }
     }
@@ -120,11 +131,9 @@ pub(crate) fn bootstrap(
     seed: u64,
     inference: &mut Inference,
 ) {
-    let mut workloads: std::collections::BTreeMap<[u64; 4], Vec<Observation>> = std::collections::BTreeMap::new();
-    for o in observations {
-        let c = &o.case;
-        let key = [c.batch_size, c.input_tokens, c.output_tokens, c.active_params].map(f64::to_bits);
-        workloads.entry(key).or_default().push(*o);
+    let mut workloads: std::collections::BTreeMap<usize, Vec<Observation>> = std::collections::BTreeMap::new();
+    for (unit, o) in case_units(observations.iter().map(|o| &o.case)).into_iter().zip(observations) {
+        workloads.entry(unit).or_default().push(*o);
     }
     let workloads: Vec<Vec<Observation>> = workloads.into_values().collect();
     if workloads.len() < 2 {

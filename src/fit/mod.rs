@@ -37,6 +37,7 @@ use problem::{Observation, Problem};
 use search::{Found, search};
 
 pub use baselines::Predictor;
+pub use transfer::prior_is_elsewhere;
 pub use validate::{ValidateOptions, Validation, attach_held_out, validate, validate_against};
 
 /// Median absolute deviations at which a residual starts to count linearly.
@@ -125,6 +126,24 @@ pub enum Error {
         /// What the prior has.
         found: String,
     },
+    /// The prior was fitted to these very rows.
+    #[error(
+        "the prior was fitted to these very rows (sha256 {sha256}), which would count twice; expected a prior of another platform"
+    )]
+    PriorOfTheseRows {
+        /// Digest of the rows.
+        sha256: String,
+    },
+    /// The prior knows the platform that held-out figures are to be of.
+    #[error(
+        "the prior has a law of {law}, the model and platform of row {line}: it may have seen what is to be held out; expected a prior of another platform"
+    )]
+    PriorOfThisPlatform {
+        /// Which law.
+        law: String,
+        /// Line of the row.
+        line: usize,
+    },
     /// A split of rows would learn from what it is judged on, or has an empty side.
     #[error("a split of rows is not clean: {problem}")]
     Leak {
@@ -147,7 +166,12 @@ pub enum Error {
 /// in use. Rows with quality reasons, without energy, or of models of which too little is known (pooled) are refused and
 /// listed.
 pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Error> {
+    let sha256 = digest(dataset);
+    if options.prior.as_ref().is_some_and(|prior| prior.training.sha256 == sha256) {
+        return Err(Error::PriorOfTheseRows { sha256 });
+    }
     let (groups, mut refused) = group::groups_for(dataset, options.pool, &options.targets)?;
+    let unusable = refused.len();
     let mut laws = Vec::new();
     let usable: usize = groups.iter().map(|g| g.rows.len()).sum();
     let (large, small): (Vec<_>, Vec<_>) = groups.into_iter().partition(|g| g.rows.len() >= MIN_ROWS);
@@ -166,12 +190,11 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
     }
     if laws.is_empty() {
         let found = format!(
-            "found {usable} usable in {} of model, GPU, engine and precision, {} refused",
+            "found {usable} usable in {} of model, GPU, engine and precision, {unusable} refused",
             match small.len() {
                 1 => "1 combination".to_owned(),
                 n => format!("{n} combinations"),
-            },
-            refused.len()
+            }
         );
         return Err(Error::TooFewRows { found });
     }
@@ -182,7 +205,7 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
         training: Training {
             rows: large.iter().map(|g| g.rows.len()).sum(),
             rejected: refused.len() + dataset.rejected.len(),
-            sha256: digest(dataset),
+            sha256,
             seed: options.seed,
         },
         laws,

@@ -1,7 +1,8 @@
 //! Which rows are learnt from and which are held out.
 //!
 //! Rows travel in *units* that are never torn apart: all rows of one workload, in all configurations, repeats and
-//! phases. A [`Split`] can only be made by naming units, and refuses to have one on both sides.
+//! phases, and all that share a prefill with them ([`units`]). A [`Split`] can only be made by naming units, and refuses
+//! to have one on both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +14,12 @@ use super::Error;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
 use crate::law::Pool;
-use crate::schema::Phase;
 
-pub use scheme::Scheme;
+pub(crate) use units::case_units;
+pub use {scheme::Scheme, units::units};
 
 mod scheme;
+mod units;
 
 /// Rows to learn from and rows to judge on; no unit is on both sides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,23 +117,6 @@ fn canonical(row: &Row) -> Row {
         precision: plain(&row.precision),
         ..row.clone()
     }
-}
-
-/// The unit of each row. Prefill and decode rows belong to the workload of their run's whole batch.
-pub fn units(rows: &[Row]) -> Vec<usize> {
-    let rows: Vec<Row> = rows.iter().map(canonical).collect();
-    let run = |row: &Row| {
-        let input = row.input_tokens.map(f64::to_bits);
-        (!row.run_id.is_empty()).then(|| (row.scenario_key(), row.run_id.clone(), row.batch_size.to_bits(), input))
-    };
-    let whole: BTreeMap<_, String> =
-        rows.iter().filter(|r| r.phase == Phase::Total).filter_map(|r| Some((run(r)?, r.workload_key()))).collect();
-    let key = |row: &Row| {
-        let of_run = (row.phase != Phase::Total).then(|| run(row).and_then(|r| whole.get(&r).cloned())).flatten();
-        of_run.unwrap_or_else(|| row.workload_key())
-    };
-    let keys: Vec<String> = rows.iter().map(key).collect();
-    numbered(&keys)
 }
 
 /// The group of each row within which configurations are chosen: workload and phase.
@@ -253,18 +238,6 @@ mod tests {
             assert_eq!(split.train().len() + split.test().len(), rows.len());
             assert!(split.test().iter().all(|i| split.train().iter().all(|j| units[*i] != units[*j])));
         }
-    }
-
-    #[test]
-    fn a_prefill_row_stays_with_its_whole_batch() {
-        let mut total = row(2, 1, 4.0, 512.0, 128.0);
-        total.run_id = "r1".to_owned();
-        let mut prefill = total.clone();
-        (prefill.phase, prefill.output_tokens) = (Phase::Prefill, 1.0);
-        let other = row(2, 1, 4.0, 512.0, 1.0);
-        let units = units(&[total, prefill, other]);
-        assert_eq!(units[0], units[1]);
-        assert_ne!(units[0], units[2]);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What does a law measured elsewhere say of this platform?
 //!
 //! A coefficient is an amount of a GPU's resource at that GPU's price, so it is carried over by the ratio of the prices
-//! (`law::prior`); exponents are carried as they are. The old law's covariance comes along, widened by what platforms
-//! differ by beyond their prices: a factor that all energies share (how efficient the engine and the cooling are) and one
-//! of each term's own. The new law is then the most probable one given the new rows and this belief, and ten rows are
-//! enough to correct what is most wrong.
+//! (`law::prior`): joules at the power limit for an energy, seconds at the data-sheet rate for a time. Exponents are carried
+//! as they are. The old law's covariance comes along, widened by what platforms differ by beyond their prices: a factor
+//! that all terms share (how efficient the engine and the cooling are) and one of each term's own. The new law is then the
+//! most probable one given the new rows and this belief, and ten rows are enough to correct what is most wrong. With no
+//! rows at all the carried law is all there is (`unmeasured`).
 
 use nalgebra::DMatrix;
 
@@ -12,10 +13,15 @@ use super::Error;
 use super::belief::Belief;
 use super::group::Group;
 use crate::card::GpuCard;
-use crate::law::{Law, Model, Skeleton};
+use crate::dataset::Row;
+use crate::law::{Law, Model, Skeleton, same_gpu, same_label};
+
+pub(crate) mod unmeasured;
 
 /// Standard deviation of the log factor that all energies of another platform share, prices apart.
 const SHARED: f64 = 0.25;
+/// The same where a GPU has no card, so that nothing is known of its prices: generations differ by a factor of two or so.
+const UNPRICED: f64 = 0.7;
 /// The same of one coefficient's own factor.
 const OWN: f64 = 0.3;
 /// Standard deviation by which an exponent differs between platforms.
@@ -26,7 +32,7 @@ const WIDEST: f64 = 1.0;
 /// The belief that `prior` gives for `group`, and the law it comes from in words.
 pub(crate) fn belief(prior: &Model, group: &Group, skeleton: &Skeleton) -> Result<(Belief, String), Error> {
     let law = closest(prior, group, skeleton)?;
-    let prices = prices(law, group);
+    let Prices { ratios: prices, shared } = prices(law, &group.gpu_model, skeleton);
     let terms = skeleton.terms.len();
     let card = group.priced(skeleton.clone());
     let mut scale = Vec::with_capacity(terms);
@@ -42,10 +48,11 @@ pub(crate) fn belief(prior: &Model, group: &Group, skeleton: &Skeleton) -> Resul
     }
     centre.extend(law.exponents.iter().map(|e| e.value));
     let what = format!("the law of {}", law.scope());
-    Ok((Belief::carried(scale, centre, &covariance(law), what.clone()), what))
+    Ok((Belief::carried(scale, centre, &covariance(law, shared), what.clone()), what))
 }
 
-/// The law of the same structure that is nearest: the same model on another GPU, else a pooled law, else the only one.
+/// The law of the same structure that is nearest: of the same model, else a pooled one, else any; among these of the same
+/// GPU, then engine, then precision, then the one with most rows.
 fn closest<'a>(prior: &'a Model, group: &Group, skeleton: &Skeleton) -> Result<&'a Law, Error> {
     let scope = group.scope();
     let refused = |found: String| Error::NoPrior { scope: scope.clone(), target: skeleton.target, found };
@@ -65,7 +72,12 @@ fn closest<'a>(prior: &'a Model, group: &Group, skeleton: &Skeleton) -> Result<&
             (None, _) => 2,
             _ => 1,
         };
-        (model, usize::from(law.engine == group.engine), usize::from(law.precision == group.precision), law.rows)
+        let label = |a: &Option<String>, b: &Option<String>| match (a, b) {
+            (Some(a), Some(b)) => same_label(a, b),
+            (a, b) => a == b,
+        };
+        let gpu = same_gpu(&law.gpu_model, &group.gpu_model);
+        (model, gpu, label(&law.engine, &group.engine), label(&law.precision, &group.precision), law.rows)
     };
     let mut fitting: Vec<&Law> = prior.laws.iter().filter(same_form).filter(carries).collect();
     fitting.sort_by_key(|law| std::cmp::Reverse(rank(law)));
@@ -79,18 +91,49 @@ fn closest<'a>(prior: &'a Model, group: &Group, skeleton: &Skeleton) -> Result<&
     })
 }
 
-/// Per term, the price of its resource here over that where the law was measured; 1 where a card is missing.
-fn prices(law: &Law, group: &Group) -> Vec<f64> {
-    let cards = GpuCard::builtin(&law.gpu_model).zip(GpuCard::builtin(&group.gpu_model));
+/// What separates two platforms before anything is measured on the second.
+struct Prices {
+    /// Per term, the price of its resource there over that where the law was measured; 1 where a card is missing, and for
+    /// terms that name no resource.
+    ratios: Vec<f64>,
+    /// Standard deviation of the log factor that all terms share beyond that.
+    shared: f64,
+}
+
+/// `skeleton` is of the law's structure, and knows the resources that a law of an earlier version does not name.
+fn prices(law: &Law, gpu_model: &str, skeleton: &Skeleton) -> Prices {
+    let cards = GpuCard::builtin(&law.gpu_model).zip(GpuCard::builtin(gpu_model));
+    let known = cards.is_some() || same_gpu(&law.gpu_model, gpu_model);
     let ratio = |term: &crate::law::Term| {
         let ((old, new), prior) = (cards.as_ref()?, term.prior?);
-        Some(prior.of.price_j(new) / prior.of.price_j(old)).filter(|r| r.is_finite() && *r > 0.0)
+        let price = |gpu| prior.of.price(skeleton.target, gpu);
+        Some(price(new) / price(old)).filter(|r| r.is_finite() && *r > 0.0)
     };
-    law.skeleton.terms.iter().map(|term| ratio(term).unwrap_or(1.0)).collect()
+    Prices {
+        ratios: skeleton.terms.iter().map(|term| ratio(term).unwrap_or(1.0)).collect(),
+        shared: if known { SHARED } else { UNPRICED },
+    }
+}
+
+/// Refuses a prior that may have seen rows which are to be held out, for every figure would be worthless: one with a law of
+/// a row's model on its GPU, engine and precision. What either side leaves open is taken to be the same.
+pub fn prior_is_elsewhere(prior: &Model, rows: &[Row]) -> Result<(), Error> {
+    let same = |a: &Option<String>, b: &Option<String>| match (a, b) {
+        (Some(a), Some(b)) => same_label(a, b),
+        _ => true,
+    };
+    let saw = |row: &Row| {
+        let here = |law: &&Law| {
+            let gpu = same_gpu(&law.gpu_model, &row.gpu_model);
+            gpu && same(&law.engine, &row.engine) && same(&law.precision, &row.precision) && law.knows(&row.model)
+        };
+        prior.laws.iter().find(here).map(|law| Error::PriorOfThisPlatform { law: law.scope(), line: row.line })
+    };
+    rows.iter().find_map(saw).map_or(Ok(()), Err)
 }
 
 /// Covariance of relative coefficients and exponents: the old law's, and what platforms differ by.
-fn covariance(law: &Law) -> DMatrix<f64> {
+fn covariance(law: &Law, shared: f64) -> DMatrix<f64> {
     let terms = law.coefficients.len();
     let n = terms + law.exponents.len();
     let entry = |i: usize, j: usize| law.covariance.get(i).and_then(|row| row.get(j)).copied().unwrap_or(0.0);
@@ -105,7 +148,7 @@ fn covariance(law: &Law) -> DMatrix<f64> {
     DMatrix::from_fn(n, n, |i, j| {
         let old = if free(i) && free(j) { relative(i, j) * shrink(i) * shrink(j) } else { 0.0 };
         let both_terms = i < terms && j < terms;
-        let shared = if both_terms && value(i) > 0.0 && value(j) > 0.0 { SHARED * SHARED } else { 0.0 };
+        let shared = if both_terms && value(i) > 0.0 && value(j) > 0.0 { shared * shared } else { 0.0 };
         let own = match (i == j, i < terms) {
             (false, _) => 0.0,
             (true, true) if !free(i) => WIDEST * WIDEST,
@@ -118,3 +161,6 @@ fn covariance(law: &Law) -> DMatrix<f64> {
         old + shared + own
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,7 @@ pub fn formula_line(skeleton: &Skeleton) -> String {
 /// The formula as a LaTeX expression.
 pub fn formula_latex(skeleton: &Skeleton) -> String {
     let terms: Vec<_> = skeleton.terms.iter().map(term_latex).collect();
-    format!("E = {}", terms.join(" + "))
+    format!("{} = {}", skeleton.target.latex(), terms.join(" + "))
 }
 
 /// One term as LaTeX.
@@ -105,7 +105,7 @@ pub(super) fn meaning(symbol: Symbol) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::skeleton::Target;
+    use super::super::target::Target;
     use super::*;
 
     #[test]
@@ -115,6 +115,9 @@ mod tests {
         assert!(text.contains("k6·L·h·B·(S+m)·(t-1)"), "{text}");
         assert_eq!(text.lines().count(), 9);
         let latex = formula_latex(&Skeleton::default_for(Target::EnergyJ));
+        assert!(
+            latex.starts_with("E = ") && formula_latex(&Skeleton::default_for(Target::DurationS)).starts_with("D = ")
+        );
         assert!(latex.contains(r"k_{3}\,W\,r\,w\,u\,i^{a_{4}}\,t^{a_{3}}"), "{latex}");
     }
 }

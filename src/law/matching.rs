@@ -35,7 +35,8 @@ pub(crate) fn agreement(
     Some(gpu + label(row.engine.as_ref(), engine)? + label(row.precision.as_ref(), precision)?)
 }
 
-fn same_label(a: &str, b: &str) -> bool {
+/// Whether two names of an engine or a precision mean one.
+pub(crate) fn same_label(a: &str, b: &str) -> bool {
     let plain = |label: &str| {
         let label = label.to_ascii_lowercase().replace("torch.", "");
         match label.as_str() {

@@ -10,8 +10,9 @@ use super::case::Case;
 use super::fitted::{Law, Prediction};
 use super::matching::{agreement, same_model};
 use super::resolve::{Descriptors, ResolveError, memory_kv_capacity};
-use super::skeleton::{SkeletonError, Target};
+use super::skeleton::SkeletonError;
 use super::survival::SurvivalTable;
+use super::target::Target;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
 

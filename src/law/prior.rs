@@ -5,11 +5,15 @@
 //! arithmetic of the architecture; efficiencies and waiting power enter as round shares. So a prior is right to a factor
 //! of three or so on any GPU with a card, and is given a standard deviation as large as its mean: fifty rows override it,
 //! twelve rows lean on it instead of trading terms against each other.
+//!
+//! Nothing is expected of the size of a time's coefficients: how much of the peak rate an engine reaches is what is to be
+//! found. They name their resource alone, so that a law of times can be carried to another GPU.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::target::Target;
 use crate::card::GpuCard;
 
 /// What a GPU spends its energy on.
@@ -37,6 +41,14 @@ impl Resource {
                 Self::Second => 1.0,
             }
     }
+
+    /// What one unit costs of `target`: joules at the power limit, or seconds at the peak rate.
+    pub fn price(self, target: Target, gpu: &GpuCard) -> f64 {
+        match target {
+            Target::EnergyJ => self.price_j(gpu),
+            Target::DurationS | Target::MeanTtftS | Target::MeanTpotS => self.price_j(gpu) / gpu.power_limit_w,
+        }
+    }
 }
 
 impl fmt::Display for Resource {
@@ -54,7 +66,8 @@ impl fmt::Display for Resource {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CoefficientPrior {
-    /// Units of the resource behind one unit of the term.
+    /// Units of the resource behind one unit of the term; 0 in laws of times, of which no size is expected.
+    #[serde(default, skip_serializing_if = "is_silent")]
     pub amount: f64,
     /// The resource.
     pub of: Resource,
@@ -70,11 +83,18 @@ impl CoefficientPrior {
         Self { mean: (mean.is_finite() && mean > 0.0).then_some(mean), ..self }
     }
 
-    /// Whether a hand-edited file gave numbers that can be used.
-    pub(super) fn is_valid(&self) -> bool {
+    /// Whether a hand-edited file gave numbers that can be used for `target`.
+    pub(super) fn is_valid(&self, target: Target) -> bool {
         let usable = |v: f64| v.is_finite() && v > 0.0;
-        usable(self.amount) && self.mean.is_none_or(usable)
+        match target {
+            Target::EnergyJ => usable(self.amount) && self.mean.is_none_or(usable),
+            _ => is_silent(&self.amount) && self.mean.is_none(),
+        }
     }
+}
+
+fn is_silent(amount: &f64) -> bool {
+    *amount == 0.0
 }
 
 #[cfg(test)]
@@ -93,6 +113,9 @@ mod tests {
         ] {
             assert!((resource.price_j(&gpu) / price - 1.0).abs() < 1e-3, "{resource}");
         }
+        // A second at the peak rate does 312e12 FLOP; a second of waiting is one on any GPU.
+        assert!((Resource::Flop.price(Target::DurationS, &gpu) * 312e12 - 1.0).abs() < 1e-9);
+        assert_eq!(Resource::Second.price(Target::MeanTpotS, &gpu), 1.0);
         let prior = CoefficientPrior { amount: 2.0, of: Resource::Flop, mean: None };
         assert!((prior.priced(&gpu).mean.unwrap() / 2.564e-12 - 1.0).abs() < 1e-3);
     }

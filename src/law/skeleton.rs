@@ -1,55 +1,25 @@
 //! A skeleton: the structure of a law before any number is fitted, read from TOML.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Symbol};
 use super::prior::CoefficientPrior;
 use super::product;
+use super::target::Target;
 use crate::card::GpuCard;
 use crate::schema::Phase;
 
 /// Largest size of an exponent: physics stays below 3.
 const LARGEST_EXPONENT: f64 = 100.0;
+/// Largest size of a known power, for the same reason.
+const LARGEST_POWER: f64 = 10.0;
+/// Most terms, exponents, and factors of one term. The built-in law has eight terms; every further one makes a fit slower
+/// by more than its share.
+const MOST_PARTS: usize = 40;
 /// Smallest standard deviation of a prior; a smaller one is a fixed exponent, and its square is lost in rounding.
 const SMALLEST_SPREAD: f64 = 1e-6;
-
-/// What a law predicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// Energy of one batch, all GPUs, J.
-    EnergyJ,
-    /// Duration of one batch, s.
-    DurationS,
-    /// Mean time to first token, s.
-    MeanTtftS,
-    /// Mean time per output token after the first, s.
-    MeanTpotS,
-}
-
-impl Target {
-    /// Every target.
-    pub const ALL: &'static [Target] = &[Self::EnergyJ, Self::DurationS, Self::MeanTtftS, Self::MeanTpotS];
-
-    /// The column of that name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EnergyJ => "energy_j",
-            Self::DurationS => "duration_s",
-            Self::MeanTtftS => "mean_ttft_s",
-            Self::MeanTpotS => "mean_tpot_s",
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// What a term stands for when its share of the energy is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -221,12 +191,31 @@ impl Skeleton {
         if self.terms.is_empty() {
             return Err(invalid("has no [[term]]".to_owned()));
         }
+        let most = |parts: &str, found: usize| match found {
+            0..=MOST_PARTS => Ok(()),
+            _ => Err(invalid(format!("has {found} {parts}; expected {MOST_PARTS} at most"))),
+        };
+        most("terms", self.terms.len())?;
+        most("exponents", self.exponents.len())?;
         for (i, term) in self.terms.iter().enumerate() {
             if self.terms[..i].iter().any(|other| other.name == term.name) {
                 return Err(invalid(format!("two terms are called `{}`", term.name)));
             }
-            if term.prior.is_some_and(|p| !p.is_valid()) {
-                return Err(invalid(format!("the prior of term `{}` needs an amount above 0", term.name)));
+            most(&format!("factors in term `{}`", term.name), term.product.len())?;
+            if let Some(factor) = term.product.iter().find(|f| f.power.is_nan() || f.power.abs() > LARGEST_POWER) {
+                return Err(invalid(format!(
+                    "term `{}` has {}^{}; expected powers from -{LARGEST_POWER} to {LARGEST_POWER}",
+                    term.name,
+                    factor.symbol.as_str(),
+                    factor.power
+                )));
+            }
+            if term.prior.is_some_and(|p| !p.is_valid(self.target)) {
+                let needed = match self.target {
+                    Target::EnergyJ => "needs an amount above 0",
+                    _ => "has an amount; expected its resource alone in a law of times",
+                };
+                return Err(invalid(format!("the prior of term `{}` {needed}", term.name)));
             }
             for (symbol, exponent) in &term.scaling {
                 if !Symbol::SCALABLE.iter().any(|s| s.as_str() == symbol) {
@@ -333,77 +322,4 @@ impl Term {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::case::tests::llama_70b;
-    use super::*;
-
-    #[test]
-    fn the_energylens_law_has_twelve_parameters_and_its_sibling_predicts_times() {
-        let energy = Skeleton::default_for(Target::EnergyJ);
-        assert_eq!((energy.terms.len(), energy.exponents.len()), (8, 4));
-        assert_eq!(energy.parameter_count(), 12);
-        assert_eq!(Skeleton::builtin().len(), 2);
-        assert_eq!(Skeleton::default_for(Target::MeanTpotS).target, Target::MeanTpotS);
-    }
-
-    #[test]
-    fn contributions_are_the_formula_worked_by_hand() {
-        let law = Skeleton::default_for(Target::EnergyJ);
-        let case = llama_70b(4.0, 2.0, 100.0, 10.0);
-        let (k, a) = ([1e-3, 1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-12, 1e-3], [0.5, 0.0, -0.5, 0.0]);
-        let got = law.contributions(&k, &a, &case);
-        let want = [
-            1e-3 * 80.0_f64.powf(0.7) * 4.0 * 10.0,
-            1e-12 * 69e9 * 2.0 * 100.0 * 2.0,
-            1e-12 * 80.0 * 8192.0 * 2.0 * 1e4 * 2.0,
-            1e-12 * 138e9 * 10.0 * 0.5,
-            1e-12 * 69e9 * 2.0 * 10.0 * 0.5,
-            1e-12 * 327_680.0 * 2.0 * 105.0 * 10.0 * 0.5,
-            1e-12 * 80.0 * 8192.0 * 2.0 * 110.0 * 3.0,
-            1e-3 * 80.0 * 10.0,
-        ];
-        for (i, (g, w)) in got.iter().zip(want).enumerate() {
-            assert!((g - w).abs() <= 1e-12 * w, "k{i}: {g} is not {w}");
-        }
-    }
-
-    #[test]
-    fn prefill_and_decode_add_up_to_the_batch() {
-        let law = Skeleton::default_for(Target::EnergyJ);
-        let whole = llama_70b(4.0, 300.0, 2000.0, 500.0);
-        let part = |phase| law.products(&Case { phase, ..whole });
-        for ((all, prefill), decode) in
-            part(Phase::Total).into_iter().zip(part(Phase::Prefill)).zip(part(Phase::Decode))
-        {
-            assert!((all - prefill - decode).abs() <= 1e-9 * all);
-        }
-    }
-
-    #[test]
-    fn replicas_multiply_energy_and_leave_times_alone() {
-        let one = llama_70b(4.0, 8.0, 500.0, 50.0);
-        let two = Case { data_parallel: 2.0, ..one };
-        let energy = Skeleton::default_for(Target::EnergyJ);
-        let time = Skeleton::default_for(Target::DurationS);
-        assert_eq!(energy.products(&two)[1], 2.0 * energy.products(&one)[1]);
-        assert_eq!(time.products(&two), time.products(&one));
-    }
-
-    #[test]
-    fn a_wrong_skeleton_says_what_is_wrong() {
-        let good = include_str!("skeletons/energylens.toml");
-        for (from, to, expected) in [
-            ("L*h*B*S^2", "L*h*B*S^x", "is no power"),
-            ("K*B*ctx*m", "K*B*ctxx*m", "did you mean `ctx`"),
-            ("{ t = \"a1\", b = \"a2\" }", "{ t = \"a9\" }", "exponent `a9`, which is not listed"),
-            ("{ t = \"a1\", b = \"a2\" }", "{ B = \"a1\" }", "expected one of t, p, u, i, b"),
-            ("amount = 3.3", "amount = 0.0", "needs an amount above 0"),
-            ("name = \"k1\"", "name = \"k0\"", "two terms are called `k0`"),
-            ("low = -1.0", "low = 2.0", "needs low < high"),
-            ("about =", "abuot =", "abuot"),
-        ] {
-            let message = Skeleton::from_toml(&good.replace(from, to)).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message:?} should contain {expected:?}");
-        }
-    }
-}
+mod tests;

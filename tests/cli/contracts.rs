@@ -306,7 +306,7 @@ fn validation_takes_curves_structures_and_writes_a_page() {
     let curve = curve.prints("learning curve").prints("regret from");
     assert!(!curve.stdout.contains("random-forest"), "{}", curve.stdout);
     let page = desk.text("v.html");
-    assert!(page.contains("data-chart=\"curve\"") && page.contains("predicted_j"), "no figures on the page");
+    assert!(page.contains("data-chart=\"curve\"") && page.contains("\"predicted\":"), "no figures on the page");
     assert!(!page.contains("src=\"http") && !page.contains("href=\"http"), "the page needs the network");
     let json = desk.type_in(&format!("validate rows.csv {few} --learning-curve 12,24 --json")).done().json();
     let points = json["learning_curve"]["points"].as_array().map(Vec::len);
@@ -361,4 +361,72 @@ fn help_and_version_go_to_stdout() {
         let ran = desk.run(&[verb, "--help"]).done();
         assert!(ran.stdout.contains("Usage: energylens") && ran.stderr.is_empty(), "{verb}");
     }
+}
+
+#[test]
+fn validation_names_what_it_refused_and_fails_where_nothing_was_judged() {
+    let desk = fitted();
+    let table = desk.text("rows.csv");
+    let input = table.lines().next().into_iter().flat_map(|h| h.split(',')).position(|c| c == "input_tokens");
+    let input = input.expect("a column of prompt lengths");
+    let blank = |(i, line): (usize, &str)| {
+        let cells = line.split(',').enumerate();
+        let cell = |(j, cell)| if j == input && (1..=5).contains(&i) { "" } else { cell };
+        cells.map(cell).collect::<Vec<_>>().join(",")
+    };
+    desk.put("gaps.csv", table.lines().enumerate().map(blank).collect::<Vec<_>>().join("\n"));
+    let ran = desk.type_in("validate gaps.csv --predictors linear").ends_with(3);
+    assert!(ran.stderr.contains("rejected: row 1, input_tokens: input_tokens is missing"), "{}", ran.stderr);
+    let json = desk.type_in("validate gaps.csv --predictors linear --json").ends_with(3).json();
+    assert_eq!((json["rejected"].as_array().map(Vec::len), json["refused"].as_u64()), (Some(5), Some(5)));
+    let ran = desk.type_in("validate rows.csv --predictors roofline --target duration_s").ends_with(1);
+    assert!(ran.stderr.contains("nothing could be judged: roofline: "), "{}", ran.stderr);
+    // Predictions stand in the unit of what was predicted.
+    let json = desk.type_in("validate rows.csv --predictors energylens --target duration_s --json").done().json();
+    assert_eq!(json["unit"], "s");
+    let first = &json["predictions"][0];
+    assert!(first["low"].as_f64() < first["predicted"].as_f64() && first["measured"].is_number(), "{first}");
+}
+
+#[test]
+fn a_prior_of_these_rows_is_refused_before_anything_is_fitted() {
+    let desk = fitted();
+    let ran = desk.type_in("fit rows.csv --prior model.json -o new.json").ends_with(1);
+    assert!(
+        ran.stderr.contains("--no-held-out") && ran.stderr.contains("a prior of another platform"),
+        "{}",
+        ran.stderr
+    );
+    let ran = desk.type_in("fit rows.csv --prior model.json --no-held-out").ends_with(1);
+    assert!(ran.stderr.contains("fitted to these very rows"), "{}", ran.stderr);
+    // Another day's rows of the same platform may start from it, as long as nobody is told how well that does.
+    let table = desk.text("rows.csv");
+    desk.put("fewer.csv", table.lines().take(20).collect::<Vec<_>>().join("\n"));
+    let fewer = "fit fewer.csv --target energy_j --intervals none";
+    desk.type_in(&format!("{fewer} --prior model.json --no-held-out")).done().prints("started from the law of");
+    // Another precision on the same GPU is another platform.
+    desk.put("fp8.csv", desk.text("fewer.csv").replace(",bf16,", ",fp8,"));
+    desk.type_in("fit fp8.csv --target energy_j --intervals none --prior model.json").done().prints("started from");
+}
+
+#[test]
+fn structures_from_files_are_printed_and_kept_within_bounds() {
+    let desk = fitted();
+    desk.put(
+        "mine.toml",
+        desk.type_in("laws energylens").done().stdout.replace("name = \"energylens\"", "name = \"mine\""),
+    );
+    desk.type_in("laws mine.toml --latex").done().prints("mine: ").prints("E = k_{0}");
+    desk.type_in("laws energylens-latency --latex").done().prints("D = k_{1}");
+    let ran = desk.type_in("laws no-such.toml").ends_with(1);
+    assert!(ran.stderr.contains("cannot read the skeleton no-such.toml"), "{}", ran.stderr);
+    let ran = desk.type_in("fit rows.csv --skeleton mine.toml --target duration_s").ends_with(1);
+    assert!(ran.stderr.contains("--skeleton is a structure for energy_j"), "{}", ran.stderr);
+    let term = |i: usize| {
+        format!("[[term]]\nname = \"c{i}\"\ntitle = \"t\"\ngroup = \"static\"\nproduct = \"B\"\nunit = \"J\"\n")
+    };
+    let many: String = (0..300).map(term).collect();
+    desk.put("many.toml", format!("name = \"many\"\ntarget = \"energy_j\"\nabout = \"too much\"\n{many}"));
+    let ran = desk.type_in("fit rows.csv --skeleton many.toml").ends_with(1);
+    assert!(ran.stderr.contains("has 300 terms; expected 40 at most"), "{}", ran.stderr);
 }

@@ -2,18 +2,21 @@
 
 use super::{Context, Estimate, Estimator};
 use crate::dataset::{Dataset, Row};
+use crate::fit::transfer::unmeasured;
 use crate::fit::{FitOptions, fit_model};
 use crate::law::{Model, Scenario, Target};
 
-/// Name under which rows of all GPUs meet when one law is to hold across hardware.
+/// Name under which rows of all GPUs meet when one law of latency is to hold across hardware.
 const ANY_GPU: &str = "any";
 
-pub(super) fn energy(rows: &[Row], context: &Context) -> Result<Estimator, String> {
+pub(super) fn law(rows: &[Row], context: &Context) -> Result<Estimator, String> {
     let target = context.target;
-    let model = fitted(rows, context, target)?;
-    let across = context.across_hardware;
+    let model = fitted(rows.to_vec(), context, target)?;
+    if context.across_hardware {
+        return Ok(Box::new(move |row| unmeasured::predict(&model, target, row)));
+    }
     Ok(Box::new(move |row| {
-        let p = model.predict(target, &labelled(row, across)).ok()?;
+        let p = model.predict(target, row).ok()?;
         Some(Estimate { value: p.value, interval: Some((p.low, p.high)) })
     }))
 }
@@ -23,8 +26,9 @@ pub(super) fn latency_proxy(rows: &[Row], context: &Context) -> Result<Estimator
     if rows.iter().all(|r| r.duration_s.is_none()) {
         return Err("no training row has duration_s".to_owned());
     }
-    let model = fitted(rows, context, Target::DurationS)?;
     let across = context.across_hardware;
+    let labels = rows.iter().map(|r| labelled(r, across)).collect();
+    let model = fitted(labels, context, Target::DurationS)?;
     let latency = move |row: &Row| Some(model.predict(Target::DurationS, &labelled(row, across)).ok()?.value);
     let ratios: Vec<f64> = rows.iter().filter_map(|r| Some((r.energy_j? / latency(r)?).ln())).collect();
     if ratios.is_empty() {
@@ -34,22 +38,21 @@ pub(super) fn latency_proxy(rows: &[Row], context: &Context) -> Result<Estimator
     Ok(Box::new(move |row| latency(row).map(|t| Estimate::from(power_w * t))))
 }
 
-fn fitted(rows: &[Row], context: &Context, target: Target) -> Result<Model, String> {
-    let rows = rows.iter().map(|r| labelled(r, context.across_hardware)).collect();
+fn fitted(rows: Vec<Row>, context: &Context, target: Target) -> Result<Model, String> {
     let dataset = Dataset { rows, ..Dataset::default() };
     let options = FitOptions {
         pool: context.pool,
         seed: context.seed,
         targets: vec![target],
         skeleton: context.skeleton.clone(),
-        // Only energy is carried over from another platform.
-        prior: context.prior.clone().filter(|_| target == Target::EnergyJ),
+        // The rival by way of latency starts from rows alone.
+        prior: context.prior.clone().filter(|_| target == context.target),
         ..FitOptions::default()
     };
     fit_model(&dataset, &options).map(|f| f.model).map_err(|e| e.to_string())
 }
 
-/// The row as it enters the law. Across hardware the GPU's name goes, but not what its memory means for the cache.
+/// The row as it enters a law of latency that rivals share. Across hardware the GPU's name goes, but not what its memory means for the cache.
 fn labelled(row: &Row, across_hardware: bool) -> Row {
     if !across_hardware {
         return row.clone();

@@ -198,7 +198,7 @@ impl Predictor {
 
     /// Whether GPU cards are part of its form, so that its joules need no conversion between GPUs.
     fn knows_hardware(self) -> bool {
-        matches!(self, Self::Roofline | Self::MfuPower | Self::FewestGpus | Self::LatencyOptimal)
+        matches!(self, Self::Law | Self::Roofline | Self::MfuPower | Self::FewestGpus | Self::LatencyOptimal)
     }
 
     /// Learns from `rows`, scope by scope. The reason where there is nothing that could be learnt.
@@ -212,7 +212,7 @@ impl Predictor {
             Self::FewestGpus => fewest_gpus(),
             Self::LatencyOptimal => latency_optimal(&rows),
             // These find their own scopes.
-            Self::Law => laws::energy(&rows, context)?,
+            Self::Law => laws::law(&rows, context)?,
             Self::LatencyProxy => laws::latency_proxy(&rows, context)?,
             _ if context.target == Target::EnergyJ => self.fit_scopes(&rows, context)?,
             _ => {
@@ -270,7 +270,7 @@ impl Predictor {
             Self::Wilkins => analytic::wilkins(rows),
             Self::MaverIq => analytic::maveriq(rows),
             Self::MfuPower => analytic::mfu_power(rows),
-            Self::Law => laws::energy(rows, context),
+            Self::Law => laws::law(rows, context),
             Self::LatencyProxy => laws::latency_proxy(rows, context),
             Self::FewestGpus => Ok(fewest_gpus()),
             Self::LatencyOptimal => Ok(latency_optimal(rows)),

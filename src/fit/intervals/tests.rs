@@ -47,3 +47,21 @@ fn an_interval_ends_where_the_rise_is_right() {
     assert_eq!(end(&mut at, 3.0, -0.3, 2.5), None);
     assert_eq!(end(&mut |_| -1.0, 3.0, 1.0, f64::INFINITY), None);
 }
+
+#[test]
+fn an_exponent_at_its_limit_may_go_as_far_as_the_rows_let_it() {
+    // Times to the first token of the whole batches in docs/rows.csv: one exponent ends at its limit, and the objective of
+    // the profile is least elsewhere.
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rows.csv");
+    let mut dataset = crate::dataset::load(&path).expect("rows that come with the sources");
+    dataset.rows.retain(|r| r.phase == crate::schema::Phase::Total);
+    let targets = vec![Target::MeanTtftS];
+    let options =
+        crate::fit::FitOptions { targets, intervals: Intervals::Profile, ..crate::fit::FitOptions::default() };
+    let law = crate::fit::fit_model(&dataset, &options).expect("forty rows").model.laws.remove(0);
+    let held: Vec<_> = law.exponents.iter().filter(|e| e.std_error.is_none()).collect();
+    assert!(!held.is_empty(), "{:?}", law.exponents);
+    for e in held {
+        assert!(e.low <= e.value && e.value <= e.high && e.high - e.low > 0.05, "{e:?}");
+    }
+}

@@ -20,8 +20,9 @@ pub enum Scheme {
         /// Largest batch to learn from; `None` for the median of the batch sizes that occur.
         up_to: Option<f64>,
     },
-    /// Each GPU model is held out once. Energies are taken relative to the GPU card's joules per byte of memory traffic
-    /// at the power limit, and every predictor is fitted across hardware.
+    /// Each GPU model is held out once. The laws of the others are carried over term by term, at the prices of the GPUs'
+    /// cards; predictors that know no cards are fitted across hardware, to energies relative to the card's joules per byte
+    /// of memory traffic at the power limit.
     Hardware,
 }
 

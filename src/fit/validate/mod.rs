@@ -10,6 +10,7 @@
 
 mod curve;
 mod held_out;
+mod parity;
 mod table;
 mod work;
 
@@ -21,13 +22,13 @@ use serde::Serialize;
 use super::baselines::{Context, Estimate, Predictor};
 use super::split::{self, Scheme, Split};
 use super::stats::{self, Figures, Outcome};
-use super::{Error, group};
-use crate::dataset::{Dataset, Row};
+use super::{Error, group, prior_is_elsewhere};
+use crate::dataset::{Dataset, RejectedRow, Row};
 use crate::law::{HeldOut, Model, Pool, Skeleton, Target};
-use crate::schema::Phase;
 
 pub use curve::{CurvePoint, LearningCurve, learning_curve, learning_curve_against};
 pub use held_out::{HeldOutRows, attach_held_out};
+pub use parity::HeldOutRow;
 
 /// Rows that a law learns from unless told otherwise: ten times what it needs, and what trees can take in seconds.
 const MOST_TRAINING_ROWS: usize = 1000;
@@ -105,25 +106,6 @@ pub struct Score {
     pub sees_held_out_latency: bool,
 }
 
-/// One held-out row and what the law said of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct HeldOutRow {
-    /// Line of the row in its file.
-    pub line: usize,
-    /// Model.
-    pub model: String,
-    /// Phase.
-    pub phase: Phase,
-    /// Measured energy, J; seconds where a time was predicted.
-    pub measured_j: f64,
-    /// Predicted energy, J.
-    pub predicted_j: f64,
-    /// Lower end of the 90 % interval, J.
-    pub low_j: f64,
-    /// Upper end of the 90 % interval, J.
-    pub high_j: f64,
-}
-
 /// Accuracy of every predictor on the same held-out rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Validation {
@@ -131,6 +113,8 @@ pub struct Validation {
     pub scheme: String,
     /// What was predicted.
     pub target: Target,
+    /// Its unit: that of [`predictions`](Self::predictions).
+    pub unit: &'static str,
     /// Seed.
     pub seed: u64,
     /// One law per scenario, or pooled.
@@ -151,8 +135,11 @@ pub struct Validation {
     pub scopes: usize,
     /// Held-out rows over all splits.
     pub rows: usize,
-    /// Rows that could not take part.
+    /// Rows that could not take part, those that the dataset refused among them.
     pub refused: usize,
+    /// The others of these, with reasons.
+    #[serde(skip)]
+    pub rejected: Vec<RejectedRow>,
     /// Held-out groups with more than one configuration.
     pub groups: usize,
     /// Relative repeat noise that the tolerant Top-1 allows.
@@ -173,6 +160,13 @@ impl Validation {
     /// The figures of one predictor.
     pub fn figures(&self, predictor: Predictor) -> Option<&Figures> {
         self.scores.iter().find(|s| s.predictor == predictor.as_str())?.figures.as_ref()
+    }
+
+    /// Why no predictor has a figure; `None` where one has.
+    pub fn nothing_judged(&self) -> Option<String> {
+        let reason = |s: &Score| format!("{}: {}", s.predictor, s.note.as_deref().unwrap_or("no answer"));
+        let reasons: Vec<String> = self.scores.iter().map(reason).collect();
+        self.scores.iter().all(|s| s.figures.is_none()).then(|| reasons.join("; "))
     }
 
     /// The figures as they stand in a model file.
@@ -212,22 +206,6 @@ pub fn validate(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Vali
     Ok(validation)
 }
 
-/// A prior that has seen what is to be predicted would make every figure worthless.
-fn prior_is_elsewhere(prior: &Model, rows: &[Row]) -> Result<(), Error> {
-    let seen = |row: &&Row| {
-        prior.laws.iter().any(|law| crate::law::same_gpu(&law.gpu_model, &row.gpu_model) && law.knows(&row.model))
-    };
-    match rows.iter().find(seen) {
-        None => Ok(()),
-        Some(row) => Err(Error::Leak {
-            problem: format!(
-                "the prior was fitted to {} on {}, the model and GPU of row {}; expected a prior of another platform",
-                row.model, row.gpu_model, row.line
-            ),
-        }),
-    }
-}
-
 /// Judges predictors that learn from `learnt`, all of it unless the options say how many rows, on all of `unseen`. A
 /// workload that stands in both is refused.
 pub fn validate_against(
@@ -240,6 +218,7 @@ pub fn validate_against(
     let together = Dataset { rows: learnt.rows.iter().cloned().chain(moved).collect(), ..Dataset::default() };
     let mut usable = Usable::of(&together, options)?;
     usable.refused += learnt.rejected.len() + unseen.rejected.len();
+    usable.rejected.iter_mut().filter(|r| r.line > offset).for_each(|r| r.line -= offset);
     let (train, test) = (0..usable.rows.len()).partition(|i| usable.rows[*i].line <= offset);
     let mut split = split::Split::new(train, test, &usable.units)?;
     if let Some(most) = options.training_rows {
@@ -256,11 +235,12 @@ struct Usable {
     context: Context,
     simulated: bool,
     refused: usize,
+    rejected: Vec<RejectedRow>,
 }
 
 impl Usable {
     fn of(dataset: &Dataset, options: &ValidateOptions<'_>) -> Result<Self, Error> {
-        let (found, refused) = group::groups_for(dataset, options.pool, &[options.target])?;
+        let (found, rejected) = group::groups_for(dataset, options.pool, &[options.target])?;
         let simulated = found.iter().any(|g| g.simulated);
         let mut rows: Vec<Row> = found.into_iter().flat_map(|g| g.rows).collect();
         rows.retain(|row| group::target_value(row, options.target).is_some());
@@ -276,10 +256,17 @@ impl Usable {
             prior: options.prior.clone(),
             target: options.target,
         };
+        // A first token does not wait for those behind it: batches of the same prompts measure it again.
+        let until_first_token = |row: &Row| Row { output_tokens: 1.0, ..row.clone() };
+        let units = match options.target {
+            Target::MeanTtftS => split::units(&rows.iter().map(until_first_token).collect::<Vec<_>>()),
+            _ => split::units(&rows),
+        };
         Ok(Self {
-            units: split::units(&rows),
+            units,
             scopes: rows.iter().map(|r| context.scope(r)).collect(),
-            refused: refused.len() + dataset.rejected.len(),
+            refused: rejected.len() + dataset.rejected.len(),
+            rejected,
             rows,
             context,
             simulated,
@@ -345,7 +332,7 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
         }
     });
     let law = predictors.iter().position(|p| *p == Predictor::Law).and_then(|i| answers.get(i));
-    let predictions = law.map_or_else(Vec::new, |law| parity(&asked, &law.estimates, &value));
+    let predictions = law.map_or_else(Vec::new, |law| parity::parity(&asked, &law.estimates, &value));
     let (training_rows_per_law_min, training_rows_per_law_max) = rows_per_law(splits, scopes);
     let scopes = scopes.iter().collect::<BTreeSet<_>>().len();
     let cut = judged.len() < held_out.len();
@@ -355,6 +342,7 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
     Validation {
         scheme,
         target: options.target,
+        unit: options.target.unit(),
         seed: options.seed,
         pool: options.pool,
         simulated: usable.simulated,
@@ -366,6 +354,7 @@ fn judge(usable: &Usable, splits: &[split::Split], scheme: String, options: &Val
         scopes,
         rows: judged.len(),
         refused: usable.refused,
+        rejected: usable.rejected.clone(),
         groups: choices(&judged),
         noise,
         noise_source,
@@ -385,30 +374,6 @@ fn rows_per_law(splits: &[Split], scopes: &[String]) -> (usize, usize) {
     };
     let rows: Vec<usize> = splits.iter().flat_map(of_split).collect();
     (rows.iter().copied().min().unwrap_or(0), rows.iter().copied().max().unwrap_or(0))
-}
-
-fn parity(
-    asked: &[Option<(usize, &Row)>],
-    estimates: &[Option<Estimate>],
-    value: &dyn Fn(&Row) -> Option<f64>,
-) -> Vec<HeldOutRow> {
-    let pairs = asked.iter().zip(estimates);
-    pairs
-        .filter_map(|(asked, estimate)| {
-            let (_, row) = asked.as_ref()?;
-            let estimate = (*estimate)?;
-            let (low_j, high_j) = estimate.interval.unwrap_or((estimate.value, estimate.value));
-            Some(HeldOutRow {
-                line: row.line,
-                model: row.model.clone(),
-                phase: row.phase,
-                measured_j: value(row)?,
-                predicted_j: estimate.value,
-                low_j,
-                high_j,
-            })
-        })
-        .collect()
 }
 
 /// Groups with more than one configuration.

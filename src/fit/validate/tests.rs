@@ -159,7 +159,7 @@ fn times_are_judged_in_seconds_beside_what_knows_no_joules() {
     // Durations are the law's energies over a power of t and p: no law of latency, yet near one.
     assert!(law.mape.unwrap() < 0.15, "{law:?}");
     let line = dataset.rows.iter().find(|r| r.line == found.predictions[0].line).unwrap();
-    assert_eq!(Some(found.predictions[0].measured_j), line.duration_s);
+    assert_eq!(Some(found.predictions[0].measured), line.duration_s);
     // Models of energy are not asked, and say why when they are.
     assert!(found.figures(Predictor::LogLinear).is_some() && found.figures(Predictor::Roofline).is_none());
     let asked = ValidateOptions { predictors: vec![Predictor::Roofline], ..options };
@@ -180,18 +180,27 @@ fn a_pooled_law_carries_to_a_model_it_never_saw() {
 
 #[test]
 fn hardware_that_was_never_measured_gets_an_answer() {
+    // The same work on another GPU, each term at that GPU's price, and the whole 20 % dearer than its data sheet says.
     let mut dataset = rows(&MODELS[..1], 12, 7);
-    let elsewhere = dataset.rows.clone().into_iter().map(|r| Row {
-        gpu_model: "H100-SXM5-80GB".to_owned(),
-        line: r.line + 1000,
-        energy_j: r.energy_j.map(|e| e * 0.7),
-        ..r
-    });
-    dataset.rows.extend(elsewhere.collect::<Vec<_>>());
+    let skeleton = Skeleton::default_for(Target::EnergyJ);
+    let card = |name| crate::card::GpuCard::builtin(name).expect("a built-in GPU");
+    let (old, new) = (card("A100-SXM4-80GB"), card("H100-SXM5-80GB"));
+    let elsewhere = |r: Row| {
+        let case = Scenario::of_stranger(&r).and_then(|s| s.case(&r)).expect("a card");
+        let parts = skeleton.contributions(&COEFFICIENTS, &EXPONENTS, &case);
+        let price = |term: &crate::law::Term| term.prior.map_or(1.0, |p| p.of.price_j(&new) / p.of.price_j(&old));
+        let there: f64 = parts.iter().zip(&skeleton.terms).map(|(part, term)| part * price(term)).sum();
+        let energy_j = r.energy_j.map(|e| 1.2 * e * there / parts.iter().sum::<f64>());
+        Row { gpu_model: new.gpu_model.clone(), line: r.line + 1000, energy_j, ..r }
+    };
+    dataset.rows.extend(dataset.rows.clone().into_iter().map(elsewhere).collect::<Vec<_>>());
     let validation = validate(&dataset, &ValidateOptions { scheme: Scheme::Hardware, ..options() }).unwrap();
     let law = validation.figures(Predictor::Law).unwrap();
     assert_eq!((validation.splits, law.rows), (2, 144));
-    assert!(law.regret.unwrap() < 0.02, "{law:?}");
+    // Prices that differ threefold move the optimum, and what the rows left open of single terms moves it a little more.
+    assert!(law.regret.unwrap() < 0.05, "{law:?}");
+    // 20 % is what platforms differ by, and the intervals know it.
+    assert!(law.mape.unwrap() < 0.25 && law.coverage.unwrap() > 0.9, "{law:?}");
 }
 
 #[test]

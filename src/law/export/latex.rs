@@ -1,7 +1,6 @@
 //! LaTeX: the formulas, what their symbols mean, and the fitted numbers. It needs `amsmath` and nothing else.
 
 use super::super::formula::{legend, term_latex};
-use super::super::skeleton::Target;
 use super::source::{Cards, Formula, Source, line, meaning};
 use crate::law::Symbol;
 
@@ -39,15 +38,6 @@ pub(super) fn write(source: &Source<'_>) -> String {
     text
 }
 
-fn symbol_of(target: Target) -> &'static str {
-    match target {
-        Target::EnergyJ => "E",
-        Target::DurationS => "D",
-        Target::MeanTtftS => r"\mathrm{TTFT}",
-        Target::MeanTpotS => r"\mathrm{TPOT}",
-    }
-}
-
 fn equation(formula: &Formula<'_>) -> String {
     let terms: Vec<_> = formula.skeleton.terms.iter().map(term_latex).collect();
     let target = formula.target();
@@ -55,7 +45,7 @@ fn equation(formula: &Formula<'_>) -> String {
         "% {target}: {}, {}\n\\begin{{align*}}\n{} ={{}} & {}\n\\end{{align*}}\n",
         meaning(target),
         formula.unit(),
-        symbol_of(target),
+        target.latex(),
         terms.join(" \\\\\n & + ")
     )
 }

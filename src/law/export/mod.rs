@@ -21,7 +21,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::model::Model;
-use super::skeleton::{Skeleton, Target};
+use super::skeleton::Skeleton;
+use super::target::Target;
 use crate::schema::nearest;
 
 /// A language that laws are exported to.

@@ -4,8 +4,8 @@ use super::super::fitted::Law;
 use super::super::matching::same_model;
 use super::super::model::Model;
 use super::super::resolve::Descriptors;
-use super::super::skeleton::Target;
-use super::source::{Card, Cards, Formula, Source, arguments, line, meaning, unit};
+use super::super::target::Target;
+use super::source::{Card, Cards, Formula, Source, arguments, line, meaning};
 use super::{ExportError, Selection};
 use crate::card::{GpuCard, ModelCard};
 
@@ -128,7 +128,7 @@ fn preface(model: &Model, laws: &[&Law], cards: &Cards) -> Vec<String> {
         preface.push(format!(
             "{target}: {}, {}; {} rows, one row scatters by {:.1} %.",
             meaning(target),
-            unit(target),
+            target.unit(),
             law.rows,
             100.0 * law.sigma_log
         ));

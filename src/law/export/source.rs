@@ -3,7 +3,8 @@
 use super::super::fitted::Law;
 use super::super::model::Scenario;
 use super::super::resolve::Descriptors;
-use super::super::skeleton::{Skeleton, Target, Term};
+use super::super::skeleton::{Skeleton, Term};
+use super::super::target::Target;
 use super::ExportError;
 
 /// Share of memory that engines hand out where nothing better is known, as in the capacity factor itself.
@@ -137,7 +138,7 @@ impl<'a> Formula<'a> {
 
     /// `J` or `s`.
     pub(super) fn unit(&self) -> &'static str {
-        unit(self.target())
+        self.target().unit()
     }
 
     /// The terms with the values of their coefficients.
@@ -165,11 +166,6 @@ impl<'a> Formula<'a> {
             Target::MeanTpotS => Some("decode"),
         }
     }
-}
-
-/// `J` or `s`.
-pub(super) fn unit(target: Target) -> &'static str {
-    if target == Target::EnergyJ { "J" } else { "s" }
 }
 
 /// What a target is, in words.

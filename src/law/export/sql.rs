@@ -3,7 +3,8 @@
 //! An expression cannot name what it uses twice, so the known factors stand written out wherever they are used; both
 //! engines compute a common part once. Every number is cast: PostgreSQL would otherwise compute in decimals.
 
-use super::super::skeleton::{Target, Term};
+use super::super::skeleton::Term;
+use super::super::target::Target;
 use super::code::number;
 use super::source::{Card, Cards, Formula, Source, line};
 use crate::law::Symbol;
