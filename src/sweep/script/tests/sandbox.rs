@@ -51,7 +51,7 @@ fn no_script_gets_out_or_goes_on_for_ever() {
         ("string.rep = nil", "t.lua:1: `rep` is assigned, but string cannot be changed"),
         ("math.floor = nil", "t.lua:1: `floor` is assigned, but math cannot be changed"),
         ("('').upper = nil", "t.lua:1: attempt to index a string value"),
-        ("local n = 1\nreturn table.concat({ {} })", "t.lua:2: invalid value (at index 1) in table for 'concat'"),
+        ("local n = 1\nreturn table.concat({ {} })", "t.lua:2: invalid value (table) at index 1 in table for 'concat'"),
         ("return coroutine.wrap(print)", "`coroutine` does not exist here"),
         ("return _G", "no global is called `_G`"),
         ("print = nil", "`print` is assigned as a global"),
