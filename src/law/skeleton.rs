@@ -167,7 +167,9 @@ pub enum SkeletonError {
 impl Skeleton {
     /// Reads and checks a skeleton file.
     pub fn from_toml(text: &str) -> Result<Self, SkeletonError> {
-        let skeleton: Self = toml::from_str(text)?;
+        let mut skeleton: Self = toml::from_str(text)?;
+        // A model file holds texts of one line, and this one may be written in several.
+        skeleton.about = skeleton.about.split_whitespace().collect::<Vec<_>>().join(" ");
         skeleton.check()?;
         Ok(skeleton)
     }
@@ -220,6 +222,11 @@ impl Skeleton {
         let invalid = |problem: String| SkeletonError::Invalid { skeleton: self.name.clone(), problem };
         if self.terms.is_empty() {
             return Err(invalid("has no [[term]]".to_owned()));
+        }
+        let of_terms = self.terms.iter().flat_map(|t| [&t.name, &t.title, &t.unit]);
+        let of_exponents = self.exponents.iter().flat_map(|e| [&e.name, &e.title]);
+        if let Some(text) = [&self.name].into_iter().chain(of_terms).chain(of_exponents).find(|t| t.contains('\n')) {
+            return Err(invalid(format!("`{}` has a line break; write it in one line", text.escape_default())));
         }
         for (i, term) in self.terms.iter().enumerate() {
             if self.terms[..i].iter().any(|other| other.name == term.name) {
