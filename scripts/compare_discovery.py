@@ -2,7 +2,7 @@
 """`energylens discover` beside other symbolic regression tools, on the same rows in one run.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install pyoperon==0.6.2 gplearn==0.4.3
-    /tmp/venv/bin/python scripts/compare_discovery.py target/release/energylens [RUNS_PER_LAW [SECONDS]]
+    /tmp/venv/bin/python scripts/compare_discovery.py target/release/energylens [RUNS_PER_LAW [SECONDS [FIRST_SEED]]]
 
 Each tool learns from the same 50 rows with 2 % noise of a hidden law of twelve parameters and answers the same 300
 held-out rows without noise. The hidden laws are written out here once more, not taken from the program. "True structure"
@@ -158,17 +158,18 @@ def judge(tool, logarithms, weighted, train, test, seed, seconds):
 
 
 def main():
-    if not 2 <= len(sys.argv) <= 4:
+    if not 2 <= len(sys.argv) <= 5:
         sys.exit(__doc__)
     binary = sys.argv[1]
     runs = int(sys.argv[2]) if len(sys.argv) > 2 else 3
     seconds = int(sys.argv[3]) if len(sys.argv) > 3 else 20
+    first = int(sys.argv[4]) if len(sys.argv) > 4 else 0
     names = ["true structure", "discover", "symbolic_regression"] + [name for name, *_ in OTHERS]
     errors, times = {n: [] for n in names}, {n: [] for n in names}
     print("held-out MAPE, seconds".ljust(22), "  ".join(n.rjust(20) for n in names))
     template, _ = energylens(binary, "laws", "energylens")
     for name, (changes, law) in LAWS.items():
-        for seed in range(runs):
+        for seed in range(first, first + runs):
             with tempfile.TemporaryDirectory() as directory:
                 directory = Path(directory)
                 train, test = rows(law, 50, 0.02, seed), rows(law, 300, 0.0, 1000 + seed)

@@ -22,7 +22,14 @@ const NODES: [(&str, &str); 6] = [
     ("H100-SXM5-80GB", "ibm-ai-platform/Bamba-9B-v1"),
     ("MI300X", "Qwen/Qwen2-VL-7B-Instruct"),
 ];
-const SEEDS: u64 = 4;
+/// Laws on each node. A law learns from some dozen prefills, and how many of its intervals hold is luck to 10 %.
+const LAWS: u64 = 10;
+/// Seeds of the learnt rows: others than those on which the intervals were worked out, and apart on each node, so that no
+/// two laws learn from one design.
+const FIRST_SEED: u64 = 900_000;
+const SEEDS_OF_A_NODE: usize = 1_000;
+/// Between the seeds of a law's own rows and those on which it is judged.
+const JUDGED_ON: u64 = 500;
 const UNSEEN: usize = 100;
 
 /// `count` rows of random workloads and deployments, a quarter of them prefill alone.
@@ -97,16 +104,21 @@ impl Tally {
     }
 }
 
+/// Whether a tally is that of a target and kind of row on all nodes.
+fn is_of_all_nodes(label: &str) -> bool {
+    label.split(", ").count() == 2
+}
+
 /// Intervals of laws of `learnt` rows on rows of other workloads: by target and kind of row, and the same on each node.
 fn judged(learnt: usize) -> BTreeMap<String, Tally> {
     let options = FitOptions { targets: Target::ALL.to_vec(), ..FitOptions::default() };
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
-    for (gpu, model) in NODES {
-        for seed in 0..SEEDS {
+    for ((gpu, model), first) in NODES.into_iter().zip((FIRST_SEED..).step_by(SEEDS_OF_A_NODE)) {
+        for seed in first..first + LAWS {
             let learnt = Dataset { rows: rows(gpu, model, learnt, seed), ..Dataset::default() };
             let law = fit_model(&learnt, &options).expect("rows are enough").model;
             let seen: Vec<String> = learnt.rows.iter().map(Row::workload_key).collect();
-            for row in rows(gpu, model, UNSEEN, 1000 + seed).iter().filter(|r| !seen.contains(&r.workload_key())) {
+            for row in rows(gpu, model, UNSEEN, seed + JUDGED_ON).iter().filter(|r| !seen.contains(&r.workload_key())) {
                 for target in Target::ALL {
                     let Some(value) = measured(*target, row) else { continue };
                     let p = law.predict(*target, row).expect("the law covers it");
@@ -133,14 +145,10 @@ fn judged(learnt: usize) -> BTreeMap<String, Tally> {
 #[test]
 fn nine_in_ten_intervals_hold_for_each_kind_of_row() {
     let tallies = judged(50);
-    for kind in ["energy_j, prefill", "energy_j, total", "duration_s, total", "mean_tpot_s, total"] {
-        let share = tallies[kind].share();
-        assert!((0.85..=0.95).contains(&share), "{share:.3} of {kind}");
-    }
-    // The law of times misses prefills in a pipeline, and the first token of small and of large batches, all one way.
-    for kind in ["duration_s, prefill", "mean_ttft_s, total"] {
-        let share = tallies[kind].share();
-        assert!((0.80..=0.95).contains(&share), "{share:.3} of {kind}");
+    let kinds: Vec<_> = tallies.iter().filter(|(label, _)| is_of_all_nodes(label)).collect();
+    assert_eq!(kinds.len(), 6, "energy and duration of both kinds, times of batches");
+    for (kind, tally) in kinds {
+        assert!((0.85..=0.95).contains(&tally.share()), "{:.3} of {kind}", tally.share());
     }
     // Of one node and model a law may err one way for a whole kind of row; none may be sure of what is wrong.
     for (label, tally) in &tallies {
@@ -153,7 +161,7 @@ fn nine_in_ten_intervals_hold_for_each_kind_of_row() {
 
 #[test]
 fn laws_of_fifteen_rows_know_that_they_are() {
-    for (kind, tally) in judged(15).iter().filter(|(label, _)| label.split(", ").count() == 2) {
-        assert!(tally.share() >= 0.7, "{:.3} of {kind}", tally.share());
+    for (kind, tally) in judged(15).iter().filter(|(label, _)| is_of_all_nodes(label)) {
+        assert!(tally.share() >= 0.8, "{:.3} of {kind}", tally.share());
     }
 }

@@ -14,7 +14,9 @@ mod shape;
 mod tests;
 mod weights;
 
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -36,6 +38,12 @@ pub enum HuggingFaceError {
         /// Why not.
         #[source]
         source: std::io::Error,
+    },
+    /// A pipe, a socket or a device.
+    #[error("model configuration {path} is a pipe or a device; expected a regular file")]
+    NoFile {
+        /// Where it lies.
+        path: PathBuf,
     },
     /// The file is far larger than any configuration.
     #[error("model configuration {path} has {found_bytes} bytes; expected at most {LARGEST_FILE_BYTES}")]
@@ -94,9 +102,14 @@ impl ModelCard {
     pub fn from_hugging_face(path: &Path, name: Option<&str>) -> Result<Self, HuggingFaceError> {
         let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
         let read_error = |source| HuggingFaceError::Read { path: file.clone(), source };
-        let opened = std::fs::File::open(&file).map_err(read_error)?;
-        let found_bytes = opened.metadata().map_err(read_error)?.len();
-        // Devices and pipes do not say how long they are.
+        // A pipe that nobody writes into would be waited for, for ever.
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&file).map_err(read_error)?;
+        let metadata = opened.metadata().map_err(read_error)?;
+        if !metadata.is_file() {
+            return Err(HuggingFaceError::NoFile { path: file });
+        }
+        let found_bytes = metadata.len();
+        // Some files of /proc and /sys do not say how long they are.
         let mut bytes = Vec::new();
         opened.take(LARGEST_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read_error)?;
         if bytes.len() as u64 > LARGEST_FILE_BYTES {

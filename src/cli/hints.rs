@@ -87,7 +87,11 @@ fn skeleton() -> Option<&'static str> {
 }
 
 fn of_sweeps(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    match cause.downcast_ref()? {
+    let error = match cause.downcast_ref()? {
+        sweep::Error::At { what, .. } => &**what,
+        error => error,
+    };
+    match error {
         sweep::Error::Io { verb: "read", .. } => Some("a sweep is a Lua script; copy one from scripts/sweeps"),
         // A message that begins with another file's name: what was given is no script.
         sweep::Error::Script(text) if !text.contains(".lua:") => {

@@ -48,8 +48,12 @@ pub(crate) fn say(text: &str) {
 /// Writes to stdout what programs read, unchanged; a reader that went away (`| head`) is no failure.
 pub(crate) fn print_exactly(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") })
-    {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    read_to_the_end(out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes())))
+}
+
+fn read_to_the_end(written: io::Result<()>) -> anyhow::Result<()> {
+    match written {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other.context("cannot write to stdout"),
     }
@@ -57,7 +61,10 @@ pub(crate) fn print_exactly(text: &str) -> anyhow::Result<()> {
 
 /// One JSON document on stdout.
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print_exactly(&serde_json::to_string_pretty(value)?)
+    // The text of a plan can be several times as large as the plan.
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let written = serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from);
+    read_to_the_end(written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
 }
 
 /// A borderless table; the columns in `numeric` are right-aligned.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use energylens::sweep::{Plan, Point, WorkloadSpec};
-use serde_json::json;
+use serde::Serialize;
 
 use super::{Outcome, output};
 
@@ -28,12 +28,16 @@ pub(crate) struct Arguments {
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     if a.json {
-        output::print_json(&json!({
-            "name": plan.name, "script_sha256": plan.script_sha256, "seed": plan.seed, "repeats": plan.repeats,
-            "measure": plan.measure, "workload": plan.workload, "points": plan.points, "runs": plan.runs,
-            "adaptive": plan.adaptive,
-            "servers": servers(&plan)?,
-        }))?;
+        let servers = servers(&plan)?;
+        let starts = (!servers.is_empty()).then(|| plan.starts());
+        output::print_json(&Shown {
+            plan: &plan,
+            least_runs: plan.least_runs(),
+            most_runs: plan.most_runs(),
+            least_starts: starts.map(|s| s.0),
+            most_starts: starts.map(|s| s.1),
+            servers,
+        })?;
         return Ok(Outcome::Done);
     }
     let headers = ["point", "model", "gpu", "tp", "pp", "dp", "batch", "in", "out"];
@@ -61,31 +65,58 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let more = points.len().saturating_sub(listed);
     let rest = if more > 0 { format!("\n ... and {more} more points (--all lists them)") } else { String::new() };
     output::print(&format!(
-        "sweep {}: {}, seed {}, workload {}\n\n{}{rest}{}",
+        "sweep {}: {}, seed {}, workload {}\n{}\n{}{rest}{}",
         plan.name,
         extent(&plan),
         plan.seed,
         plan.workload.engine(),
+        left_out(&plan),
         table.trim_fmt(),
-        first_server(&servers(&plan)?)
+        first_server(&servers(&plan)?, &plan)
     ))?;
     Ok(Outcome::Done)
+}
+
+/// The plan as it is kept in a campaign (cards once each, points by reference), and what follows from it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
+    least_runs: usize,
+    most_runs: usize,
+    /// Of servers, for the runs that are laid out.
+    least_starts: Option<usize>,
+    most_starts: Option<usize>,
+    servers: Vec<Vec<String>>,
 }
 
 /// How much there is to be done.
 fn extent(plan: &Plan) -> String {
     match plan.adaptive.as_ref().map(|adaptive| adaptive.rule) {
-        None => format!("{} points, {} runs", plan.points.len(), plan.runs.len()),
+        None => format!("{} points, {} runs", plan.points.len(), between(plan.least_runs(), plan.runs.len())),
         Some(rule) => format!(
             "{} candidates; a start of {} points in {} runs, then {} points at a time until the law is sure to {} % on 95 % \
              of the candidates, {} points at most",
             plan.points.len(),
             rule.start,
-            plan.runs.len(),
+            between(plan.least_runs(), plan.runs.len()),
             rule.batch,
             (1e4 * rule.precision).round() / 1e2,
             rule.max_points
         ),
+    }
+}
+
+/// A number that is known, or the two between which it will be.
+fn between(least: usize, most: usize) -> String {
+    if least == most { most.to_string() } else { format!("{least} to {most}") }
+}
+
+/// What the axes span and nobody will measure.
+fn left_out(plan: &Plan) -> String {
+    match plan.left_out.count() {
+        0 => String::new(),
+        _ => format!("left out: {}\n", plan.left_out),
     }
 }
 
@@ -97,16 +128,22 @@ fn servers(plan: &Plan) -> anyhow::Result<Vec<Vec<String>>> {
     }
 }
 
-fn first_server(servers: &[Vec<String>]) -> String {
+fn first_server(servers: &[Vec<String>], plan: &Plan) -> String {
     let Some(first) = servers.first() else { return String::new() };
     let quoted = |word: &String| match word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c)) {
         true if !word.is_empty() => word.clone(),
         _ => format!("'{}'", word.replace('\'', "'\\''")),
     };
     let words: Vec<String> = first.iter().map(quoted).collect();
+    let (least, most) = plan.starts();
+    let starts = match (most, &plan.adaptive) {
+        (1, None) => "started once".to_owned(),
+        (_, None) => format!("{} starts", between(least, most)),
+        (_, Some(_)) => format!("{} starts for the start design", between(least, most)),
+    };
     let count = match servers.len() {
-        1 => "one server".to_owned(),
-        n => format!("{n} servers, one after the other; the first"),
+        1 => format!("one server, {starts}"),
+        n => format!("{n} servers, one after the other, in {starts}; the first"),
     };
     format!("\n\n{count}:\n  {}", words.join(" "))
 }

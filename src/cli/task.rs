@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Args;
 use energylens::dataset::{self, Row};
 use energylens::slurm::script::UNFINISHED;
+use energylens::slurm::tasks::{Clock, is_worth_another_try};
 use energylens::slurm::{self, Records, Start, TaskId, is_taken, note_end, task_dir};
-use energylens::sweep::{Plan, ScriptFile, journal};
+use energylens::sweep::{Plan, ScriptFile, SlurmSpec, journal};
 
 use super::Outcome;
 use super::run::{Equipment, Means, conduct};
@@ -31,6 +33,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     // First of all: a signal that comes before anybody listens would end the task without a word.
     let stop = super::signals::stop_on_signal()?;
+    let begin = Instant::now();
     let id = TaskId { array: a.array, task: a.task };
     if is_taken(&a.campaign, id)? {
         eprintln!("task {id} is merged already; nothing is left to do");
@@ -48,6 +51,7 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
         .iter()
         .map(|run| places.get(run.as_str()).copied().with_context(|| format!("the campaign's plan has no run `{run}`")))
         .collect::<anyhow::Result<_>>()?;
+    let spec = plan.slurm.clone().unwrap_or_default();
     let part = plan.part(&chosen, 1 + (u64::from(a.array) << 32) + u64::from(a.task));
     let dir = task_dir(&a.campaign, id);
     eprintln!("task {id}: {} runs on {}", part.runs.len(), energylens::store::host_name());
@@ -80,10 +84,24 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     Ok(match (done.left, done.carried_out) {
         (0, _) if done.failed == 0 && conducted.dataset.rejected.is_empty() => Outcome::Done,
         (0, _) => Outcome::SomeRejected,
-        // Without a single run done, the next attempt would get no further: Slurm must not repeat it for ever.
+        (_, 0) if is_worth_another_try(&spec, clock(&spec, begin)) => {
+            eprintln!("task {id}: stopped with time left, before a single run was done");
+            Outcome::Status(UNFINISHED)
+        }
+        // At its time limit the next attempt would get no further: Slurm must not repeat it for ever.
         (_, 0) => anyhow::bail!("stopped before a single run was done; give tasks more time, or runs shorter windows"),
         _ => Outcome::Status(UNFINISHED),
     })
+}
+
+/// What Slurm says of this task's time; where it says nothing, as older ones do, what the sweep asked for.
+fn clock(spec: &SlurmSpec, begin: Instant) -> Clock {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let now_s = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let by_slurm = number("SLURM_JOB_END_TIME").map(|end_s| end_s.saturating_sub(now_s()));
+    let by_spec = || spec.time_limit_s().map(|limit_s| limit_s.saturating_sub(begin.elapsed().as_secs()));
+    let restarts = number("SLURM_RESTART_COUNT").map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    Clock { left_s: by_slurm.or_else(by_spec), restarts }
 }
 
 /// Phases of the points of `part` that other tasks have measured and the campaign has: their repeats count too.

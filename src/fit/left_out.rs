@@ -3,9 +3,11 @@
 //! A law of a dozen parameters bends towards the rows that it is fitted to, so their residuals flatter it, and where few
 //! rows decide they flatter it most. So workloads are dealt into five folds, the law is fitted anew without each (one
 //! descent from the full fit's exponents), and what the rows left out are off by is the scatter that intervals are made of.
-//! A refit knows less than the full fit does: of the squared residual the share `1 / (1 + leverage)` is the row's own, with
-//! the leverage of the rows that were left. Prefill-only rows and whole batches have a scatter each, drawn towards that of
-//! all rows as if one more row of the kind had been seen.
+//! A refit knows less than the full fit does; what it did not know is taken off, by the leverage of the rows that were left
+//! (`scatter`). Prefill-only rows and whole batches have a scatter each, drawn towards that of all rows as if one more row
+//! of the kind had been seen.
+
+mod scatter;
 
 use std::collections::BTreeMap;
 
@@ -14,11 +16,14 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::MIN_ROWS;
 use super::inference::pseudo_inverse;
 use super::problem::{Observation, Problem};
 use super::search::{Found, descend};
-use super::{MAD_TO_SIGMA, MIN_ROWS, median_abs};
-use crate::law::{RowKind, Scatter};
+use crate::law::RowKind;
+use scatter::Missed;
+
+pub(super) use scatter::{EXPECTED_ROWS, Scatters};
 
 /// Refits. More cost time and change little.
 const FOLDS: usize = 5;
@@ -28,13 +33,6 @@ const DEALING_SEED: u64 = 0;
 const FARTHEST: f64 = 3.0;
 /// The same of the leverage.
 const HIGHEST_LEVERAGE: f64 = 25.0;
-/// Robust standard deviations at which a left-out row starts to count linearly. Misfit has longer tails than noise, so the
-/// knee lies farther out than that of the fit.
-const KNEE: f64 = 4.0;
-/// Observations that the expected scatter counts for: few rows may agree by luck, and an interval must not believe them.
-pub(super) const EXPECTED_ROWS: f64 = 2.0;
-/// Rows of its kind that the scatter of all rows counts for.
-const ROWS_OF_ALL: f64 = 1.0;
 
 /// Log residuals of rows, each from a fit without its workload.
 pub(crate) struct LeftOut {
@@ -55,12 +53,6 @@ pub(crate) struct Full<'a> {
     pub(crate) independence: &'a [f64],
     /// Scatter that is expected beforehand.
     pub(crate) expected: f64,
-}
-
-/// Scatter of all rows, and of each kind that there is.
-pub(crate) struct Scatters {
-    pub(crate) all: f64,
-    pub(crate) by_kind: BTreeMap<RowKind, Scatter>,
 }
 
 /// Fits the law anew without each fold; `None` where there is but one workload.
@@ -118,33 +110,18 @@ impl LeftOut {
     /// The scatter of one more row, by kind.
     pub(crate) fn scatters(&self, problem: &Problem<'_>, full: &Full<'_>) -> Scatters {
         let leverage = self.leverage(full);
-        // Per row: its kind, its squared residual without what the refit did not know, and how much it counts.
-        let mut rows: Vec<(RowKind, f64, f64)> = Vec::with_capacity(self.residuals.len());
+        let mut missed = Vec::with_capacity(self.residuals.len());
         for (i, residual) in self.residuals.iter().enumerate() {
             let (Some(residual), Some(kind)) = (residual, self.kinds.get(i)) else { continue };
             let measured = problem.weights.get(i).copied().unwrap_or(1.0);
-            let own = 1.0 / (1.0 + measured * leverage.get(i).copied().unwrap_or(0.0));
-            let counts = own * full.independence.get(i).copied().unwrap_or(1.0);
-            rows.push((*kind, residual * (measured * own).sqrt(), counts));
+            missed.push(Missed {
+                kind: *kind,
+                residual: residual * measured.sqrt(),
+                leverage: measured * leverage.get(i).copied().unwrap_or(0.0),
+                independence: full.independence.get(i).copied().unwrap_or(1.0),
+            });
         }
-        let mut sums: BTreeMap<RowKind, (f64, f64)> = BTreeMap::new();
-        for kind in [RowKind::Prefill, RowKind::Batch] {
-            let of_kind: Vec<_> = rows.iter().filter(|(k, _, _)| *k == kind).collect();
-            let values: Vec<f64> = of_kind.iter().map(|(_, z, _)| *z).collect();
-            let knee = (KNEE * MAD_TO_SIGMA * median_abs(&values)).max(problem.knee);
-            for (_, z, counts) in of_kind {
-                let square = if z.abs() <= knee { z * z } else { knee * z.abs() };
-                let (squares, rows) = sums.entry(kind).or_default();
-                (*squares, *rows) = (*squares + counts * square, *rows + counts);
-            }
-        }
-        let (squares, count) = sums.values().fold((0.0, 0.0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
-        let all = (squares + EXPECTED_ROWS * full.expected.powi(2)) / (count + EXPECTED_ROWS);
-        let scatter = |(squares, rows): (f64, f64)| Scatter {
-            sigma_log: ((squares + ROWS_OF_ALL * all) / (rows + ROWS_OF_ALL)).sqrt(),
-            degrees_of_freedom: rows + ROWS_OF_ALL,
-        };
-        Scatters { all: all.sqrt(), by_kind: sums.into_iter().map(|(kind, sums)| (kind, scatter(sums))).collect() }
+        scatter::scatters(&missed, problem.knee, full.expected)
     }
 
     /// Variance of each row's prediction by the fit without its fold, in units of the scatter's.

@@ -126,8 +126,34 @@ pub fn runs_per_task(spec: &SlurmSpec, measure: &Measure) -> usize {
 
 /// How long before its time limit a task is told, s.
 pub fn notice_s(spec: &SlurmSpec) -> u64 {
-    let usual = spec.time_limit_s().map_or(LONGEST_NOTICE_S, |limit_s| (limit_s / 20).clamp(10, LONGEST_NOTICE_S));
+    let usual = spec.time_limit_s().map_or(LONGEST_NOTICE_S, |limit_s| {
+        // At a limit of seconds ten of them are all there is.
+        (limit_s / 20).clamp(10, LONGEST_NOTICE_S).min(limit_s.div_ceil(2))
+    });
     spec.stop_early_s.map_or(usual, u64::from)
+}
+
+/// Slurm tells up to a minute too early, and the program takes some seconds to begin.
+const NOTICE_SLACK_S: u64 = 90;
+/// So often a task that got nothing done is started again where nobody knows its time limit.
+const MOST_RESTARTS: u32 = 3;
+
+/// What a task knows of its time when it is asked to stop.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Seconds until its time limit, where that is known.
+    pub left_s: Option<u64>,
+    /// How often Slurm has started it again.
+    pub restarts: u32,
+}
+
+/// Whether a task that is stopped before it got anything done may get further the next time: it gave way to another job
+/// with time left. At its time limit it would only repeat what it did.
+pub fn is_worth_another_try(spec: &SlurmSpec, clock: Clock) -> bool {
+    match clock.left_s {
+        Some(left_s) => left_s > notice_s(spec).saturating_add(NOTICE_SLACK_S),
+        None => clock.restarts < MOST_RESTARTS,
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +201,19 @@ mod tests {
         assert_eq!(runs_per_task(&spec(None, None), &measure), 25);
         assert_eq!(runs_per_task(&spec(Some(60), Some(7)), &measure), 7);
         assert_eq!((notice_s(&spec(Some(60), None)), notice_s(&spec(Some(1), None))), (120, 10));
+        // No limit, not one of no time.
+        assert_eq!((runs_per_task(&spec(Some(0), None), &measure), notice_s(&spec(Some(0), None))), (25, 120));
+    }
+
+    /// A task that was preempted before its first run ended gave up for good, as if its time had been too short.
+    #[test]
+    fn a_task_that_gave_way_with_time_left_is_worth_another_try() {
+        let spec = SlurmSpec { options: [("time".to_owned(), OptionValue::Whole(60))].into(), ..SlurmSpec::default() };
+        let worth = |left_s, restarts| is_worth_another_try(&spec, Clock { left_s, restarts });
+        // Told 120 s before the limit, or up to a minute earlier.
+        assert!(worth(Some(3000), 9) && worth(Some(211), 0));
+        assert!(!worth(Some(210), 0) && !worth(Some(120), 0) && !worth(Some(0), 0));
+        assert!(worth(None, 2) && !worth(None, 3));
     }
 
     #[test]

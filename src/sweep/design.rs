@@ -7,6 +7,8 @@
 use sha2::{Digest, Sha256};
 
 use self::hypercube::Hypercube;
+use self::left_out::Reason;
+pub use self::left_out::{Counted, LeftOut};
 pub use self::optimal::MOST_OPTIMAL_POINTS;
 use super::Error;
 use super::adaptive::Adaptive;
@@ -51,26 +53,31 @@ pub struct Candidate<'a> {
     pub output_tokens: u32,
 }
 
-impl Candidate<'_> {
-    /// Whether it can run at all, whatever `where` says.
-    fn fits(&self) -> bool {
-        self.batch_size >= self.deployment.data_parallel
-            && f64::from(self.input_tokens) + f64::from(self.output_tokens) <= self.deployment.kv_capacity_tokens
-    }
-}
-
 type Accept<'f> = dyn FnMut(&Candidate<'_>) -> Result<bool, Error> + 'f;
 
-/// The points of a sweep, sorted; their order says nothing about the order of the runs. For an adaptive design they are
-/// the candidates, and its order of them comes along.
-pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<(Vec<Point>, Option<Adaptive>), Error> {
-    let deployments = deployments(&sweep.axes, sweep.workload.gpus())?;
+/// What a sweep's axes and its design come to.
+#[derive(Debug, Clone)]
+pub struct Laid {
+    /// The points, sorted; their order says nothing about the order of the runs. The candidates, where the design is
+    /// adaptive.
+    pub points: Vec<Point>,
+    /// The order of the candidates, where the design is adaptive.
+    pub adaptive: Option<Adaptive>,
+    /// What cannot run or is not wanted.
+    pub left_out: LeftOut,
+}
+
+/// The points of a sweep.
+pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<Laid, Error> {
+    let (deployments, mut left_out) = deployments(&sweep.axes, sweep.workload.gpus())?;
     let chosen = match sweep.design {
-        Design::Factorial => factorial(&sweep.axes, &deployments, accept)?,
+        Design::Factorial => factorial(&sweep.axes, &deployments, &mut left_out, accept)?,
         Design::LatinHypercube { points, prefill_share } => {
             Hypercube::new(&sweep.axes, &deployments, accept).draw(points, prefill_share, sweep.seed)?
         }
-        Design::Adaptive(rule) => adaptive::candidates(rule, &sweep.axes, &deployments, accept, sweep.seed)?,
+        Design::Adaptive(rule) => {
+            adaptive::candidates(rule, &sweep.axes, &deployments, &mut left_out, accept, sweep.seed)?
+        }
         Design::DOptimal { points } => optimal::draw(&sweep.axes, &deployments, accept, points, sweep.seed)?,
     };
     // Cards are hashed once per deployment: hashing them for each of 100,000 points would take seconds.
@@ -82,7 +89,7 @@ pub fn points(sweep: &Sweep, accept: &mut Accept<'_>) -> Result<(Vec<Point>, Opt
         _ => None,
     };
     let points = chosen.iter().filter_map(|c| point(c, &deployments, &stems, sweep.workload.engine())).collect();
-    Ok((points, adaptive))
+    Ok(Laid { points, adaptive, left_out })
 }
 
 /// Deployment number, batch size, input tokens, output tokens. Sorts as points do.
@@ -147,8 +154,8 @@ fn precision_of(card: &ModelCard) -> &'static str {
     }
 }
 
-/// All deployments that fit, sorted by model, GPU, precision and degrees.
-fn deployments(axes: &Axes, gpus: u32) -> Result<Vec<Deployment>, Error> {
+/// All deployments that fit, sorted by model, GPU, precision and degrees, and those that do not.
+fn deployments(axes: &Axes, gpus: u32) -> Result<(Vec<Deployment>, LeftOut), Error> {
     let grid = |levels: &Levels| levels.grid().unwrap_or_default();
     let (t, p, d) = (grid(&axes.tensor_parallel), grid(&axes.pipeline_parallel), grid(&axes.data_parallel));
     let precisions = axes.precision.len().max(1);
@@ -160,6 +167,7 @@ fn deployments(axes: &Axes, gpus: u32) -> Result<Vec<Deployment>, Error> {
         return Err(Error::TooMany { found: combinations, limit: MOST_POINTS });
     }
     let mut fitting = Vec::new();
+    let mut left_out = LeftOut { of: combinations as u64, what: Counted::Deployments, ..LeftOut::default() };
     let mut nearest: Option<(f64, String)> = None;
     for model in &axes.model {
         for precision in 0..precisions {
@@ -180,8 +188,9 @@ fn deployments(axes: &Axes, gpus: u32) -> Result<Vec<Deployment>, Error> {
                         }
                         Err(lack) => lack,
                     };
-                    if nearest.as_ref().is_none_or(|n| lack.0 < n.0) {
-                        nearest = Some(lack);
+                    left_out.add(lack.reason, 1);
+                    if nearest.as_ref().is_none_or(|n| lack.factor < n.0) {
+                        nearest = Some((lack.factor, lack.why));
                     }
                 }
             }
@@ -197,29 +206,39 @@ fn deployments(axes: &Axes, gpus: u32) -> Result<Vec<Deployment>, Error> {
             .cmp(&(&b.model.model, &b.gpu.gpu_model, &b.precision))
             .then(key(a).cmp(&key(b)))
     });
-    Ok(fitting)
+    Ok((fitting, left_out))
 }
 
-/// One deployment, or by which factor it misses and why.
+/// What a deployment lacks.
+struct Lack {
+    reason: Reason,
+    /// By which factor it misses.
+    factor: f64,
+    why: String,
+}
+
+/// One deployment, or what it lacks.
 fn deployment(
     model: &ModelCard,
     gpu: &GpuCard,
     precision: &str,
     (t, p, d): (u32, u32, u32),
     gpus: u32,
-) -> Result<Deployment, (f64, String)> {
+) -> Result<Deployment, Lack> {
+    let lacks = |reason, factor, why| Err(Lack { reason, factor, why });
     let what = || format!("{} with tensor_parallel {t}, pipeline_parallel {p}, data_parallel {d}", model.model);
     let needed = f64::from(t) * f64::from(p) * f64::from(d);
     if needed > f64::from(gpus) {
-        return Err((needed / f64::from(gpus.max(1)), format!("{} needs {needed} GPUs of {gpus}", what())));
+        let why = format!("{} needs {needed} GPUs of {gpus}", what());
+        return lacks(Reason::Gpus, needed / f64::from(gpus.max(1)), why);
     }
     if f64::from(p) > model.n_layers {
         let why = format!("{} has more stages than the model has layers ({})", what(), model.n_layers);
-        return Err((f64::from(p) / model.n_layers.max(1.0), why));
+        return lacks(Reason::Layers, f64::from(p) / model.n_layers.max(1.0), why);
     }
     if model.hidden_size % f64::from(t) != 0.0 {
         let why = format!("{} cannot be cut: hidden_size {} is no multiple of it", what(), model.hidden_size);
-        return Err((f64::INFINITY, why));
+        return lacks(Reason::HiddenSize, f64::INFINITY, why);
     }
     let usable = f64::from(t) * f64::from(p) * gpu.memory_bytes * USABLE_MEMORY;
     let weights = model.weight_bytes();
@@ -233,7 +252,7 @@ fn deployment(
             t * p,
             gpu.gpu_model
         );
-        return Err((weights / usable, why));
+        return lacks(Reason::Memory, weights / usable, why);
     }
     let kv_capacity_tokens =
         if model.kv_bytes_per_token > 0.0 { (usable - weights) / model.kv_bytes_per_token } else { f64::INFINITY };
@@ -248,34 +267,49 @@ fn deployment(
     })
 }
 
-/// Every combination of levels that is feasible.
-fn factorial(axes: &Axes, deployments: &[Deployment], accept: &mut Accept<'_>) -> Result<Vec<Choice>, Error> {
+/// Every combination of levels that is feasible. `left_out` counts deployments, and then combinations of all axes.
+fn factorial(
+    axes: &Axes,
+    deployments: &[Deployment],
+    left_out: &mut LeftOut,
+    accept: &mut Accept<'_>,
+) -> Result<Vec<Choice>, Error> {
     let grid = |levels: &Levels| levels.grid().unwrap_or_default();
     let (batch, input, output) = (grid(&axes.batch_size), grid(&axes.input_tokens), grid(&axes.output_tokens));
     let found = [deployments.len(), batch.len(), input.len(), output.len()].iter().map(|n| *n as f64).product::<f64>();
     if found > MOST_POINTS as f64 {
         return Err(Error::TooMany { found, limit: MOST_POINTS });
     }
+    left_out.of_sizes((batch.len() * input.len() * output.len()) as u64);
     let mut chosen = Vec::new();
     for d in 0..deployments.len() as u32 {
         for (b, s, m) in batch.iter().flat_map(|b| input.iter().flat_map(|s| output.iter().map(|m| (*b, *s, *m)))) {
             let choice = (d, b, s, m);
-            if let Some(c) = candidate(choice, deployments)
-                && c.fits()
-                && accept(&c)?
-            {
-                chosen.push(choice);
+            let Some(c) = candidate(choice, deployments) else { continue };
+            match refusal(&c, accept)? {
+                Some(reason) => left_out.add(reason, 1),
+                None => chosen.push(choice),
             }
         }
     }
     if chosen.is_empty() {
-        return Err(Error::TooFewFeasible { asked: 1, kind: "point at least", feasible: "0".to_owned() });
+        let feasible = "0".to_owned();
+        return Err(Error::TooFewFeasible { asked: 1, kind: "point at least", feasible, left_out: *left_out });
     }
     Ok(chosen)
 }
 
+/// Why a point is left out; `where` is asked last.
+fn refusal(c: &Candidate<'_>, accept: &mut Accept<'_>) -> Result<Option<Reason>, Error> {
+    match c.obstacle() {
+        Some(reason) => Ok(Some(reason)),
+        None => Ok((!accept(c)?).then_some(Reason::Filtered)),
+    }
+}
+
 mod adaptive;
 mod hypercube;
+mod left_out;
 mod optimal;
 #[cfg(test)]
 mod tests;

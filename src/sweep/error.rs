@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::adaptive::FEWEST_START_POINTS;
+use super::design::LeftOut;
 
 /// Why a sweep could not be planned or carried on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,16 @@ pub enum Error {
     /// The script is wrong; the message begins with its file and line.
     #[error("{0}")]
     Script(String),
+    /// What a script asks for cannot be laid out.
+    #[error("{file}:{line}: {what}")]
+    At {
+        /// The script.
+        file: String,
+        /// Line of the field that it hangs on, from 1.
+        line: usize,
+        /// What is wrong.
+        what: Box<Error>,
+    },
     /// No combination of models, GPUs and degrees can be deployed at all.
     #[error(
         "none of the {combinations} combinations of model, GPU and degrees can be deployed; the nearest: {nearest}"
@@ -32,7 +43,7 @@ pub enum Error {
         nearest: String,
     },
     /// The design asks for more points than there are.
-    #[error("the design asks for {asked} {kind}; {feasible} are feasible")]
+    #[error("the design asks for {asked} {kind}; {feasible} are feasible{}", but_for(.left_out))]
     TooFewFeasible {
         /// Points asked for.
         asked: usize,
@@ -40,6 +51,8 @@ pub enum Error {
         kind: &'static str,
         /// How many there are, as text: counted, or what a long search found.
         feasible: String,
+        /// What is not, where each was looked at.
+        left_out: LeftOut,
     },
     /// The axes multiply to more than a sweep can hold.
     #[error(
@@ -112,4 +125,12 @@ pub enum Error {
     /// The workload as a whole is unusable, not one of its runs.
     #[error("workload: {0}")]
     Workload(String),
+}
+
+/// What stands between a design and its points.
+fn but_for(left_out: &LeftOut) -> String {
+    match left_out.count() {
+        0 => String::new(),
+        _ => format!("; left out: {left_out}"),
+    }
 }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::adaptive::Adaptive;
 use super::axis::Sweep;
-use super::design::{self, Candidate};
+use super::design::{self, Candidate, LeftOut};
 use super::sbatch::SlurmSpec;
 use super::script::Script;
 use super::workload::WorkloadSpec;
@@ -150,6 +150,8 @@ pub struct Plan {
     pub runs: Vec<Run>,
     /// The rule by which points are chosen as the sweep goes, where the design is adaptive.
     pub adaptive: Option<Adaptive>,
+    /// What the axes span and the points are not, and why. What the sweep does does not depend on it.
+    pub left_out: LeftOut,
     /// Where they run, if Slurm is asked. What they do does not depend on it.
     pub slurm: Option<SlurmSpec>,
 }
@@ -181,7 +183,10 @@ impl Plan {
         let script = Script::evaluate(file_name, source, directory, log)?;
         let result = Self::lay_out(script.sweep(), script_hash(source), &mut |c| script.accepts(c));
         script.drain_log(log);
-        result
+        let result = result.and_then(|plan| script.check_answers().map(|()| plan));
+        // What `where` prints it has said once.
+        script.drain_log(&mut |_| ());
+        result.map_err(|error| script.placed(error))
     }
 
     /// The plan that the campaign in `dir` began with.
@@ -202,7 +207,7 @@ impl Plan {
         script_sha256: String,
         accept: &mut dyn FnMut(&Candidate<'_>) -> Result<bool, Error>,
     ) -> Result<Self, Error> {
-        let (points, adaptive) = design::points(sweep, accept)?;
+        let design::Laid { points, adaptive, left_out } = design::points(sweep, accept)?;
         sweep.workload.check(&points).map_err(Error::Workload)?;
         let mut by_id: HashMap<&str, usize> = HashMap::with_capacity(points.len());
         for (second, point) in points.iter().enumerate() {
@@ -226,6 +231,7 @@ impl Plan {
             points,
             runs,
             adaptive,
+            left_out,
             slurm: sweep.slurm.clone(),
         })
     }
@@ -256,6 +262,7 @@ impl Plan {
             runs: chosen,
             // Its runs are laid out: nothing is left to be chosen.
             adaptive: None,
+            left_out: self.left_out,
             slurm: None,
         }
     }
@@ -291,20 +298,6 @@ impl Plan {
             found.push("the order of the runs".to_owned());
         }
         (!found.is_empty()).then(|| found.join("; "))
-    }
-}
-
-impl Plan {
-    /// The `repeat`th run of the point at a place, planned or not.
-    pub fn run_of(&self, point: usize, repeat: u32) -> Option<Run> {
-        self.points.get(point).map(|p| Run { run_id: format!("{}-{repeat}", p.point_id), point, repeat })
-    }
-
-    /// How many runs there can be at most.
-    pub fn most_runs(&self) -> usize {
-        let Some(adaptive) = &self.adaptive else { return self.runs.len() };
-        let points = adaptive.rule.max_points.min(self.points.len());
-        points.saturating_mul(self.measure.most_repeats(self.repeats) as usize)
     }
 }
 
@@ -363,6 +356,7 @@ pub(super) fn hex(hash: &[u8], digits: usize) -> String {
     text
 }
 
+mod extent;
 mod file;
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,7 @@ enum Takes {
 use Takes::{Flag, FlagOrText, One, Switch, Text, Time, Whole};
 
 /// The long options of sbatch 22.05 and what newer versions added, as far as they go with a job array of ours.
-const OPTIONS: [(&str, Takes); 82] = [
+const OPTIONS: [(&str, Takes); 87] = [
     ("account", Text),
     ("acctg_freq", Text),
     ("batch", Text),
@@ -83,6 +83,7 @@ const OPTIONS: [(&str, Takes); 82] = [
     ("begin", Text),
     ("cluster_constraint", Text),
     ("comment", Text),
+    ("consolidate_segments", Flag),
     ("constraint", Text),
     ("contiguous", Flag),
     ("core_spec", Whole),
@@ -133,6 +134,7 @@ const OPTIONS: [(&str, Takes); 82] = [
     ("ntasks_per_gpu", Whole),
     ("ntasks_per_node", One),
     ("ntasks_per_socket", Whole),
+    ("oom_kill_step", FlagOrText),
     ("overcommit", Flag),
     ("oversubscribe", Flag),
     ("partition", Text),
@@ -149,12 +151,15 @@ const OPTIONS: [(&str, Takes); 82] = [
     ("segment", Whole),
     ("sockets_per_node", Whole),
     ("spread_job", Flag),
+    ("spread_segments", Flag),
+    ("stepmgr", Flag),
     ("switches", Text),
     ("thread_spec", Whole),
     ("threads_per_core", Whole),
     ("time", Time),
     ("time_min", Time),
     ("tmp", Text),
+    ("tres_bind", Text),
     ("tres_per_task", Text),
     ("wckey", Text),
 ];
@@ -196,13 +201,14 @@ impl SlurmSpec {
     /// Fields of `slurm = { ... }` that are no options of sbatch.
     pub const OWN: [&'static str; 4] = ["runs_per_task", "at_once", "stop_early_s", "merge"];
 
-    /// The time limit, s, where one is given and there is an end to it.
+    /// The time limit, s, where one is given and there is an end to it: for Slurm a limit of zero is none.
     pub fn time_limit_s(&self) -> Option<u64> {
-        match self.options.get("time")? {
+        let limit_s = match self.options.get("time")? {
             OptionValue::Whole(minutes) => minutes.checked_mul(60),
             OptionValue::Text(text) => duration_s(text)?,
             OptionValue::Flag(_) => None,
-        }
+        };
+        limit_s.filter(|limit_s| *limit_s > 0)
     }
 
     /// Whether tasks that were ended before their time may begin anew.
@@ -216,16 +222,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().map(|(name, _)| *name)
 }
 
-/// Checks one option, or says what is wrong with it.
-pub fn check(name: &str, value: &OptionValue) -> Result<(), String> {
+/// Checks one option of the table called `what` (`slurm`, `merge`), whose `own` fields are none of sbatch's; or says what
+/// is wrong with it.
+pub fn check(what: &str, own: &[&'static str], name: &str, value: &OptionValue) -> Result<(), String> {
     if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-        return Err(format!("slurm takes no `{name}`: {why}"));
+        return Err(format!("{what} takes no `{name}`: {why}"));
     }
     let Some((_, takes)) = OPTIONS.iter().find(|(known, _)| *known == name) else {
         let dashed = name.replace('-', "_");
-        let known = OPTIONS.iter().map(|(known, _)| *known).chain(SlurmSpec::OWN);
+        let known = OPTIONS.iter().map(|(known, _)| *known).chain(own.iter().copied());
         let near = schema::nearest(&dashed, known).map_or(String::new(), |near| format!("; did you mean `{near}`?"));
-        return Err(format!("slurm has no option `{name}`{near}"));
+        return Err(format!("{what} has no option `{name}`{near}"));
     };
     if let OptionValue::Text(text) = value {
         check_text(name, text)?;
@@ -292,6 +299,10 @@ pub fn duration_s(text: &str) -> Option<Option<u64>> {
 mod tests {
     use super::*;
 
+    fn check(name: &str, value: &OptionValue) -> Result<(), String> {
+        super::check("slurm", &SlurmSpec::OWN, name, value)
+    }
+
     fn text(value: &str) -> OptionValue {
         OptionValue::Text(value.to_owned())
     }
@@ -320,6 +331,10 @@ mod tests {
             ("nodes", OptionValue::Whole(1)),
             ("time", text("1-12:00:00")),
             ("comment", text("it's `x` $(y) # z")),
+            ("oom_kill_step", OptionValue::Flag(true)),
+            ("oom_kill_step", OptionValue::Whole(0)),
+            ("stepmgr", OptionValue::Flag(true)),
+            ("tres_bind", text("gres/gpu:closest")),
         ] {
             assert_eq!(check(name, &value), Ok(()), "{name}");
         }
@@ -343,6 +358,23 @@ mod tests {
             let message = check(name, &value).unwrap_err();
             assert!(message.contains(part), "{name}: {message}");
         }
+    }
+
+    /// A limit of zero made one task of each run, as if it were the shortest.
+    #[test]
+    fn a_time_of_zero_is_no_limit() {
+        let limit =
+            |value| SlurmSpec { options: [("time".to_owned(), value)].into(), ..SlurmSpec::default() }.time_limit_s();
+        assert_eq!((limit(OptionValue::Whole(0)), limit(text("0-0:0:0"))), (None, None));
+        assert_eq!((limit(OptionValue::Whole(2)), limit(text("0:07"))), (Some(120), Some(7)));
+    }
+
+    #[test]
+    fn what_stands_in_another_table_is_said_of_that_table() {
+        let message = super::check("merge", &[], "tme", &OptionValue::Whole(3)).unwrap_err();
+        assert_eq!(message, "merge has no option `tme`; did you mean `time`?");
+        let message = super::check("merge", &[], "runs_per_tas", &OptionValue::Whole(3)).unwrap_err();
+        assert!(!message.contains("runs_per_task"), "{message}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fields;
 mod place;
 mod point;
 mod run;
+mod sample;
 mod sandbox;
 mod servers;
 mod slurm;
@@ -17,6 +18,7 @@ mod slurm;
 mod tests;
 mod workloads;
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use mlua::{Function, Value};
@@ -24,6 +26,7 @@ use mlua::{Function, Value};
 use self::place::Place;
 use self::point::PointTable;
 pub(super) use self::run::Job;
+use self::sample::Sample;
 use self::sandbox::Sandbox;
 use super::Error;
 use super::axis::Sweep;
@@ -37,6 +40,7 @@ pub struct Script {
     accepts: Option<Function>,
     run: Option<Function>,
     point_table: PointTable,
+    asked: RefCell<Sample>,
 }
 
 impl Script {
@@ -48,7 +52,8 @@ impl Script {
         sandbox.drain_log(log);
         let (sweep, accepts, run) = result.map_err(|e| place.error(&e))?;
         let point_table = PointTable::new(&sandbox.lua, &place).map_err(|e| place.error(&e))?;
-        Ok(Self { sandbox, place, sweep, accepts, run, point_table })
+        let asked = RefCell::default();
+        Ok(Self { sandbox, place, sweep, accepts, run, point_table, asked })
     }
 
     fn returned(
@@ -93,7 +98,36 @@ impl Script {
     /// Whether `where` takes this point; a script without one takes all.
     pub fn accepts(&self, candidate: &Candidate<'_>) -> Result<bool, Error> {
         let Some(accepts) = &self.accepts else { return Ok(true) };
-        self.ask(accepts, candidate).map_err(|e| self.place.error(&e))
+        let answer = self.ask(accepts, candidate).map_err(|e| self.place.error(&e))?;
+        self.asked.borrow_mut().note(candidate, answer);
+        Ok(answer)
+    }
+
+    /// Asks `where` again for some of the points, and refuses one whose answers depend on more than the point.
+    pub fn check_answers(&self) -> Result<(), Error> {
+        let Some(accepts) = &self.accepts else { return Ok(()) };
+        for asked in self.asked.take().into_kept() {
+            let c = asked.candidate();
+            // Twice: an answer that alternates is the same every other time.
+            for _ in 0..2 {
+                let answer = self.ask(accepts, &c).map_err(|e| self.place.error(&e))?;
+                if answer != asked.answer {
+                    let line = self.place.line_of("where", 1);
+                    let message = format!(
+                        "`where` answers {} and, asked again for the same point, {answer} (tensor_parallel {}, batch_size \
+                         {}, input_tokens {}, output_tokens {}); its answer must depend on the point alone",
+                        asked.answer, c.deployment.tensor_parallel, c.batch_size, c.input_tokens, c.output_tokens
+                    );
+                    return Err(self.place.error(&self.place.fail_at(line, message)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with the sweep's plan, with the place in the script.
+    pub fn placed(&self, error: Error) -> Error {
+        self.place.of_plan(error)
     }
 
     fn ask(&self, accepts: &Function, candidate: &Candidate<'_>) -> mlua::Result<bool> {

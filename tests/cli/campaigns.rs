@@ -50,6 +50,39 @@ fn running(desk: &Desk, script: &str, campaign: &str, lines: usize) -> Child {
     child
 }
 
+/// Points went without a word, and of servers only how many different ones there are was said.
+#[test]
+fn a_plan_says_what_it_leaves_out_and_how_often_servers_start() {
+    let desk = Desk::new();
+    let sweep = |more: &str| {
+        format!(
+            "local el = require \"energylens\"\nreturn el.sweep {{ name = \"v\", repeats = 2, axes = {{\n\
+             model = \"llama-2-7b\", gpu_model = \"a100-80gb\", tensor_parallel = el.choice {{ 1, 3, 16 }},\n\
+             batch_size = el.choice {{ 1, 2 }}, input_tokens = el.choice {{ 64, 90000000 }}, output_tokens = 8 }},\n\
+             design = el.factorial {{}}, workload = el.vllm {{ gpus = 8 }}, {more} }}\n"
+        )
+    };
+    desk.put("v.lua", sweep(""));
+    desk.type_in("plan v.lua")
+        .done()
+        .prints("sweep v: 2 points, 4 runs")
+        .prints("left out: 10 of 12 combinations: 4 for GPUs that the node does not have, 4 for a hidden_size")
+        .prints("2 for the KV cache")
+        .prints("one server, started once:");
+    desk.put("more.lua", sweep("measure = { relative_std = 0.02, max_repeats = 5 }"));
+    desk.type_in("plan more.lua").done().prints("2 points, 4 to 10 runs");
+    let json = desk.type_in("plan more.lua --json").done().json();
+    let of = |name: &str| json[name].as_u64();
+    assert_eq!(
+        (of("least_runs"), of("most_runs"), of("least_starts"), of("most_starts")),
+        (Some(4), Some(10), Some(1), Some(1))
+    );
+    assert_eq!((json["left_out"]["of"].as_u64(), json["left_out"]["kv_cache"].as_u64()), (Some(12), Some(2)));
+    // Each card once.
+    assert_eq!(json["models"].as_array().map(Vec::len), Some(1));
+    assert_eq!((json["points"][1]["model"].as_u64(), json["points"][1]["batch_size"].as_u64()), (Some(0), Some(2)));
+}
+
 #[test]
 fn a_plan_is_printed_and_nothing_is_touched() {
     let desk = Desk::new();

@@ -45,7 +45,7 @@ while :; do
     if [ -z "$interrupted" ]; then break; fi
 done
 
-# Stopped by the time limit with something done: this task goes on later, where it stopped.
+# Stopped by the time limit with something done, or with time left: this task goes on later, where it stopped.
 if [ "$signal" = USR1 ] && [ "$code" -eq 75 ] && [ "$requeue" = yes ]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 fi

@@ -1,7 +1,7 @@
 use super::*;
 use crate::fit::synthetic::{COEFFICIENTS, EXPONENTS, observations};
 use crate::fit::{How, fit_core_with};
-use crate::law::{Intervals, Skeleton, Target};
+use crate::law::{Intervals, Scatter, Skeleton, Target};
 use crate::schema::Phase;
 
 fn scatter(rows: &[Observation]) -> (f64, BTreeMap<RowKind, Scatter>) {
@@ -60,14 +60,15 @@ fn leverage_of_a_mean_worked_by_hand() {
     let fold: Vec<usize> = (0..10).map(|i| i % FOLDS).collect();
     let left_out = LeftOut { fold, residuals: vec![Some(0.09); 10], kinds: vec![RowKind::Batch; 10] };
     assert!(left_out.leverage(&full).iter().all(|l| (l - 0.125).abs() < 1e-12));
-    // Of 0.09^2 the share 8/9 is the row's own, and each row counts as 8/9 of one.
+    // Each row counts as 8/9 of one, and so does its square; 0.09^2 is the row's own scatter and 1/8 of that of all.
     let skeleton = Skeleton::default_for(Target::EnergyJ);
     let rows = observations(&skeleton, 10, 0.0, 0);
     let found = left_out.scatters(&Problem::new(&skeleton, &rows), &full);
-    let (own, count) = (0.0081 * 8.0 / 9.0, 80.0 / 9.0);
-    let all = (count * own + 2.0 * 0.0009) / (count + 2.0);
+    let count = 80.0 / 9.0;
+    let all = (count * 0.0081 * 8.0 / 9.0 + 2.0 * 0.0009) / (count + 2.0);
     assert!((found.all.powi(2) - all).abs() < 1e-12, "{} is not {}", found.all, all.sqrt());
     let batch = found.by_kind[&RowKind::Batch];
+    let own = 0.0081 - 0.125 * all;
     assert!((batch.sigma_log.powi(2) - (count * own + all) / (count + 1.0)).abs() < 1e-12);
     assert!((batch.degrees_of_freedom - (count + 1.0)).abs() < 1e-12);
     assert!(!found.by_kind.contains_key(&RowKind::Prefill), "no such row was seen");

@@ -1,6 +1,6 @@
 //! The adaptive design: candidates in the order in which they say most before anything is known.
 
-use super::{Accept, Choice, Deployment, factorial, optimal};
+use super::{Accept, Choice, Deployment, LeftOut, factorial, optimal};
 use crate::sweep::Error;
 use crate::sweep::adaptive::{Adaptive, AdaptiveRule, FEWEST_START_POINTS};
 use crate::sweep::axis::{Axes, Levels};
@@ -13,6 +13,7 @@ pub(super) fn candidates(
     rule: AdaptiveRule,
     axes: &Axes,
     deployments: &[Deployment],
+    left_out: &mut LeftOut,
     accept: &mut Accept<'_>,
     seed: u64,
 ) -> Result<Vec<Choice>, Error> {
@@ -20,7 +21,7 @@ pub(super) fn candidates(
     let combinations: f64 = sizes.iter().map(|levels| levels.len() as f64).product();
     let are_choices = sizes.iter().all(|levels| matches!(levels, Levels::Choice(_)));
     if are_choices && combinations * deployments.len() as f64 <= rule.candidates as f64 {
-        return factorial(axes, deployments, accept);
+        return factorial(axes, deployments, left_out, accept);
     }
     optimal::pool(axes, deployments, accept, (rule.candidates, rule.start), seed)
 }
@@ -44,7 +45,8 @@ pub(super) fn lay_out(
     }
     if candidates.len() < rule.start {
         let feasible = candidates.len().to_string();
-        return Err(Error::TooFewFeasible { asked: rule.start, kind: "points to start with", feasible });
+        let kind = "points to start with";
+        return Err(Error::TooFewFeasible { asked: rule.start, kind, feasible, left_out: LeftOut::default() });
     }
     let turns = |of: Vec<Vec<usize>>| -> Vec<usize> {
         let longest = of.iter().map(Vec::len).max().unwrap_or(0);

@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Accept, Choice, Deployment, MOST_POINTS, candidate};
+use super::{Accept, Choice, Counted, Deployment, LeftOut, MOST_POINTS, candidate, refusal};
 use crate::sweep::Error;
 use crate::sweep::axis::{Axes, Levels};
 
@@ -18,12 +18,14 @@ pub(super) struct Hypercube<'a, 'f> {
     axes: &'a Axes,
     deployments: &'a [Deployment],
     taken: HashSet<Choice>,
+    /// What was drawn in vain.
+    left_out: LeftOut,
     accept: &'a mut Accept<'f>,
 }
 
 impl<'a, 'f> Hypercube<'a, 'f> {
     pub(super) fn new(axes: &'a Axes, deployments: &'a [Deployment], accept: &'a mut Accept<'f>) -> Self {
-        Self { axes, deployments, taken: HashSet::new(), accept }
+        Self { axes, deployments, taken: HashSet::new(), left_out: of_draws(), accept }
     }
 
     /// Exactly `n` points, `prefill_share` of them with one output token; sorted.
@@ -97,7 +99,14 @@ impl<'a, 'f> Hypercube<'a, 'f> {
 
     fn take(&mut self, choice: Choice) -> Result<bool, Error> {
         let Some(c) = candidate(choice, self.deployments) else { return Ok(false) };
-        if self.taken.contains(&choice) || !c.fits() || !(self.accept)(&c)? {
+        if self.taken.contains(&choice) {
+            return Ok(false);
+        }
+        if self.left_out.what == Counted::Draws {
+            self.left_out.of += 1;
+        }
+        if let Some(reason) = refusal(&c, self.accept)? {
+            self.left_out.add(reason, 1);
             return Ok(false);
         }
         self.taken.insert(choice);
@@ -125,14 +134,14 @@ impl<'a, 'f> Hypercube<'a, 'f> {
             self.deployments.len() as f64 * sizes(&self.axes.batch_size) * sizes(&self.axes.input_tokens) * outputs;
         let found = asked - missing;
         if all > MOST_POINTS as f64 {
-            let feasible =
-                format!("a search of {} draws found {found}, and probably few more", missing * (DRAWS.0 + DRAWS.1));
-            return Err(Error::TooFewFeasible { asked, kind, feasible });
+            let feasible = format!("a search of {} draws found {found}, and probably few more", self.left_out.of);
+            return Err(Error::TooFewFeasible { asked, kind, feasible, left_out: self.left_out });
         }
+        self.left_out = LeftOut { of: all as u64, what: Counted::Combinations, ..LeftOut::default() };
         let mut rest = self.rest(prefill)?;
         if rest.len() < missing {
             let feasible = (found + rest.len()).to_string();
-            return Err(Error::TooFewFeasible { asked, kind, feasible });
+            return Err(Error::TooFewFeasible { asked, kind, feasible, left_out: self.left_out });
         }
         rest.shuffle(rng);
         self.taken.extend(rest.into_iter().take(missing));
@@ -159,6 +168,10 @@ impl<'a, 'f> Hypercube<'a, 'f> {
         }
         Ok(rest)
     }
+}
+
+fn of_draws() -> LeftOut {
+    LeftOut { what: Counted::Draws, ..LeftOut::default() }
 }
 
 /// A number in [0, 1), and whether it stays inside its stratum.

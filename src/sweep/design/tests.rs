@@ -29,7 +29,7 @@ fn sweep(points: usize, prefill_share: f64) -> Sweep {
 }
 
 fn draw(sweep: &Sweep) -> Vec<Point> {
-    points(sweep, &mut |_| Ok(true)).unwrap().0
+    points(sweep, &mut |_| Ok(true)).unwrap().points
 }
 
 #[test]
@@ -86,16 +86,59 @@ fn too_many_points_for_a_small_space_are_counted() {
     sweep.design = Design::LatinHypercube { points: 48, prefill_share: 0.0 };
     assert_eq!(draw(&sweep).len(), 48);
     let message = points(&sweep, &mut |c| Ok(c.batch_size == 1)).unwrap_err().to_string();
-    assert_eq!(message, "the design asks for 48 points that decode; 24 are feasible");
+    assert_eq!(
+        message,
+        "the design asks for 48 points that decode; 24 are feasible; left out: 24 of 48 combinations: 24 by `where`"
+    );
 }
 
 #[test]
 fn a_where_that_takes_nothing_ends_with_an_error() {
     let message = points(&sweep(10, 0.2), &mut |_| Ok(false)).unwrap_err().to_string();
-    assert!(message.starts_with("the design asks for 2 prefill-only points"), "{message}");
+    assert!(message.starts_with("the design asks for 2 prefill-only points; a search of "), "{message}");
+    assert!(message.contains("found 0, and probably few more are feasible; left out: "), "{message}");
+    assert!(message.ends_with(" by `where`"), "{message}");
     let mut grid = sweep(1, 0.0);
     grid.design = Design::Factorial;
     assert!(points(&grid, &mut |_| Ok(false)).is_err());
+}
+
+/// A sweep of 24 combinations was planned as 6 points, without a word about the other 18.
+#[test]
+fn what_is_left_out_is_counted_by_its_first_reason() {
+    let mut sweep = sweep(1, 0.0);
+    sweep.design = Design::Factorial;
+    // 70 billion weights of 2 bytes: not on one GPU of 80 GB; hidden_size 8192 is no multiple of 3; the node has 8.
+    sweep.axes.tensor_parallel = Levels::choice(vec![1, 3, 4, 16]);
+    sweep.axes.pipeline_parallel = Levels::choice(vec![1]);
+    sweep.axes.data_parallel = Levels::choice(vec![1, 2]);
+    sweep.axes.batch_size = Levels::choice(vec![1, 2]);
+    sweep.axes.input_tokens = Levels::choice(vec![64, 90_000_000]);
+    sweep.axes.output_tokens = Levels::choice(vec![16]);
+    sweep.axes.model.truncate(1);
+    sweep.axes.gpu_model.truncate(1);
+    let laid = points(&sweep, &mut |c| Ok(c.batch_size == 1)).unwrap();
+    // 4 x 2 deployments of 4 points each: 2 of them on 16 GPUs and 32, 2 cut by 3, 2 on one GPU. Of the 8 points of
+    // TP 4, one replica of each two has no sequence (2 points), 3 have long inputs, and of the rest 2 have two sequences.
+    let expected = LeftOut {
+        of: 32,
+        gpus: 8,
+        hidden_size: 8,
+        memory: 8,
+        replicas: 2,
+        kv_cache: 3,
+        filtered: 2,
+        ..LeftOut::default()
+    };
+    assert_eq!((laid.left_out, laid.points.len()), (expected, 1));
+    assert_eq!(
+        laid.left_out.to_string(),
+        "31 of 32 combinations: 8 for GPUs that the node does not have, 8 for a hidden_size that tensor_parallel does not \
+         divide, 8 for memory, 2 for a batch_size below data_parallel, 3 for the KV cache, 2 by `where`"
+    );
+    sweep.design = Design::LatinHypercube { points: 1, prefill_share: 0.0 };
+    let of_deployments = points(&sweep, &mut |_| Ok(true)).unwrap().left_out;
+    assert_eq!((of_deployments.of, of_deployments.count(), of_deployments.what), (8, 6, Counted::Deployments));
 }
 
 #[test]
@@ -141,7 +184,7 @@ proptest! {
         sweep.axes.batch_size = Levels::Geometric(low, low + span);
         sweep.axes.data_parallel = Levels::choice(vec![1, 2]);
         let accept = |b: u32, s: u32| b * s <= limit * 64;
-        let points = points(&sweep, &mut |c| Ok(accept(c.batch_size, c.input_tokens))).unwrap().0;
+        let points = points(&sweep, &mut |c| Ok(accept(c.batch_size, c.input_tokens))).unwrap().points;
         prop_assert_eq!(points.len(), n);
         let distinct: BTreeSet<_> = points.iter().map(|p| p.point_id.clone()).collect();
         prop_assert_eq!(distinct.len(), n);
@@ -158,7 +201,7 @@ proptest! {
 fn a_d_optimal_design_tells_more_than_a_hypercube_and_is_as_long_as_asked() {
     let hypercube = sweep(24, 0.0);
     let optimal = Sweep { design: Design::DOptimal { points: 24 }, ..hypercube.clone() };
-    let all = deployments(&optimal.axes, 8).unwrap();
+    let all = deployments(&optimal.axes, 8).unwrap().0;
     let told = |points: &[Point]| {
         let of = |p: &Point| {
             let same =
@@ -180,7 +223,7 @@ fn a_d_optimal_design_tells_more_than_a_hypercube_and_is_as_long_as_asked() {
 #[test]
 fn a_d_optimal_design_obeys_where_and_counts_what_is_feasible() {
     let mut sweep = Sweep { design: Design::DOptimal { points: 6 }, ..sweep(1, 0.0) };
-    let few = points(&sweep, &mut |c| Ok(c.deployment.tensor_parallel == 4 && c.batch_size <= 2)).unwrap().0;
+    let few = points(&sweep, &mut |c| Ok(c.deployment.tensor_parallel == 4 && c.batch_size <= 2)).unwrap().points;
     assert!(few.len() == 6 && few.iter().all(|p| p.tensor_parallel == 4 && p.batch_size <= 2));
     for levels in [&mut sweep.axes.batch_size, &mut sweep.axes.input_tokens, &mut sweep.axes.output_tokens] {
         *levels = Levels::Choice(vec![64]);

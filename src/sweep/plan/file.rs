@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Adaptive, Measure, Plan, Point, Run, SlurmSpec, WorkloadSpec};
+use super::{Adaptive, LeftOut, Measure, Plan, Point, Run, SlurmSpec, WorkloadSpec};
 use crate::card::{GpuCard, ModelCard};
 
 #[derive(Serialize, Deserialize)]
@@ -23,6 +23,8 @@ struct PlanFile {
     runs: Vec<Run>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     adaptive: Option<Adaptive>,
+    #[serde(default)]
+    left_out: LeftOut,
     #[serde(default)]
     slurm: Option<SlurmSpec>,
 }
@@ -99,6 +101,7 @@ impl Serialize for Plan {
             points,
             runs: self.runs.clone(),
             adaptive: self.adaptive.clone(),
+            left_out: self.left_out,
             slurm: self.slurm.clone(),
         }
         .serialize(serializer)
@@ -145,6 +148,7 @@ impl<'de> Deserialize<'de> for Plan {
             points,
             runs: file.runs,
             adaptive: file.adaptive,
+            left_out: file.left_out,
             slurm: file.slurm,
         })
     }

@@ -87,6 +87,28 @@ fn a_plan_survives_json_with_each_card_once() {
     assert!(serde_json::from_str::<Plan>(&astray).unwrap_err().to_string().contains("gpu 9 is named, of 2"));
 }
 
+/// What was shown was the number of deployments, and each is started again in every repeat.
+#[test]
+fn starts_and_runs_are_counted_at_least_and_at_most() {
+    let mut plan = plan_of_one("batch_size = el.choice { 8, 16 }, tensor_parallel = el.choice { 1, 2 }");
+    let tensor: Vec<u32> = plan.points.iter().map(|p| p.tensor_parallel).collect();
+    assert_eq!(tensor, [1, 1, 2, 2]);
+    let runs = |repeats: &[[usize; 4]], plan: &Plan| -> Vec<Run> {
+        let of = |(repeat, points): (usize, &[usize; 4])| points.map(|p| plan.run_of(p, repeat as u32).unwrap());
+        repeats.iter().enumerate().flat_map(of).collect()
+    };
+    plan.repeats = 2;
+    // 1 1 2 2, then 2 2 1 1: the second deployment is up already when its repeat begins.
+    plan.runs = runs(&[[0, 1, 2, 3], [3, 2, 1, 0]], &plan);
+    assert_eq!((plan.starts(), plan.least_runs(), plan.most_runs()), ((3, 3), 8, 8));
+    // The third repeat is for points that are not known well enough by then; two repeats are needed to know.
+    plan.runs = runs(&[[0, 1, 2, 3], [3, 2, 1, 0], [3, 2, 1, 0]], &plan);
+    plan.measure = Measure { relative_std: Some(0.02), max_repeats: 3, ..plan.measure };
+    assert_eq!((plan.starts(), plan.least_runs(), plan.most_runs()), ((3, 5), 8, 12));
+    plan.repeats = 1;
+    assert_eq!((plan.starts(), plan.least_runs()), ((3, 5), 8));
+}
+
 #[test]
 fn a_difference_is_told_in_a_few_words() {
     let (one, other) = (plan_of_one("batch_size = 8"), plan_of_one("batch_size = el.choice { 8, 16 }"));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mlua::{Function, Lua, Table, UserData, Value};
+use mlua::{AnyUserData, Function, Lua, Table, UserData, Value};
 
 use super::cards::{gpu_card, model_card};
 use super::fields::{Fields, as_whole, show};
@@ -271,6 +271,25 @@ fn what_runs(fields: &Fields<'_>) -> mlua::Result<(WorkloadSpec, Option<Function
     }
     let spec = ScriptSpec { engine: workloads::engine(fields)?, gpus: workloads::gpus(fields)? };
     Ok((WorkloadSpec::Script(spec), Some(run)))
+}
+
+/// What a userdata value is, as messages say it.
+pub(super) fn kind(data: &AnyUserData) -> &'static str {
+    if data.is::<Choice>() {
+        "an el.choice"
+    } else if data.is::<Range>() {
+        "an el.linear or el.geometric"
+    } else if data.is::<Card>() {
+        "a model card"
+    } else if data.is::<Chosen>() {
+        "a design"
+    } else if data.is::<Workload>() {
+        "a workload"
+    } else if data.is::<Returned>() {
+        "a sweep"
+    } else {
+        "something that energylens gave"
+    }
 }
 
 /// What `read` makes of a userdata value, if it is of the type that `read` takes.

@@ -160,9 +160,12 @@ pub(super) fn show(value: &Value) -> String {
             }
         }
         Value::Integer(n) => n.to_string(),
+        // 1e300 has 301 digits.
+        Value::Number(n) if n.is_finite() && *n != 0.0 && !(1e-5..1e15).contains(&n.abs()) => format!("{n:e}"),
         Value::Number(n) => n.to_string(),
         Value::Boolean(b) => b.to_string(),
         Value::Nil => "nil".to_owned(),
+        Value::UserData(data) => super::api::kind(data).to_owned(),
         other => format!("a {}", other.type_name()),
     }
 }

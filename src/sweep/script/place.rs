@@ -61,22 +61,52 @@ impl Place {
         self.fail_at(self.caller(lua), message)
     }
 
+    /// An error of one of Lua's own functions that a Rust function called: at the line that called that, if it has none.
+    pub(super) fn placed(&self, lua: &Lua, error: mlua::Error) -> mlua::Error {
+        match innermost(&error) {
+            mlua::Error::RuntimeError(text) if !self.begins(text) => self.fail(lua, without_stack(text)),
+            _ => error,
+        }
+    }
+
+    /// Whether a message begins with a place in this script.
+    fn begins(&self, text: &str) -> bool {
+        text.strip_prefix(&*self.file).is_some_and(|rest| rest.starts_with(':'))
+    }
+
+    /// What is wrong with a sweep that was read well and cannot be laid out, at the field that it hangs on.
+    pub(super) fn of_plan(&self, error: Error) -> Error {
+        let field = match &error {
+            Error::NothingFits { .. } | Error::TooMany { .. } => "axes",
+            Error::TooFewFeasible { .. } | Error::StartTooSmall { .. } => "design",
+            Error::Workload(_) => "workload",
+            _ => return error,
+        };
+        Error::At { file: self.file.to_string(), line: self.line_of(field, 1), what: Box::new(error) }
+    }
+
     /// The script's error as people should see it: the innermost cause, without Lua's stack.
     pub(super) fn error(&self, error: &mlua::Error) -> Error {
-        let mut error = error;
-        while let mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } = error {
-            error = cause;
-        }
-        let text = match error {
+        let text = match innermost(error) {
             mlua::Error::RuntimeError(text) | mlua::Error::SyntaxError { message: text, .. } => text.clone(),
             mlua::Error::MemoryError(_) => "the script needs more memory than a sweep may use (64 MiB)".to_owned(),
             other => other.to_string(),
         };
-        let text = text.split("\nstack traceback:").next().unwrap_or_default().trim();
+        let text = without_stack(&text);
         // `error({})`: its address says nothing, and differs from run to run.
         let text =
             if text.starts_with("table: 0x") { "the script raised an error that is a table; use a text" } else { text };
-        let begins_with_place = text.strip_prefix(&*self.file).is_some_and(|rest| rest.starts_with(':'));
-        Error::Script(if begins_with_place { text.to_owned() } else { format!("{}: {text}", self.file) })
+        Error::Script(if self.begins(text) { text.to_owned() } else { format!("{}: {text}", self.file) })
     }
+}
+
+fn innermost(mut error: &mlua::Error) -> &mlua::Error {
+    while let mlua::Error::CallbackError { cause, .. } | mlua::Error::WithContext { cause, .. } = error {
+        error = cause;
+    }
+    error
+}
+
+fn without_stack(text: &str) -> &str {
+    text.split("\nstack traceback:").next().unwrap_or_default().trim()
 }

@@ -2,27 +2,24 @@
 //!
 //! A hook counts instructions, but it is not called inside library functions written in C. So those that one call can
 //! keep busy for ever are left out (`pcall` and `setmetatable` too: the one could swallow the limit's error, the other
-//! install finalisers in which hooks are off) or bounded.
+//! install finalisers in which hooks are off) or [bounded], and what they do counts like instructions. What neither
+//! counts (two long texts compared, a table searched for its next key) is bounded by the time of the processor.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod bounded;
+mod budget;
+
 use std::sync::{Arc, Mutex};
 
 use mlua::chunk::ChunkMode;
-use mlua::{Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, Variadic, VmState};
+use mlua::{HookTriggers, Lua, LuaOptions, StdLib, Table, Value, Variadic, VmState};
 
+pub(super) use self::budget::Budget;
+use self::budget::HOOK_EVERY;
 use super::place::Place;
 use crate::schema;
 
 /// Memory that a script may use.
 const MEMORY_BYTES: usize = 64 << 20;
-/// Instructions for evaluating the script, and again for each call of `where`.
-const INSTRUCTIONS: u64 = 50_000_000;
-/// The hook comes this often; a limit is overrun by at most as much.
-const HOOK_EVERY: u32 = 10_000;
-/// Longest text that `string.rep` makes.
-const LONGEST_REPEAT_BYTES: u64 = 1 << 20;
-/// Steps that one library call may take: pattern matching, moving of tables.
-const STEPS: f64 = 1e7;
 /// Printed lines kept until they are handed over, and the longest kept of each.
 const LOG_LIMITS: (usize, usize) = (1_000, 1_000);
 
@@ -35,39 +32,26 @@ pub(super) struct Sandbox {
     log: Arc<Mutex<Vec<String>>>,
 }
 
-/// Instructions used since the script was last given a whole budget.
-#[derive(Clone, Default)]
-pub(super) struct Budget(Arc<AtomicU64>);
-
-impl Budget {
-    pub(super) fn renew(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-}
-
 impl Sandbox {
     pub(super) fn new(place: &Place) -> mlua::Result<Self> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8;
         let lua = Lua::new_with(libraries, LuaOptions::new())?;
         let used = Budget::default();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let library = library(&lua, place, &log)?;
+        let library = library(&lua, place, &used, &log)?;
         let environment = read_only(&lua, place, library.clone(), "global", "name")?;
         let sandbox = Self { lua, library, environment, used, log };
-        sandbox.limit()?;
+        sandbox.limit(place)?;
         Ok(sandbox)
     }
 
-    fn limit(&self) -> mlua::Result<()> {
+    fn limit(&self, place: &Place) -> mlua::Result<()> {
         self.lua.set_memory_limit(MEMORY_BYTES)?;
-        let used = self.used.0.clone();
+        let (used, at) = (self.used.clone(), place.clone());
         let triggers = HookTriggers::new().every_nth_instruction(HOOK_EVERY);
-        self.lua.set_hook(triggers, move |_, _| {
-            if used.fetch_add(u64::from(HOOK_EVERY), Ordering::Relaxed) < INSTRUCTIONS {
-                return Ok(VmState::Continue);
-            }
-            let millions = INSTRUCTIONS / 1_000_000;
-            Err(mlua::Error::RuntimeError(format!("the script takes more than {millions} million instructions")))
+        self.lua.set_hook(triggers, move |_, debug| match used.instructions() {
+            Ok(()) => Ok(VmState::Continue),
+            Err(why) => Err(at.fail_at(debug.current_line().unwrap_or(1), why)),
         })
     }
 
@@ -184,7 +168,7 @@ pub(super) fn unknown<'a>(whose: &str, what: &str, shown: &str, known: impl Into
 }
 
 /// The names that a script sees.
-fn library(lua: &Lua, place: &Place, log: &Arc<Mutex<Vec<String>>>) -> mlua::Result<Table> {
+fn library(lua: &Lua, place: &Place, used: &Budget, log: &Arc<Mutex<Vec<String>>>) -> mlua::Result<Table> {
     const BASE: [&str; 12] = [
         "assert", "error", "ipairs", "next", "pairs", "rawequal", "rawget", "rawlen", "select", "tonumber", "tostring",
         "type",
@@ -192,16 +176,21 @@ fn library(lua: &Lua, place: &Place, log: &Arc<Mutex<Vec<String>>>) -> mlua::Res
     const LIBRARIES: [&str; 4] = ["math", "string", "table", "utf8"];
     let globals = lua.globals();
     let library = lua.create_table()?;
-    for name in BASE.iter().chain(&LIBRARIES) {
-        library.raw_set(*name, globals.raw_get::<Value>(*name)?)?;
+    for name in BASE {
+        library.raw_set(name, globals.raw_get::<Value>(name)?)?;
     }
     let math: Table = globals.raw_get("math")?;
     // The same script must give the same plan; the sweep's seed is the only randomness.
     for name in ["random", "randomseed"] {
         math.raw_set(name, Value::Nil)?;
     }
-    bound_strings(lua, place, &globals.raw_get("string")?)?;
-    bound_tables(lua, place, &globals.raw_get("table")?)?;
+    bounded::strings(lua, place, used, &globals.raw_get("string")?)?;
+    bounded::utf8(lua, place, used, &globals.raw_get("utf8")?)?;
+    bounded::tables(lua, place, used, &globals.raw_get("table")?)?;
+    // What one place of a script puts into a library every other would get.
+    for name in LIBRARIES {
+        library.raw_set(name, read_only(lua, place, globals.raw_get(name)?, name, "function")?)?;
+    }
     let kept = Arc::clone(log);
     let print = lua.create_function(move |lua, values: Variadic<Value>| {
         let mut line = String::new();
@@ -229,63 +218,4 @@ fn library(lua: &Lua, place: &Place, log: &Arc<Mutex<Vec<String>>>) -> mlua::Res
     })?;
     library.raw_set("print", print)?;
     Ok(library)
-}
-
-fn bound_strings(lua: &Lua, place: &Place, string: &Table) -> mlua::Result<()> {
-    string.raw_set("dump", Value::Nil)?;
-    let original: Function = string.raw_get("rep")?;
-    let at = place.clone();
-    let repeat =
-        lua.create_function(move |lua, (text, count, separator): (mlua::LuaString, i64, Option<mlua::LuaString>)| {
-            let piece = text.as_bytes().len() + separator.as_ref().map_or(0, |s| s.as_bytes().len());
-            // Lua loops over the count even where there is nothing to repeat.
-            let steps = u64::try_from(count).unwrap_or(0).saturating_mul(piece.max(1) as u64);
-            if steps > LONGEST_REPEAT_BYTES {
-                return Err(
-                    at.fail(lua, format!("string.rep makes at most {LONGEST_REPEAT_BYTES} bytes; asked for {steps}"))
-                );
-            }
-            original.call::<Value>((text, count, separator))
-        })?;
-    string.raw_set("rep", repeat)?;
-    for name in ["find", "match", "gmatch", "gsub"] {
-        let original: Function = string.raw_get(name)?;
-        let at = place.clone();
-        let bounded = lua.create_function(move |lua, arguments: MultiValue| {
-            let bytes = |i: usize| match arguments.get(i) {
-                Some(Value::String(s)) => s.as_bytes().to_vec(),
-                _ => Vec::new(),
-            };
-            // Each of these may backtrack over the whole text, one inside the other, from every place in it.
-            let loops = bytes(1).iter().filter(|b| matches!(b, b'*' | b'+' | b'-' | b'?')).count() + 1;
-            let steps = ((bytes(0).len() + 2) as f64).powf(loops as f64);
-            if steps > STEPS {
-                return Err(at.fail(lua, format!("string.{name}: the pattern may take too long on a text this long")));
-            }
-            original.call::<MultiValue>(arguments)
-        })?;
-        string.raw_set(name, bounded)?;
-    }
-    Ok(())
-}
-
-fn bound_tables(lua: &Lua, place: &Place, table: &Table) -> mlua::Result<()> {
-    for name in ["insert", "remove", "move"] {
-        let original: Function = table.raw_get(name)?;
-        let at = place.clone();
-        let bounded = lua.create_function(move |lua, arguments: MultiValue| {
-            let number = |i: usize| arguments.get(i).and_then(|v| v.as_f64().or_else(|| v.as_i64().map(|n| n as f64)));
-            let steps = match (name, arguments.front()) {
-                ("move", _) => number(2).unwrap_or(0.0) - number(1).unwrap_or(0.0),
-                (_, Some(Value::Table(t))) => t.raw_len() as f64,
-                _ => 0.0,
-            };
-            if steps > STEPS {
-                return Err(at.fail(lua, format!("table.{name}: the table is too long")));
-            }
-            original.call::<MultiValue>(arguments)
-        })?;
-        table.raw_set(name, bounded)?;
-    }
-    Ok(())
 }

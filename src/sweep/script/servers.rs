@@ -184,11 +184,6 @@ fn finish(lua: &Lua, fields: &Fields<'_>, mut spec: ServerSpec) -> mlua::Result<
             return Err(fields.fail("port", "`port` stands beside `url`, which has one"));
         }
         spec.url = format!("http://127.0.0.1:{}", fields.whole("port", 1, 65_535, None)?);
-        let port = spec.url.rsplit(':').next().unwrap_or_default().to_owned();
-        // The command's own `{port}` is this one.
-        for word in spec.argv.iter_mut().flatten() {
-            *word = word.replace("{port}", &port);
-        }
     }
     spec.env = environment(fields, Some(&SERVER_NAMES))?;
     if let Some(path) = text("health_path", "a path such as \"/health\"")? {

@@ -39,13 +39,23 @@ pub(super) fn slurm(place: &Place, line: usize, value: &Value) -> mlua::Result<S
         // What is the case anyway.
         options.remove("requeue");
     }
-    Ok(SlurmSpec {
+    let spec = SlurmSpec {
         merge,
         runs_per_task: own("runs_per_task", 1, 1_000_000)?,
         at_once: own("at_once", 1, 1_000_000)?,
         stop_early_s: own("stop_early_s", 1, 65_535)?,
         options,
-    })
+    };
+    if let (Some(early_s), Some(limit_s)) = (spec.stop_early_s, spec.time_limit_s())
+        && u64::from(early_s) >= limit_s
+    {
+        let message = format!(
+            "`stop_early_s` is {early_s}, and `time` is {limit_s} s: tasks would be told to end as soon as they begin; expected \
+             less than the time limit"
+        );
+        return Err(fields.fail("stop_early_s", message));
+    }
+    Ok(spec)
 }
 
 /// Every key that is a text: what is known is for [`sbatch::check`] to say.
@@ -66,7 +76,7 @@ fn options(
     line: usize,
     what: &'static str,
     value: &Value,
-    own: &[&str],
+    own: &[&'static str],
 ) -> mlua::Result<BTreeMap<String, OptionValue>> {
     let Value::Table(table) = value else {
         return Err(place.fail_at(line, format!("{what} is {}; expected a table {{ ... }}", show(value))));
@@ -97,7 +107,7 @@ fn options(
                 return Err(place.fail_at(at, message));
             }
         };
-        sbatch::check(&name, &option).map_err(|message| place.fail_at(at, message))?;
+        sbatch::check(what, own, &name, &option).map_err(|message| place.fail_at(at, message))?;
         options.insert(name, option);
     }
     Ok(options)

@@ -104,6 +104,11 @@ fn host_and_port(url: &str) -> Result<(&str, &str), Failed> {
     Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
 }
 
+/// The port of an address that has a fixed one.
+pub(super) fn port(url: &str) -> Option<u16> {
+    host_and_port(url).ok()?.1.parse().ok()
+}
+
 /// Refuses an address that this program could never ask.
 pub(super) fn check_url(url: &str) -> Result<(), Failed> {
     host_and_port(url).map(drop)

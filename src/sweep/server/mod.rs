@@ -106,7 +106,9 @@ impl ServerWorkload {
                 let url = self.spec.url.clone();
                 http::check_here(&url)?;
                 self.await_ready(&url, None)?;
-                self.connect(point, &[], url, None)?
+                let values = self.spec.values(point, self.largest(point), None)?;
+                let pairs: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                self.connect(point, &pairs, url, None)?
             }
         };
         let kv_capacity_tokens = up.facts.kv_capacity_tokens;

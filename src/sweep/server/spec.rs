@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::http::MOST_REQUESTS;
 use crate::sweep::{Point, template};
 
 /// An OpenAI-compatible inference server.
@@ -99,9 +100,16 @@ impl ServerSpec {
             .any(|word| template::names(word).is_ok_and(|names| names.iter().any(|n| n == name)))
     }
 
-    /// Refuses points that would all get one and the same server although they ask for different ones.
+    /// Refuses points that no server can be sent, or that would all get one and the same server although they ask for
+    /// different ones.
     pub fn check_points(&self, points: &[Point]) -> Result<(), String> {
         let Some(first) = points.first() else { return Ok(()) };
+        if let Some(most) = points.iter().map(|p| p.batch_size).max().filter(|most| *most as usize > MOST_REQUESTS) {
+            return Err(format!(
+                "points have batch_size up to {most}; a server is sent at most {MOST_REQUESTS} requests at once: give the \
+                 axis smaller values"
+            ));
+        }
         let other = points.iter().find(|p| !p.shares_deployment(first));
         if self.argv.is_none() {
             return match other {
@@ -151,7 +159,7 @@ impl ServerSpec {
     }
 
     /// Values of [`SERVER_NAMES`] for the deployment of `point`, of which `largest` has the largest sizes.
-    pub(super) fn values(&self, point: &Point, largest: &Point, port: Option<u16>) -> Result<Values, String> {
+    pub(in crate::sweep) fn values(&self, point: &Point, largest: &Point, port: Option<u16>) -> Result<Values, String> {
         let context = largest.input_tokens.saturating_add(largest.output_tokens).saturating_add(SPARE_TOKENS);
         let name = &point.model.model;
         let path = self.model_paths.get(name).map(|path| template::expand(path, point, &[]));
@@ -161,6 +169,8 @@ impl ServerSpec {
             ("context_tokens", context.to_string()),
             ("cache_tokens", (u64::from(context) * u64::from(largest.batch_size)).to_string()),
         ];
+        // One that was chosen, or the url's own.
+        let port = port.or_else(|| super::http::port(&self.url));
         values.extend(port.map(|port| ("port", port.to_string())));
         Ok(values)
     }
@@ -172,6 +182,7 @@ impl ServerSpec {
         }
         let command = |largest: Point| {
             let mut values = self.values(&largest, &largest, None)?;
+            // Behind a fixed one, which is found first.
             values.push(("port", "PORT".to_owned()));
             self.command(&largest, &values).map(|(argv, _)| argv)
         };
@@ -179,7 +190,11 @@ impl ServerSpec {
     }
 
     /// The words and the environment with which the server of `point` is started.
-    pub(super) fn command(&self, point: &Point, values: &[(&'static str, String)]) -> Result<Command, String> {
+    pub(in crate::sweep) fn command(
+        &self,
+        point: &Point,
+        values: &[(&'static str, String)],
+    ) -> Result<Command, String> {
         let values: Vec<(&str, &str)> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let more = self.precision_argv.get(&point.precision);
         let words = self.argv.iter().flatten().chain(more.into_iter().flatten());

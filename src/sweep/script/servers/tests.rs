@@ -69,7 +69,7 @@ fn every_option_arrives() {
     let expected = ServerSpec {
         engine: "mine".to_owned(),
         gpus: 4,
-        argv: Some(["serve", "{model}", "-t", "{tensor_parallel}", "-p", "8123"].map(str::to_owned).to_vec()),
+        argv: Some(["serve", "{model}", "-t", "{tensor_parallel}", "-p", "{port}"].map(str::to_owned).to_vec()),
         precision_argv: [("fp8".to_owned(), vec!["--q".to_owned()])].into(),
         env: [("HF_HOME".to_owned(), "/hf".to_owned())].into(),
         url: "http://127.0.0.1:8123".to_owned(),
@@ -85,6 +85,45 @@ fn every_option_arrives() {
     // The plan keeps all of it.
     let kept = serde_json::to_string(&WorkloadSpec::Server(spec.clone())).expect("JSON");
     assert_eq!(serde_json::from_str::<WorkloadSpec>(&kept).expect("a workload"), WorkloadSpec::Server(spec));
+}
+
+/// Every run used to fail with "`{port}` has no value here", long after the plan had been shown.
+#[test]
+fn a_fixed_port_is_known_to_every_word_of_the_command() {
+    let words = "argv = { 'serve', '{model}', '{tensor_parallel}', '-p', '{port}' }, engine = 'mine',\n\
+                 env = { PORT = '{port}' }, precision_args = { bf16 = { '--listen={port}' } }";
+    for place in ["port = 8123", "url = 'http://127.0.0.1:8123'"] {
+        let (plan, spec) = spec(&format!("el.server {{ {words}, {place} }}"));
+        let point = &plan.points[0];
+        let values = spec.values(point, point, None).expect("values");
+        let (argv, env) = spec.command(point, &values).expect("a command");
+        assert_eq!(argv, ["serve", "meta-llama/Llama-2-7b-hf", "1", "-p", "8123", "--listen=8123"], "{place}");
+        assert_eq!(env, [("PORT".to_owned(), "8123".to_owned())], "{place}");
+        let shown = spec.commands(&plan.points).expect("commands");
+        assert_eq!(shown[0].last().map(String::as_str), Some("--listen=8123"), "{place}");
+    }
+}
+
+/// The axis was accepted, and each run failed after its server had been started.
+#[test]
+fn more_requests_than_are_sent_at_once_are_refused_before_anything_starts() {
+    let of_4096 = "el.vllm {}";
+    let batch = |size: &str| {
+        let source = format!(
+            "local el = require \"energylens\"\n\
+             return el.sweep {{ name = \"s\", design = el.factorial {{}},\n\
+               axes = {{ model = \"llama-2-7b\", gpu_model = \"a100-80gb\",\n\
+                        batch_size = {size}, input_tokens = 1, output_tokens = 1 }},\n\
+               workload = {of_4096} }}\n"
+        );
+        Plan::from_source("t.lua", &source, Path::new("."), &mut |_| ()).map_err(|e| e.to_string())
+    };
+    assert!(batch("4096").is_ok());
+    assert_eq!(
+        batch("el.choice { 1, 8192 }").expect_err("too many"),
+        "t.lua:5: workload: points have batch_size up to 8192; a server is sent at most 4096 requests at once: give the \
+         axis smaller values"
+    );
 }
 
 #[test]
@@ -122,11 +161,11 @@ fn mistakes_are_errors_that_name_the_place_and_the_cure() {
         // Only the plan can see these: they depend on the axes.
         (
             "el.server { argv = { 'serve' }, engine = 'x' }",
-            "workload: points have tensor_parallel up to 2, and no word of the server's command has {tensor_parallel}: all of them would be measured on the same server",
+            "t.lua:5: workload: points have tensor_parallel up to 2, and no word of the server's command has {tensor_parallel}: all of them would be measured on the same server",
         ),
         (
             "el.vllm { model_paths = { ['llama-2-7b'] = '/m' } }",
-            "workload: `model_paths` has `llama-2-7b`, which is no model of the sweep",
+            "t.lua:5: workload: `model_paths` has `llama-2-7b`, which is no model of the sweep",
         ),
     ];
     for (workload, expected) in cases {
