@@ -81,5 +81,5 @@ fn describe(next: &NextMeasurements, a: &Arguments) -> String {
         || "-o FILE writes them as a sweep".to_owned(),
         |path| format!("written to {}; energylens plan shows it", path.display()),
     );
-    format!("\n{}:\n{}\n{file}", output::one_line(&next.heading()), table.trim_fmt())
+    format!("\n{}:\n{}\n{file}", output::one_line(next.heading()), table.trim_fmt())
 }
