@@ -3,9 +3,9 @@
 //!
 //! The hidden laws are the energylens law and six of other structure: terms replaced, powers on other symbols, and one
 //! with powers that the grammar does not have. The search was developed on the first four, with seeds from 100 on; the
-//! seeds below, and the last three laws, it met only to be judged. Energies of the held-out rows carry no noise. Run with
-//! `cargo bench --bench discover`, or from another first seed on with `cargo bench --bench discover -- 200`; other tools
-//! on rows like these: `scripts/compare_discovery.py`.
+//! seeds below, and the last three laws, it met only to be judged. Energies of the held-out rows carry no noise. Run
+//! with `cargo bench --bench discover`, or from another first seed on with `cargo bench --bench discover -- 200`; other
+//! tools on rows like these: `scripts/compare_discovery.py`.
 
 use std::time::Instant;
 

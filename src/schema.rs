@@ -285,6 +285,7 @@ pub const RUNS: Table = Table {
         col("host", Label, "", "Node that ran it."),
         col("source", Label, "", "measured or simulated."),
         col("devices", Labels, "", "Devices whose energy belongs to the run."),
+        opt("device_name", Label, "", "Product name of these devices, as the driver gives it."),
         col("t_begin_mono_ns", I64, "ns", "Monotonic instant at which the run began."),
         col("t_end_mono_ns", I64, "ns", "Monotonic instant at which the run ended."),
         col("prefill_batches", U32, "", "Batches with one output token inside the run's prefill window."),
@@ -345,7 +346,7 @@ pub const PHASES: Table = Table {
         opt("mean_ttft_s", F64, "s", "Mean time from request to first output token."),
         opt("mean_tpot_s", F64, "s", "Mean time per output token after the first."),
         col("quality", Labels, "", "Reasons to doubt the row; empty is good."),
-        col("source", Label, "", "counter, power, simulated or imported."),
+        col("source", Label, "", "counter, power, simulated, imported, or none where nothing was measured."),
         opt(
             "method",
             Label,
@@ -436,6 +437,8 @@ labels! {
         Simulated = "simulated",
         /// Rows that somebody else measured.
         Imported = "imported",
+        /// Nothing: the run failed, or nothing measures its devices.
+        None = "none",
     }
 }
 

@@ -1,12 +1,17 @@
--- The script's own `run`: any server and any client, here llama.cpp's with its own benchmark as the load.
+-- The script's own `run`: any server and any client, here llama.cpp's with curl as the load.
 local el = require "energylens"
 
--- Requests of `tokens` output tokens, as many at once as the point has sequences.
+-- One batch: as many requests at once as the point has sequences, of `tokens` output tokens each. curl starts in
+-- milliseconds; a client that takes seconds would have the GPU's idle joules counted as the batch's.
 local function ask(run, tokens)
   local p = run.point
   local answer = run:exec {
     argv = {
-      "llama-batched-bench", "--model", "model.gguf", "-npp", p.input_tokens, "-ntg", tokens, "-npl", p.batch_size,
+      "curl", "--silent", "--fail", "--fail-early", "--parallel", "--parallel-immediate",
+      "--parallel-max", p.batch_size,
+      "--json", ('{"prompt":[%s1],"n_predict":%d,"ignore_eos":true,"cache_prompt":false}')
+        :format(("1,"):rep(p.input_tokens - 1), tokens),
+      "--output", "/dev/null", ("http://127.0.0.1:8080/completion?sequence=[1-%d]"):format(p.batch_size),
     },
     timeout_s = 600,
   }
@@ -26,14 +31,27 @@ return el.sweep {
   engine = "llama.cpp",
   gpus = 1,
   run = function(run)
-    run:phase("warmup", function() ask(run, 1) end)
-    -- Loading the weights is inside of these windows: good for comparing two builds, not for fitting a law.
-    run:phase("prefill", function() for _ = 1, 5 do ask(run, 1) end end)
-    if run.point.output_tokens > 1 then
-      run:phase("total", function() for _ = 1, 5 do ask(run, run.point.output_tokens) end end)
-      run:record { prefill_batches = 5, total_batches = 5 }
-    else
-      run:record { prefill_batches = 5 }
+    local p = run.point
+    -- The weights are loaded outside of the windows: their joules belong to no batch.
+    local server = run:spawn {
+      argv = {
+        "llama-server", "--model", "model.gguf", "--port", 8080, "--n-gpu-layers", 99, "--parallel", p.batch_size,
+        "--ctx-size", p.batch_size * (p.input_tokens + p.output_tokens + 16),
+      },
+    }
+    server:wait_ready { url = "http://127.0.0.1:8080/health", timeout_s = 300 }
+    local batches = 20
+    local function window(phase, tokens)
+      run:phase(phase, function() for _ = 1, batches do ask(run, tokens) end end)
     end
+    window("warmup", 1)
+    window("prefill", 1)
+    if p.output_tokens > 1 then
+      window("total", p.output_tokens)
+      run:record { prefill_batches = batches, total_batches = batches }
+    else
+      run:record { prefill_batches = batches }
+    end
+    server:stop()
   end,
 }

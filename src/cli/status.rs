@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// Merge, then submit the runs that are neither done nor under way.
     #[arg(long)]
     resubmit: bool,
+    /// Submit the runs that failed as well.
+    #[arg(long, requires = "resubmit")]
+    retry_failed: bool,
     /// Submit with the `slurm = { ... }` of this script, whose plan must be the same.
     #[arg(long, value_name = "SCRIPT", requires = "resubmit")]
     with: Option<PathBuf>,
@@ -77,6 +80,10 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         // Again, under the lock: somebody else may have merged in between.
         records = Records::open(&dir)?;
         problems = merge_ended(&campaign, &mut journal, &mut records, &survey)?;
+        if a.retry_failed {
+            drop(journal);
+            journal = Journal::open_to_retry(&campaign, &plan)?;
+        }
         survey = Survey::take(&dir, &records, states.as_ref())?;
         if a.resubmit {
             let missing: HashSet<&str> = survey.missing(&plan).collect();
@@ -87,6 +94,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             let most = client.most_array_tasks()?;
             let prepared = prepare(&request(&plan, &spec, (&dir, &start), &program, most, first, &wanted))?;
             let submitted = submit(&mut records, prepared, &client)?;
+            drop(journal);
             return report(&dir, submitted, a.json);
         }
     }

@@ -18,13 +18,14 @@
 //! Limit: instants of one host are compared on its monotonic clock. A reboot within a campaign sets that clock back;
 //! windows that lie where two recordings of a device overlap in time are refused as [`Reason::LostSamples`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use self::part::{Part, parts, read_marks};
 use super::check;
 use super::interval::{Window, WindowEnergy};
 use super::quality::{self, Reason};
-use super::recording::{Asked, Recordings};
+use super::recording::Recordings;
 use super::row::{Dataset, RejectedRow, Row};
 use super::steadiness::Steadiness;
 use super::{Error, write};
@@ -43,19 +44,12 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     }
     // By run; of a run that two recordings have, the first counts.
     let mut reduced: Vec<Option<Vec<Row>>> = vec![None; runs.len()];
-    for Part { marks, samples, telemetry } in parts(campaign_dir).map_err(fail)?.into_values() {
-        let windows = MarkedWindows::of(&read_marks(&marks).map_err(fail)?);
+    for part in parts(campaign_dir).map_err(fail)?.into_values() {
+        let windows = MarkedWindows::of(&read_marks(&part.marks).map_err(fail)?);
         let of_part = |run: &RunRow, rows: &Option<Vec<Row>>| rows.is_none() && windows.of_run(run).next().is_some();
         let found: Vec<bool> = runs.iter().zip(&reduced).map(|(run, rows)| of_part(run, rows)).collect();
-        let mut asked = Asked::default();
-        for (run, _) in runs.iter().zip(&found).filter(|(_, found)| **found) {
-            for device in &run.devices {
-                asked.entry((run.host.clone(), device.clone())).or_default().extend(windows.of_run(run));
-            }
-        }
-        let steadiness = Steadiness::read(&telemetry, &asked).map_err(fail)?;
-        let recordings = Recordings::read(&samples, asked).map_err(fail)?;
-        let seen = Seen { windows, recordings, steadiness };
+        let wanted = runs.iter().zip(&found).filter(|(_, found)| **found).map(|(run, _)| run);
+        let seen = part.seen(windows, wanted).map_err(fail)?;
         for ((run, _), rows) in runs.iter().zip(&found).zip(&mut reduced).filter(|((_, found), _)| **found) {
             *rows = Some(seen.rows_of(run));
         }
@@ -72,38 +66,22 @@ pub fn reduce(campaign_dir: &Path) -> Result<Dataset, Error> {
     Ok(split(table.rows))
 }
 
-/// What one recording left: the directory's own, or one that was moved into it.
-#[derive(Default)]
-struct Part {
-    marks: Vec<PathBuf>,
-    samples: Vec<PathBuf>,
-    telemetry: Vec<PathBuf>,
-}
-
-/// The recordings of a directory. They are kept apart: two of them may overlap in host, device and time, and only
-/// within one does the order of rows mean anything.
-fn parts(campaign_dir: &Path) -> store::Result<BTreeMap<Option<String>, Part>> {
-    let mut parts: BTreeMap<Option<String>, Part> = BTreeMap::new();
-    for path in store::table_files(campaign_dir, &schema::MARKS)? {
-        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().marks.push(path);
-    }
-    for path in store::table_files(campaign_dir, &schema::SAMPLES)? {
-        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().samples.push(path);
-    }
-    for path in store::table_files(campaign_dir, &schema::TELEMETRY)? {
-        parts.entry(store::part_of(&path).map(str::to_owned)).or_default().telemetry.push(path);
-    }
-    Ok(parts)
-}
-
-fn read_marks(files: &[PathBuf]) -> store::Result<Vec<MarkRow>> {
-    let mut marks = Vec::new();
-    for path in files {
-        for batch in store::read_file(path, &schema::MARKS)? {
-            marks.extend(MarkRow::from_batch(&batch?)?);
-        }
-    }
-    Ok(marks)
+/// The rows of one run, from what the campaign's own recording holds of it by now; nothing is written.
+///
+/// Of the recording only what does not end before the run is read: the price does not grow with the campaign.
+pub fn of_run(campaign_dir: &Path, run: &RunRow) -> Result<Vec<Row>, Error> {
+    let fail = |e: store::Error| Error::Recording { path: campaign_dir.to_owned(), source: Box::new(e) };
+    let Part { marks, mut samples, mut telemetry } =
+        parts(campaign_dir).map_err(fail)?.remove(&None).unwrap_or_default();
+    let is_over = |path: &PathBuf| {
+        let end = store::read_metadata(path).ok().and_then(|m| m.extra.get("t_end_mono_ns")?.parse::<i64>().ok());
+        end.is_some_and(|t_end_ns| t_end_ns < run.t_begin_mono_ns)
+    };
+    samples.retain(|path| !is_over(path));
+    telemetry.retain(|path| !is_over(path));
+    let part = Part { marks, samples, telemetry };
+    let windows = MarkedWindows::of(&read_marks(&part.marks).map_err(fail)?);
+    Ok(part.seen(windows, std::iter::once(run)).map_err(fail)?.rows_of(run))
 }
 
 /// Energy of each of `devices` of `host` in each of `windows` of a recording: one list per window, in the order asked.
@@ -288,13 +266,13 @@ impl Seen {
     }
 
     fn rows_of(&self, run: &RunRow) -> Vec<Row> {
+        let is_prefill_only = run.output_tokens <= 1.0;
         if run.status == RunStatus::Failed {
             let quality = vec![Reason::RunFailed];
             let failed = PhaseEnergy { energy: None, duration_s: None, is_power: false, quality };
-            return vec![row(run, Phase::Total, failed)];
+            return vec![row(run, if is_prefill_only { Phase::Prefill } else { Phase::Total }, failed)];
         }
         let mut rows = Vec::new();
-        let is_prefill_only = run.output_tokens <= 1.0;
         let marked = run.decode_batches.map(|batches| self.phase_energy(run, Phase::Decode, batches));
         let prefill = (run.prefill_batches > 0 || is_prefill_only)
             .then(|| self.phase_energy(run, Phase::Prefill, run.prefill_batches));
@@ -331,8 +309,10 @@ fn difference(total: &PhaseEnergy, prefill: &PhaseEnergy) -> PhaseEnergy {
 }
 
 fn row(run: &RunRow, phase: Phase, energy: PhaseEnergy) -> Row {
+    let is_unmeasured = energy.quality.iter().any(|r| matches!(r, Reason::RunFailed | Reason::NoEnergySource));
     let source = match run.source {
         Origin::Simulated => EnergySource::Simulated,
+        Origin::Measured if is_unmeasured => EnergySource::None,
         Origin::Measured if energy.is_power => EnergySource::Power,
         Origin::Measured => EnergySource::Counter,
     };
@@ -377,5 +357,6 @@ fn row(run: &RunRow, phase: Phase, energy: PhaseEnergy) -> Row {
     }
 }
 
+mod part;
 #[cfg(test)]
 mod tests;

@@ -330,6 +330,7 @@ fn way(energy_source: EnergySource) -> &'static str {
         EnergySource::Power => " by power sensor",
         EnergySource::Simulated => " (simulated)",
         EnergySource::Imported => " (imported)",
+        EnergySource::None => "",
     }
 }
 

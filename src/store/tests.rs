@@ -127,6 +127,7 @@ fn run(run_id: &str, error: Option<&str>) -> RunRow {
         host: "n".to_owned(),
         source: Origin::Simulated,
         devices: vec!["sim:0".to_owned(), "sim:1".to_owned()],
+        device_name: Some("stub".to_owned()),
         t_begin_mono_ns: 1,
         t_end_mono_ns: 2,
         prefill_batches: 3,

@@ -1,7 +1,8 @@
 //! What has been done: the memory that makes a sweep resumable.
 //!
 //! `plan.json` holds the plan that the campaign began with. `runs.jsonl` gets one line per finished run, synced to the
-//! disk before the next run starts: a killed sweep repeats at most the run it was in. A last line without its end is
+//! disk before the next run starts: a killed sweep repeats at most the run it was in. Failed runs stay, until somebody
+//! asks for them to be carried out again. A last line without its end is
 //! what a kill leaves; it is cut off. `runs.parquet` is written from these lines and can be written again.
 //!
 //! `decisions.jsonl` is the same for what an adaptive sweep decides between its batches.
@@ -31,6 +32,7 @@ pub struct Journal {
     file: File,
     finished: HashSet<String>,
     failed: usize,
+    failed_before: usize,
     last_end_mono_ns: Option<i64>,
     job: (Option<String>, Option<String>),
     decisions: Vec<Decision>,
@@ -41,8 +43,21 @@ impl Journal {
     /// Opens the campaign's journal, or begins it, and takes the campaign's lock: two runners would repeat each other's
     /// runs on busy GPUs. A campaign that began with a plan that does something else is refused.
     pub fn open(campaign: &Campaign, plan: &Plan) -> Result<Self, Error> {
+        Self::begin(campaign, plan, false)
+    }
+
+    /// The same, without the runs that failed: they are carried out again. Where nothing else was, `plan` may be another
+    /// one; its predecessor may be why they failed.
+    pub fn open_to_retry(campaign: &Campaign, plan: &Plan) -> Result<Self, Error> {
+        Self::begin(campaign, plan, true)
+    }
+
+    fn begin(campaign: &Campaign, plan: &Plan, retries: bool) -> Result<Self, Error> {
         let lock = campaign.lock().map_err(Error::Store)?;
         let dir = campaign.dir().to_owned();
+        if retries {
+            retry::forget_failed(&dir, plan)?;
+        }
         keep_plan(&dir.join("plan.json"), plan)?;
         let path = dir.join("runs.jsonl");
         let mut file = open_lines(&path).map_err(io(&path, "opened"))?;
@@ -58,7 +73,9 @@ impl Journal {
         file.set_len(whole_bytes).map_err(io(&path, "cut to its whole lines"))?;
         file.seek(SeekFrom::Start(whole_bytes)).map_err(io(&path, "read"))?;
         let decisions = decisions::cut_to_whole(&dir)?;
-        Ok(Self { dir, file, finished, failed, last_end_mono_ns, job: (None, None), decisions, _lock: lock })
+        let job = (None, None);
+        let failed_before = failed;
+        Ok(Self { dir, file, finished, failed, failed_before, last_end_mono_ns, job, decisions, _lock: lock })
     }
 
     /// The same, with runs that are part of a Slurm job and its step.
@@ -79,6 +96,11 @@ impl Journal {
     /// Runs that failed so far.
     pub fn failed(&self) -> usize {
         self.failed
+    }
+
+    /// Of these, runs that had failed when the journal was opened.
+    pub fn failed_before(&self) -> usize {
+        self.failed_before
     }
 
     /// Instant at which the last run ended: simulated time goes on behind it.
@@ -223,33 +245,43 @@ fn io(path: &Path, verb: &'static str) -> impl FnOnce(std::io::Error) -> Error {
 
 /// Compares with the plan on disk, or puts it there under its name only once it is whole.
 fn keep_plan(path: &Path, plan: &Plan) -> Result<(), Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => {
-            let began_with: Plan = serde_json::from_slice(&bytes).map_err(|source| Error::Foreign {
-                path: path.to_owned(),
-                line: source.line(),
-                expected: "plan",
-                source,
-            })?;
-            match began_with.difference(plan) {
-                None => Ok(()),
-                Some(difference) => Err(Error::PlanChanged { difference }),
-            }
-        }
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let json = serde_json::to_vec(plan).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-            let dir = path.parent().unwrap_or(Path::new("."));
-            // As any new file, minus the umask: whoever may read the rest of the campaign may read its plan.
-            let permissions = std::fs::Permissions::from_mode(0o666);
-            let new = tempfile::Builder::new().permissions(permissions).tempfile_in(dir);
-            let mut file = new.map_err(io(path, "written"))?;
-            file.write_all(&json).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
-            file.persist(path).map_err(|e| io(path, "written")(e.error))?;
-            // The name too must survive a power failure.
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir, "written"))
-        }
-        Err(e) => Err(io(path, "read")(e)),
+    let Some(began_with) = read_plan(path)? else {
+        let json = serde_json::to_vec(plan).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        return put_whole(path, &json);
+    };
+    match began_with.difference(plan) {
+        None => Ok(()),
+        Some(difference) => Err(Error::PlanChanged { difference }),
     }
+}
+
+/// The plan on disk, if there is one.
+fn read_plan(path: &Path) -> Result<Option<Plan>, Error> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io(path, "read")(e)),
+    };
+    let foreign = |source: serde_json::Error| Error::Foreign {
+        path: path.to_owned(),
+        line: source.line(),
+        expected: "plan",
+        source,
+    };
+    serde_json::from_slice(&bytes).map(Some).map_err(foreign)
+}
+
+/// Writes a file that has its name only once it is whole.
+fn put_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    // As any new file, minus the umask: whoever may read the rest of the campaign may read this.
+    let permissions = std::fs::Permissions::from_mode(0o666);
+    let new = tempfile::Builder::new().permissions(permissions).tempfile_in(dir);
+    let mut file = new.map_err(io(path, "written"))?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
+    file.persist(path).map_err(|e| io(path, "written")(e.error))?;
+    // The name too must survive a power failure.
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir, "written"))
 }
 
 /// Opens a file of lines to be read and appended to.
@@ -282,5 +314,6 @@ fn read_lines<T>(
 }
 
 mod decisions;
+mod retry;
 #[cfg(test)]
 mod tests;

@@ -186,7 +186,11 @@ impl Plan {
         let result = result.and_then(|plan| script.check_answers().map(|()| plan));
         // What `where` prints it has said once.
         script.drain_log(&mut |_| ());
-        result.map_err(|error| script.placed(error))
+        let mut plan = result.map_err(|error| script.placed(error))?;
+        if let WorkloadSpec::Script(spec) = &mut plan.workload {
+            spec.code_sha256 = Some(code::hash(source));
+        }
+        Ok(plan)
     }
 
     /// The plan that the campaign in `dir` began with.
@@ -267,7 +271,8 @@ impl Plan {
         }
     }
 
-    /// What is different in `other`, in a few words; `None` if it does the same. The script's text may differ.
+    /// What is different in `other`, in a few words; `None` if it does the same. The script's text may differ, unless it
+    /// carries out the runs itself: then only its comments and its `slurm` may.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let mut found = Vec::new();
         let mut compare = |what: &str, a: String, b: String| {
@@ -282,7 +287,21 @@ impl Plan {
         compare("measure", json(serde_json::to_string(&self.measure)), json(serde_json::to_string(&other.measure)));
         let rule = |plan: &Self| json(serde_json::to_string(&plan.adaptive.as_ref().map(|a| a.rule)));
         compare("adaptive", rule(self), rule(other));
-        compare("workload", json(serde_json::to_string(&self.workload)), json(serde_json::to_string(&other.workload)));
+        let (mut own, mut others) = (self.workload.clone(), other.workload.clone());
+        let does_the_same = match (&mut own, &mut others) {
+            (WorkloadSpec::Script(own), WorkloadSpec::Script(others)) => {
+                match (own.code_sha256.take(), others.code_sha256.take()) {
+                    (Some(own), Some(others)) => own == others,
+                    // A campaign that an earlier version began knows the whole text only.
+                    _ => self.script_sha256 == other.script_sha256,
+                }
+            }
+            _ => true,
+        };
+        compare("workload", json(serde_json::to_string(&own)), json(serde_json::to_string(&others)));
+        if !does_the_same {
+            found.push("the code of the script, whose `run` carries out the runs".to_owned());
+        }
         let missing = |of: &Self, from: &Self| {
             let known: std::collections::HashSet<&str> = from.points.iter().map(|p| p.point_id.as_str()).collect();
             let mut gone = of.points.iter().filter(|p| !known.contains(p.point_id.as_str())).peekable();
@@ -356,6 +375,7 @@ pub(super) fn hex(hash: &[u8], digits: usize) -> String {
     text
 }
 
+mod code;
 mod extent;
 mod file;
 #[cfg(test)]

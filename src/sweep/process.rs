@@ -23,6 +23,36 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Of a log, so much is looked through for its last lines.
 const TAIL_BYTES: u64 = 64 << 10;
 
+/// Why a process was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no such program: nor will there be one for the next run.
+    #[error("`{program}` is not found; expected a program on the PATH")]
+    NotFound {
+        /// The program, as it was given.
+        program: String,
+    },
+    /// The program is there and does not start.
+    #[error("`{program}` cannot be started: {source}")]
+    NotStarted {
+        /// The program, as it was given.
+        program: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no program among the words.
+    #[error("the command is empty; expected a program")]
+    Empty,
+    /// There is no place for what it prints.
+    #[error("its log {path} cannot be written: {source}")]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
 /// A process and its group; ended when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -34,14 +64,14 @@ pub struct Process {
 impl Process {
     /// Starts `argv` with `environment` beside the present one; what it prints is appended to `log`.
     ///
-    /// No shell sees the arguments. Fails, in words, where the program cannot be started.
-    pub fn start(argv: &[String], environment: &[(String, String)], log: &Path) -> Result<Self, String> {
-        let (program, arguments) = argv.split_first().ok_or("the command is empty; expected a program")?;
+    /// No shell sees the arguments.
+    pub fn start(argv: &[String], environment: &[(String, String)], log: &Path) -> Result<Self, StartError> {
+        let (program, arguments) = argv.split_first().ok_or(StartError::Empty)?;
         // Not through a link, which in a directory of others could lead to any file of ours.
         let mut options = File::options();
         options.create(true).append(true).custom_flags(libc::O_NOFOLLOW);
         let opened = options.open(log).and_then(|out| Ok((out.try_clone()?, out)));
-        let (out, err) = opened.map_err(|e| format!("its log {} cannot be written: {e}", log.display()))?;
+        let (out, err) = opened.map_err(|source| StartError::Log { path: log.to_owned(), source })?;
         let child = Command::new(program)
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -50,9 +80,9 @@ impl Process {
             .stderr(err)
             .process_group(0)
             .spawn()
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => format!("`{program}` is not found; expected a program on the PATH"),
-                _ => format!("`{program}` cannot be started: {e}"),
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => StartError::NotFound { program: program.clone() },
+                _ => StartError::NotStarted { program: program.clone(), source },
             })?;
         Ok(Self { child, program: program.clone(), log: log.to_owned() })
     }
@@ -214,6 +244,8 @@ mod tests {
         assert_eq!((ended.code, ended.to_string().as_str()), (Some(3), "ended with status 3"));
         assert_eq!(process.log_tail(5), "hello");
         let missing = Process::start(&argv(&["no-such-program-at-all"]), &[], &log).expect_err("nothing to start");
+        assert!(matches!(missing, StartError::NotFound { .. }));
+        let missing = missing.to_string();
         assert!(missing.contains("no-such-program-at-all") && missing.contains("PATH"), "{missing}");
     }
 }

@@ -16,6 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::session::{Break, Measured, Session};
+use self::starts::Starts;
 use super::workload::{Deployed, Workload};
 use super::{Decision, Error, Journal, Plan, Point, Run};
 use crate::clock::{ClockAnchor, SystemClock};
@@ -98,6 +99,8 @@ pub struct Outcome {
     pub resumed: usize,
     /// Failed runs, of all.
     pub failed: usize,
+    /// Of these, runs that had failed before.
+    pub failed_before: usize,
     /// Runs left because somebody asked to stop; of an adaptive plan as many as there could have been.
     pub left: usize,
     /// Repeats that nobody needed: their points are known well enough.
@@ -120,7 +123,8 @@ pub fn run_plan(
         workload,
         observe,
         stop,
-        outcome: Outcome { carried_out: 0, resumed: 0, failed: 0, left: 0, spared: 0 },
+        outcome: Outcome { carried_out: 0, resumed: 0, failed: 0, failed_before: 0, left: 0, spared: 0 },
+        starts: Starts::default(),
         decided_after: None,
         host: host_name(),
         up: None,
@@ -131,7 +135,8 @@ pub fn run_plan(
     if let Some(adaptive) = &plan.adaptive {
         adaptive::go_on(&mut attempts, adaptive)?;
     }
-    Ok(Outcome { failed: attempts.journal.failed(), ..attempts.outcome })
+    let (failed, failed_before) = (attempts.journal.failed(), attempts.journal.failed_before());
+    Ok(Outcome { failed, failed_before, ..attempts.outcome })
 }
 
 /// Runs, one after the other.
@@ -147,6 +152,7 @@ struct Attempts<'a, 'o> {
     host: String,
     /// The servers that are up, and the point that they were started for.
     up: Option<(&'a Point, Deployed)>,
+    starts: Starts,
 }
 
 impl Attempts<'_, '_> {
@@ -171,18 +177,28 @@ impl Attempts<'_, '_> {
             return Ok(());
         }
         self.workload.forget();
-        let mut session = Session { plan, run, point, workload: self.workload, observe: self.observe, stop: self.stop };
+        let (workload, observe, stop) = (&mut *self.workload, &mut *self.observe, self.stop);
+        let mut session = Session { plan, run, point, workload, observe, stop, is_deployed: false };
         session.tell(Event::RunStarted { run, point })?;
         let t_begin_mono_ns = session.workload.now();
         // A server that has been up for the run before serves this one too, if it can.
         let serving = self.up.take().filter(|(of, _)| of.shares_deployment(point)).map(|(_, deployed)| deployed);
-        let (measured, error) = match session.carry_out(serving) {
+        let given_up = self.starts.given_up(point).filter(|_| serving.is_none());
+        let result = given_up.map_or_else(|| session.carry_out(serving), |why| Err(Break::Failed(why)));
+        if session.is_deployed {
+            self.starts.worked(point);
+        }
+        let (measured, error) = match result {
             Ok(measured) => {
                 self.up = measured.deployed.clone().map(|deployed| (point, deployed));
                 (measured, None)
             }
             // What a failed run leaves behind is not trusted to serve the next.
             Err(Break::Failed(why)) => (Measured::default(), Some(why)),
+            Err(Break::NotStarted(why)) => {
+                self.starts.failed(point, &why);
+                (Measured::default(), Some(why))
+            }
             Err(Break::Stopped) => {
                 self.outcome.left += 1;
                 return Ok(());
@@ -217,3 +233,4 @@ impl Attempts<'_, '_> {
 mod adaptive;
 mod row;
 mod session;
+mod starts;

@@ -6,9 +6,17 @@
 //! packages are the run's devices. Counters of different scopes are never added: not memory to packages, not CPUs to
 //! GPUs.
 //!
+//! A run is labelled with the GPU that its point names. Where the driver's name of a device is that of another built-in
+//! card, the run is refused; a name that no card has proves nothing.
+//!
 //! Limits. A MIG instance is not a device of its own: a run on one has no energy. Of `ZE_AFFINITY_MASK` only the card is
 //! read, not the tile. Nothing here can see that a program chooses other GPUs than the first.
 
+use std::collections::HashMap;
+
+use super::Point;
+use super::workload::Deployed;
+use crate::card::GpuCard;
 use crate::schema::{EnergySource, Origin};
 use crate::source::{Device, Scope};
 
@@ -38,6 +46,8 @@ const CPU_SCOPES: [Scope; 2] = [Scope::CpuPackage, Scope::Cpu];
 pub struct VisibleDevices {
     gpus: Vec<String>,
     cpus: Vec<String>,
+    /// Product names of all of these, by identifier.
+    names: HashMap<String, String>,
     /// A variable that names something that no counter measures, with its value.
     unmeasured: Option<String>,
     /// The variable that decides what a started process sees, and its words in order.
@@ -54,6 +64,7 @@ impl VisibleDevices {
             GPU_SCOPES.iter().map(|s| of_scope(*s).collect::<Vec<_>>()).find(|d| !d.is_empty()).unwrap_or_default();
         let cpus = CPU_SCOPES.iter().map(|s| of_scope(*s).collect::<Vec<_>>()).find(|d| !d.is_empty());
         let mut visible = Self {
+            names: devices.iter().map(|d| (d.id.clone(), d.name.clone())).collect(),
             cpus: cpus.unwrap_or_default().iter().map(|d| d.id.clone()).collect(),
             is_simulated: devices.iter().any(|d| d.energy_source == EnergySource::Simulated),
             ..Self::default()
@@ -114,6 +125,39 @@ impl VisibleDevices {
         }
     }
 
+    /// The devices of a run at this point, as what its runs are labelled with; refuses those that are another GPU than the
+    /// point's.
+    pub fn deployed(&self, point: &Point) -> Result<Deployed, String> {
+        let devices = self.of_run(point.num_gpus())?;
+        let mut names: Vec<&str> = Vec::new();
+        for id in &devices {
+            let Some(name) = self.names.get(id).map(String::as_str).filter(|name| !names.contains(name)) else {
+                continue;
+            };
+            self.check_gpu(id, name, point)?;
+            names.push(name);
+        }
+        let device_name = (!names.is_empty()).then(|| names.join(", "));
+        Ok(Deployed { devices, device_name, kv_capacity_tokens: None })
+    }
+
+    fn check_gpu(&self, id: &str, name: &str, point: &Point) -> Result<(), String> {
+        // What a simulated counter is called is nobody's claim.
+        if self.is_simulated {
+            return Ok(());
+        }
+        let asked = &point.gpu.gpu_model;
+        let (Some(found), Some(card)) = (GpuCard::builtin(name), GpuCard::builtin(asked)) else { return Ok(()) };
+        if found.gpu_model == card.gpu_model {
+            return Ok(());
+        }
+        Err(format!(
+            "the point's gpu_model is `{asked}`, and {id} is a `{name}`: its joules would be those of another GPU; write \
+             gpu_model = \"{}\" for this node, or run the point on a node with {asked}",
+            found.gpu_model
+        ))
+    }
+
     /// Variables with which a started process sees just the GPUs of [`of_run`](Self::of_run).
     pub fn environment(&self, num_gpus: u32) -> Vec<(String, String)> {
         let count = num_gpus as usize;
@@ -156,7 +200,10 @@ fn select(gpus: &[String], value: &str) -> (Vec<String>, Vec<String>, bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::sweep::Plan;
 
     fn device(id: &str, scope: Scope) -> Device {
         Device {
@@ -218,6 +265,29 @@ mod tests {
         let both = seen(&node, &[("ROCR_VISIBLE_DEVICES", "1,2,3"), ("HIP_VISIBLE_DEVICES", "2,0")]);
         assert_eq!(both.of_run(2), ids(&["amd:z", "amd:x"]));
         assert_eq!(both.environment(1), [("HIP_VISIBLE_DEVICES".to_owned(), "2".to_owned())]);
+    }
+
+    #[test]
+    fn a_device_that_is_another_gpu_than_the_points_is_refused() {
+        let source = "local el = require 'energylens'\nreturn el.sweep { name = 'g', design = el.factorial {},\n\
+                      workload = el.simulated {}, axes = { model = 'llama-2-7b', gpu_model = 'a100-80gb',\n\
+                      input_tokens = 64, output_tokens = 16, batch_size = 1 } }";
+        let plan = Plan::from_source("g.lua", source, Path::new("."), &mut |_| ()).expect("a plan");
+        let on = |name: &str| {
+            let gpu = Device { name: name.to_owned(), ..device("nvml:GPU-a", Scope::Gpu) };
+            VisibleDevices::of(&[gpu], |_| None).deployed(&plan.points[0])
+        };
+        let right = on("NVIDIA A100-SXM4-80GB").expect("the GPU that was asked for");
+        assert_eq!(right.devices, ["nvml:GPU-a"]);
+        assert_eq!(right.device_name.as_deref(), Some("NVIDIA A100-SXM4-80GB"));
+        let wrong = on("NVIDIA H100 80GB HBM3").expect_err("another GPU");
+        for part in
+            ["`A100-SXM4-80GB`", "nvml:GPU-a is a `NVIDIA H100 80GB HBM3`", "write gpu_model = \"H100-SXM5-80GB\""]
+        {
+            assert!(wrong.contains(part), "{part}: {wrong}");
+        }
+        // Nobody knows what that is.
+        assert_eq!(on("Graphics Device").map(|d| d.device_name), Ok(Some("Graphics Device".to_owned())));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub(super) use self::own_phases::{Counts, OwnMark, OwnPhases, OwnWindow};
 pub use self::scripted::ScriptedWorkload;
 pub use self::simulated::SimulatedWorkload;
 pub use self::spec::{CommandSpec, ScriptSpec, ServerSpec, WorkloadSpec};
+use super::process::StartError;
 use super::server::{Facts, Latency, ServerWorkload};
 use super::surroundings::{CLOSING_S, Surroundings};
 use super::{Error, Plan, Point, Run};
@@ -43,8 +44,47 @@ pub enum Workload {
 pub struct Deployed {
     /// Devices whose energy belongs to the runs.
     pub devices: Vec<String>,
+    /// What the driver calls them.
+    pub device_name: Option<String>,
     /// Tokens that the KV cache of one replica holds.
     pub kv_capacity_tokens: Option<f64>,
+}
+
+/// What went wrong in a run, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The run failed; the next may not.
+    Run(String),
+    /// No run can do better: what the sweep starts is not there.
+    Sweep(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Run(why) | Self::Sweep(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Self {
+        Self::Run(why)
+    }
+}
+
+impl From<&str> for Trouble {
+    fn from(why: &str) -> Self {
+        Self::Run(why.to_owned())
+    }
+}
+
+impl From<StartError> for Trouble {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::NotFound { .. } => Self::Sweep(format!("{error}; no run can do without it")),
+            other => Self::Run(other.to_string()),
+        }
+    }
 }
 
 /// One batch that ran.
@@ -122,15 +162,27 @@ impl Workload {
         }
     }
 
-    /// Starts what `point` needs, in place of what is up; a failure is an outcome of the run, in words.
-    pub(super) fn deploy(&mut self, point: &Point) -> Result<Deployed, String> {
-        match self {
-            Self::Simulated(simulated) => return simulated.deploy(point),
+    /// Starts what `point` needs, in place of what is up.
+    pub(super) fn deploy(&mut self, point: &Point) -> Result<Deployed, Trouble> {
+        let surroundings = match self {
+            Self::Simulated(simulated) => return simulated.deploy(point).map_err(Trouble::from),
             Self::Server(server) => return server.deploy(point),
-            Self::Command(_) | Self::Script(_) => {}
+            Self::Command(command) => command.surroundings(),
+            Self::Script(script) => script.surroundings(),
+        };
+        Ok(surroundings.devices.deployed(point)?)
+    }
+
+    /// Whether deployments are started, which takes its time and may fail.
+    pub(super) fn starts_servers(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+
+    /// Makes what the next batch needs and what is no part of it, so that no GPU idles for it in a window.
+    pub(super) fn make_ready(&mut self, point: &Point, output_tokens: u32) {
+        if let Self::Server(server) = self {
+            server.make_ready(point, output_tokens);
         }
-        let devices = self.surroundings().map_or(Ok(Vec::new()), |s| s.devices.of_run(point.num_gpus()))?;
-        Ok(Deployed { devices, kv_capacity_tokens: None })
     }
 
     /// Lets everything idle.
@@ -164,11 +216,11 @@ impl Workload {
     }
 
     /// Carries out a whole run.
-    pub(super) fn carry_out(&mut self, run: &Run, point: &Point) -> Result<OwnPhases, String> {
+    pub(super) fn carry_out(&mut self, run: &Run, point: &Point) -> Result<OwnPhases, Trouble> {
         match self {
-            Self::Simulated(_) | Self::Server(_) => Err("this workload runs batch by batch".to_owned()),
+            Self::Simulated(_) | Self::Server(_) => Err("this workload runs batch by batch".into()),
             Self::Command(command) => command.carry_out(run, point),
-            Self::Script(script) => script.carry_out(run, point),
+            Self::Script(script) => script.carry_out(run, point).map_err(Trouble::from),
         }
     }
 

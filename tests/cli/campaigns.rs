@@ -233,6 +233,51 @@ fn a_changed_script_does_not_mix_its_runs_into_a_campaign() {
     desk.type_in("run sweep.lua -o c").done().prints("5 done before");
 }
 
+/// A sweep of two runs that its own `run` carries out, in a second.
+fn own_run(body: &str) -> String {
+    format!(
+        r#"local el = require "energylens"
+local function work(run) {body} end
+return el.sweep {{
+  name = "own", engine = "mine", gpus = 1, design = el.factorial {{}}, measure = {{ idle_s = 0, settle_s = 0 }},
+  axes = {{ model = "llama-2-7b", gpu_model = "a100-80gb", batch_size = el.choice {{ 1, 2 }}, input_tokens = 64,
+           output_tokens = 1 }},
+  run = function(run) work(run) end,
+}}
+"#
+    )
+}
+
+/// Without counters: what is looked at is which runs are carried out.
+const UNCOUNTED: &str = "run sweep.lua -o c --sources rapl --sysfs-root sys";
+
+#[test]
+fn runs_of_two_functions_do_not_mix_in_a_campaign() {
+    let desk = Desk::new();
+    let body = "run:phase('prefill', function() run:sleep(0.1) end)";
+    desk.put("sys/empty", "").put("sweep.lua", own_run(body));
+    desk.type_in(UNCOUNTED).ends_with(3).prints("2 runs carried out, 0 failed");
+    // The plan is the same, and what is done is not.
+    desk.put("sweep.lua", own_run(&body.replace("0.1", "0.2")));
+    desk.type_in(UNCOUNTED).ends_with(1).remarks("the script has changed").remarks("`run`");
+    desk.type_in(&format!("{UNCOUNTED} --retry-failed")).ends_with(1).remarks("the script has changed");
+    desk.put("sweep.lua", format!("-- a note\n\n{}", own_run(&format!("\n {body} -- and another\n"))));
+    desk.type_in(UNCOUNTED).ends_with(3).prints("0 runs carried out, 2 done before, 0 failed");
+}
+
+#[test]
+fn a_function_that_never_worked_may_be_mended() {
+    let desk = Desk::new();
+    desk.put("sys/empty", "").put("sweep.lua", own_run("run:phaze('prefill')"));
+    desk.type_in(UNCOUNTED).ends_with(3).prints("2 runs carried out, 2 failed");
+    let again = "0 runs carried out, 2 done before, 2 failed (all of them before: `energylens run ... --retry-failed`";
+    desk.type_in(UNCOUNTED).ends_with(3).prints(again);
+    desk.put("sweep.lua", own_run("run:phase('prefill', function() run:sleep(0.1) end)"));
+    desk.type_in(UNCOUNTED).ends_with(1).remarks("the script has changed");
+    desk.type_in(&format!("{UNCOUNTED} --retry-failed")).ends_with(3).prints("2 runs carried out, 0 failed");
+    assert_eq!(carried_out(&desk, "c").len(), 2);
+}
+
 #[test]
 fn the_demo_does_the_whole_job_and_resumes() {
     let desk = Desk::new();

@@ -77,9 +77,15 @@ fn phases(desk: &Desk) -> Dataset {
 fn a_command_that_marks_itself_is_measured_phase_by_phase() {
     let desk = Desk::new();
     desk.put("work.sh", WORK).put("sweep.lua", sweep("4", "1, 8", &command(60)));
-    let json = carried_out(&desk).json();
+    let ran = carried_out(&desk);
+    let json = ran.json();
     assert_eq!((json["carried_out"].as_u64(), json["failed"].as_u64()), (Some(2), Some(0)));
     assert_eq!(json["simulated"], true, "what the counters show is simulated");
+    // Where nobody sees a bar, each run gets a line.
+    for (place, tokens) in [("[1/2] ", "TP 1 PP 1, batch 4, 64 input and "), ("[2/2] ", " output tokens: prefill ")] {
+        let line = ran.stderr.lines().find(|l| l.starts_with(place)).unwrap_or_else(|| panic!("{}", ran.stderr));
+        assert!(line.contains(tokens) && line.contains(" ± ") && line.contains(" J"), "{line}");
+    }
     for run in runs(&desk) {
         assert_eq!(run.devices, ["sim:0"], "the first GPU, and no other");
         assert_eq!((run.status, run.engine.as_deref()), (RunStatus::Done, Some("shell")));
@@ -145,7 +151,8 @@ fn a_run_that_fails_is_an_outcome_with_the_end_of_its_log() {
          4) exit 0;;\n 8) echo '{{\"prefil_batches\": 1}}' > $ENERGYLENS_RESULT; exit 0;;\nesac\n{WORK}"
     );
     desk.put("work.sh", work).put("sweep.lua", sweep("1, 2, 4, 8, 16", "1", &command(8)));
-    let json = run(&desk, SIMULATED).ends_with(3).json();
+    let ran = run(&desk, SIMULATED).ends_with(3).remarks("batch 2, 64 input and 1 output tokens): `sh` has not ended");
+    let json = ran.json();
     assert_eq!((json["carried_out"].as_u64(), json["failed"].as_u64()), (Some(5), Some(4)));
     let error = |batch: f64| {
         let rows = runs(&desk);
@@ -161,6 +168,73 @@ fn a_run_that_fails_is_an_outcome_with_the_end_of_its_log() {
     }
     assert_eq!(error(16.0), "");
     assert_eq!(phases(&desk).rows.len(), 1);
+}
+
+#[test]
+fn a_result_file_is_found_from_everywhere_and_missed_where_it_was_promised() {
+    let desk = Desk::new();
+    // A relative campaign directory, and a command that does not stay where it was started.
+    desk.put(
+        "work.sh",
+        WORK.replace("set -e\n", "set -e\nEL=$(realpath \"$EL\")\n").replace("phase prefill", "cd /\nphase prefill"),
+    );
+    desk.put("sweep.lua", sweep("4", "8", &command(60)));
+    carried_out(&desk);
+    let row = &runs(&desk)[0];
+    assert_eq!((row.status, row.prefill_batches, row.total_batches), (RunStatus::Done, 10, 2), "{:?}", row.error);
+
+    let desk = Desk::new();
+    let told = command(60).replace(r#""b={batch_size}""#, r#""{result}""#);
+    desk.put("work.sh", WORK).put("sweep.lua", sweep("4", "1", &told));
+    run(&desk, SIMULATED).ends_with(3);
+    let error = runs(&desk)[0].error.clone().unwrap_or_default();
+    assert!(error.contains("is given {result} and has not written it") && error.contains(".result.json"), "{error}");
+}
+
+#[test]
+fn failed_runs_are_carried_out_again_when_somebody_asks() {
+    let desk = Desk::new();
+    let work = format!("[ $ENERGYLENS_BATCH_SIZE = 1 ] || [ -e mended ] || exit 3\n{WORK}");
+    desk.put("work.sh", work).put("sweep.lua", sweep("1, 2", "1", &command(60)));
+    let first = run(&desk, SIMULATED).ends_with(3).json();
+    assert_eq!((first["carried_out"].as_u64(), first["failed"].as_u64()), (Some(2), Some(1)));
+    desk.put("mended", "");
+    let plain = run(&desk, SIMULATED).ends_with(3).json();
+    let counts = ["carried_out", "resumed", "failed", "failed_before"];
+    assert_eq!(counts.map(|c| plain[c].as_u64()), [Some(0), Some(2), Some(1), Some(1)]);
+    let again = desk.type_in(&format!("run sweep.lua -o c --json --retry-failed {SIMULATED}"));
+    assert!(matches!(again.code, Some(0 | 3)), "{}", again.stderr);
+    assert_eq!(counts.map(|c| again.json()[c].as_u64()), [Some(1), Some(1), Some(0), Some(0)]);
+    let rows = runs(&desk);
+    assert!(rows.len() == 2 && rows.iter().all(|r| r.status == RunStatus::Done), "{rows:?}");
+}
+
+#[test]
+fn a_program_that_is_not_there_stops_the_sweep_before_any_run() {
+    let desk = Desk::new();
+    desk.put("work.sh", WORK).put("sweep.lua", sweep("1, 2", "1", &command(60).replace("\"sh\"", "\"no-such-shell\"")));
+    run(&desk, SIMULATED).ends_with(1).remarks("`no-such-shell` is not found; expected a program on the PATH");
+    assert_eq!(desk.text("c/runs.jsonl"), "", "a run that was never begun");
+    // Nothing is measured yet, so that nothing can be mixed with the mended script.
+    desk.put("sweep.lua", sweep("1, 2", "1", &command(60)));
+    run(&desk, SIMULATED).ends_with(1).remarks("the script has changed");
+    let mended = desk.type_in(&format!("run sweep.lua -o c --json --retry-failed {SIMULATED}"));
+    assert_eq!(mended.json()["carried_out"].as_u64(), Some(2), "{}", mended.stderr);
+}
+
+#[test]
+fn a_server_that_cannot_start_is_not_started_for_every_run() {
+    let desk = Desk::new();
+    let script = "echo x >> starts; echo 'torch.OutOfMemoryError: CUDA out of memory.' >&2; exit 3";
+    let workload =
+        format!(r#"workload = el.server {{ engine = "mine", gpus = 1, argv = {{ "sh", "-c", "{script}" }} }},"#);
+    desk.put("sweep.lua", sweep("1, 2, 4", "1", &workload).replace("repeats = 1", "repeats = 2"));
+    let json = run(&desk, SIMULATED).ends_with(3).json();
+    assert_eq!((json["carried_out"].as_u64(), json["failed"].as_u64()), (Some(6), Some(6)));
+    assert_eq!(desk.text("starts").lines().count(), 2);
+    let errors: Vec<String> = runs(&desk).into_iter().filter_map(|r| r.error).collect();
+    let at_once = errors.iter().filter(|e| e.contains("not started again") && e.contains("logs/server-0001-")).count();
+    assert_eq!((errors.len(), at_once), (6, 4), "{errors:?}");
 }
 
 #[test]
@@ -260,6 +334,39 @@ fn a_script_carries_out_its_own_runs() {
     assert!(log.contains(&format!("7 4 {}", row.run_id)) && log.contains("done with"), "{log}");
     let found: Vec<_> = phases(&desk).rows.iter().map(|r| r.phase).collect();
     assert!(found.contains(&Phase::Prefill) && found.contains(&Phase::Total), "{found:?}");
+}
+
+#[test]
+fn what_the_run_of_a_killed_sweep_has_started_is_ended_by_the_next() {
+    let desk = Desk::new();
+    let body = r#"    run:spawn { argv = { "sh", "-c", "echo $$ >> processes; sleep 1000" } }
+    run:exec { argv = { "sh", "-c", "echo $$ >> processes; [ -e second ] || sleep 1000" } }
+    for _, phase in ipairs { "prefill", "total" } do
+      run:phase(phase, function() run:sleep(0.5) end)
+    end"#;
+    desk.put("sweep.lua", own_run(body)).put("processes", "");
+    let mut child = under_way(&desk, 0, 0);
+    let give_up = Instant::now() + Duration::from_secs(120);
+    while desk.text("processes").lines().count() < 2 {
+        assert!(Instant::now() < give_up, "it does not get on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill_process(Pid::from_child(&child), Signal::KILL).expect("a process");
+    child.wait().expect("an end");
+    let left = desk.text("processes");
+    desk.put("second", "");
+    assert_eq!(carried_out(&desk).json()["carried_out"].as_u64(), Some(1));
+    for id in left.lines() {
+        // Init may take its time to reap what was killed.
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
+    }
+    let notes = fs::read_dir(desk.path("c/logs")).expect("logs").flatten().map(|e| e.path());
+    assert_eq!(
+        notes.filter(|p| p.extension().is_some_and(|e| e == "running")).count(),
+        0,
+        "notes go with their processes"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! workload      starts and ends processes; those mark through the socket, the runner marks by itself
 //! ```
 //!
-//! Limit: a runner that is killed with SIGKILL cannot end what it has started.
+//! A runner that is killed with SIGKILL cannot end what it has started; the next one in that campaign does.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use tempfile::TempDir;
 
 use super::super::output;
 use super::precision::Precision;
-use super::{Begun, Conducted, Equipment, OwnMarks, adaptive, agent, progress, service};
+use super::{Begun, Conducted, Equipment, OwnMarks, adaptive, agent, energies, progress, service};
 
 /// How often temperature, clocks and throttling are read.
 const TELEMETRY_EVERY: Duration = Duration::from_secs(1);
@@ -48,13 +48,15 @@ pub(super) fn conduct(
 ) -> anyhow::Result<Conducted> {
     let Begun { campaign, mut journal, job_id, step_id } = begun;
     let dir = campaign.dir();
+    // What is started for a run may go elsewhere, and shall find its files from there.
+    let absolute = std::path::absolute(dir).context("the campaign directory has no absolute path")?;
     let anchor = ClockAnchor::now(&SystemClock);
     let mut counters = Counters::start(&campaign, equipment)?;
     let devices = VisibleDevices::of(&counters.devices, service::variable);
     let socket = Socket::open(&campaign)?;
     let mut marks = MarkWriter::create(dir, &host_name(), &FileMetadata::of_host(&host_name(), anchor))?;
     let surroundings = Surroundings {
-        dir: dir.to_owned(),
+        dir: absolute,
         devices,
         marks: Some(socket.taken),
         script: equipment.script.clone(),
@@ -95,10 +97,18 @@ pub(super) fn conduct(
                 Event::Unplanned { measured, up, room, answer } => {
                     answer.replace(Some(adaptive::next(plan, dir, (measured, up, room), &bar)?));
                 }
-                Event::RunEnded { row, .. } => {
+                Event::RunEnded { row, finished, total } => {
                     counters.flush()?;
+                    // A log of a batch job has no bar.
+                    let place = if bar.is_hidden() { format!("[{finished}/{total}] ") } else { String::new() };
+                    let of = energies::configuration(row);
                     if let Some(error) = &row.error {
-                        bar.suspend(|| output::say(&format!("run {} failed: {error}", row.run_id)));
+                        bar.suspend(|| output::say(&format!("{place}run {} failed ({of}): {error}", row.run_id)));
+                    } else if bar.is_hidden() {
+                        // Whether it can be shown is nothing that the sweep depends on.
+                        let rows = dataset::phases::of_run(dir, row);
+                        let costs = rows.map_or_else(|error| format!("done; {error}"), |rows| energies::costs(&rows));
+                        output::say(&format!("{place}{of}: {costs}"));
                     }
                     bar.inc(1);
                 }

@@ -1,6 +1,7 @@
 //! `energylens run`: a sweep, carried out here.
 
 pub(crate) mod adaptive;
+mod energies;
 mod here;
 mod precision;
 mod simulated;
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     output: Option<PathBuf>,
     #[command(flatten)]
     equipment: Equipment,
+    /// Carry out again the runs that failed. Where no run has worked yet, the script may have changed since.
+    #[arg(long)]
+    retry_failed: bool,
     /// Print the summary as JSON.
     #[arg(long)]
     json: bool,
@@ -56,6 +60,9 @@ pub(crate) struct Equipment {
     /// are known well enough.
     #[arg(skip)]
     pub(crate) measured_before: Vec<Row>,
+    /// Whether runs that failed are carried out again.
+    #[arg(skip)]
+    pub(crate) retries: bool,
 }
 
 /// How a sweep is carried out.
@@ -68,7 +75,8 @@ pub(crate) enum Means<'a> {
 }
 
 pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
-    let a = Arguments { equipment: Equipment { script: Some(ScriptFile::at(&a.script)), ..a.equipment }, ..a };
+    let (script, retries) = (Some(ScriptFile::at(&a.script)), a.retry_failed);
+    let a = Arguments { equipment: Equipment { script, retries, ..a.equipment }, ..a };
     let plan = Plan::from_script(&a.script, &mut output::say)?;
     let dir = a.output.clone().unwrap_or_else(|| PathBuf::from(&plan.name));
     energylens::slurm::Records::refuse_open(&dir)?;
@@ -80,7 +88,7 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
         output::print_json(&json!({
             "campaign": dir, "simulated": conducted.origin == Origin::Simulated,
             "runs": plan.most_runs(), "carried_out": runs.carried_out,
-            "resumed": runs.resumed, "failed": runs.failed, "left": runs.left,
+            "resumed": runs.resumed, "failed": runs.failed, "failed_before": runs.failed_before, "left": runs.left,
             "spared": runs.spared, "adaptive": adaptive::json(&plan, &conducted.decisions),
             "phases": data.rows.len(), "rejected": data.rejected, "recording": conducted.recording,
         }))?;
@@ -89,6 +97,9 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
         if let Some(text) = adaptive::describe(&plan, &conducted.decisions) {
             output::print(&text)?;
         }
+        if let Some(table) = energies::table(data, &dir.join("phases.parquet")) {
+            output::print(&table)?;
+        }
     }
     if runs.left > 0 {
         let up_to = if plan.adaptive.is_some() { "up to " } else { "" };
@@ -96,6 +107,9 @@ pub(crate) fn run(a: Arguments) -> anyhow::Result<Outcome> {
     }
     Ok(if runs.failed == 0 && data.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }
+
+/// How runs that failed before come to be carried out after all.
+const RETRY: &str = ": `energylens run ... --retry-failed` repeats them)";
 
 /// A sweep that was carried out, and what it cost.
 pub(crate) struct Conducted {
@@ -118,13 +132,18 @@ impl Conducted {
             0 => String::new(),
             n => format!(", {n} repeats not needed"),
         };
+        let before = match self.runs.failed_before {
+            0 => String::new(),
+            n if n == self.runs.failed => " (all of them before".to_owned() + RETRY,
+            n => format!(" ({n} of them before{RETRY}"),
+        };
         let label = if self.origin == Origin::Simulated { "  [simulated]" } else { "" };
         let recording = match self.runs.carried_out {
             0 => String::new(),
             _ => format!("{}\n", doctor::summary(&self.recording)),
         };
         format!(
-            "{} runs carried out{resumed}{spared}, {} failed{label}\n{recording}{} phase energies in {}, {} rejected",
+            "{} runs carried out{resumed}{spared}, {} failed{before}{label}\n{recording}{} phase energies in {}, {} rejected",
             self.runs.carried_out,
             self.runs.failed,
             self.dataset.rows.len(),
@@ -146,11 +165,11 @@ impl Conducted {
 /// Carries out `plan` in `dir`, or what is left of it, and reduces what was recorded.
 pub(crate) fn conduct(plan: &Plan, dir: &Path, stop: &Arc<AtomicBool>, means: Means<'_>) -> anyhow::Result<Conducted> {
     plan.workload.check_described()?;
-    let begun = Begun::open(plan, dir)?;
-    let before = match means {
-        Means::Simulated => Vec::new(),
-        Means::Real(equipment) => equipment.measured_before.clone(),
+    let (before, retries) = match means {
+        Means::Simulated => (Vec::new(), false),
+        Means::Real(equipment) => (equipment.measured_before.clone(), equipment.retries),
     };
+    let begun = Begun::open(plan, dir, retries)?;
     let precision = plan.measure.relative_std.map(|relative_std| Precision::new(relative_std, before));
     match (&plan.workload, means) {
         (WorkloadSpec::Simulated { .. }, _) => simulated::conduct(plan, begun, precision, stop),
@@ -168,11 +187,12 @@ struct Begun {
 }
 
 impl Begun {
-    fn open(plan: &Plan, dir: &Path) -> anyhow::Result<Self> {
+    fn open(plan: &Plan, dir: &Path, retries: bool) -> anyhow::Result<Self> {
         let campaign = Campaign::create_or_open(dir)?;
         let job = JobIds::own(&JobPlaces::default(), service::variable);
         let (job_id, step_id) = job.map_or((None, None), |job| (Some(job.job_id), job.step_id));
-        let journal = Journal::open(&campaign, plan)?.within_job(job_id.clone(), step_id.clone());
+        let journal = if retries { Journal::open_to_retry(&campaign, plan) } else { Journal::open(&campaign, plan) };
+        let journal = journal?.within_job(job_id.clone(), step_id.clone());
         for recovered in campaign.recover()? {
             output::say(&agent::describe(&recovered));
         }

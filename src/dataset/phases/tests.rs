@@ -73,6 +73,7 @@ impl Node {
             host: "node-a".to_owned(),
             source: Origin::Simulated,
             devices: self.devices.iter().map(|d| (*d).to_owned()).collect(),
+            device_name: None,
             t_begin_mono_ns: prefill.0 * MS,
             t_end_mono_ns: total.1.max(prefill.1) * MS,
             prefill_batches: prefill.2,
@@ -247,6 +248,37 @@ fn a_decode_that_was_marked_stands_beside_the_difference_or_alone() {
     let alone = both(0).reduce();
     assert_eq!(found(&alone), [(Phase::Prefill, None, 120.0), (Phase::Decode, marks, 500.0)]);
     assert_eq!(alone.rejected, []);
+}
+
+#[test]
+fn a_row_without_energy_does_not_say_that_a_counter_gave_it() {
+    for (output_tokens, phase) in [(1.0, Phase::Prefill), (128.0, Phase::Total)] {
+        let mut failed = node(&SCHEDULE).run("a-0", (1_013, 3_013, 10), (4_027, 14_027, 4));
+        failed.runs[0].status = RunStatus::Failed;
+        failed.runs[0].source = Origin::Measured;
+        failed.runs[0].output_tokens = output_tokens;
+        let dir = failed.record();
+        reduce(dir.path()).unwrap();
+        let rows = of_run(dir.path(), &failed.runs[0]).unwrap();
+        let found: Vec<_> = rows.iter().map(|r| (r.phase, r.source, r.quality.clone())).collect();
+        assert_eq!(found, [(phase, EnergySource::None, vec!["run_failed".to_owned()])]);
+    }
+    let mut unmeasured = node(&SCHEDULE).run("a-0", (1_013, 3_013, 10), (4_027, 14_027, 4));
+    unmeasured.runs[0].source = Origin::Measured;
+    unmeasured.runs[0].devices.clear();
+    let dir = unmeasured.record();
+    let rows = of_run(dir.path(), &unmeasured.runs[0]).unwrap();
+    assert!(rows.len() == 3 && rows.iter().all(|r| r.source == EnergySource::None), "{rows:?}");
+}
+
+#[test]
+fn one_run_alone_costs_what_it_costs_among_others() {
+    let node = node(&SCHEDULE).run("a-0", (1_013, 3_013, 10), (4_027, 14_027, 4));
+    let dir = node.record();
+    let alone = of_run(dir.path(), &node.runs[0]).unwrap();
+    let mut among = reduce(dir.path()).unwrap().rows;
+    among.iter_mut().for_each(|row| row.line = 0);
+    assert_eq!(alone, among);
 }
 
 #[test]

@@ -29,6 +29,9 @@ pub struct RunRow {
     pub source: Origin,
     /// Devices whose energy belongs to the run.
     pub devices: Vec<String>,
+    /// What the driver calls these devices.
+    #[serde(default)]
+    pub device_name: Option<String>,
     /// Instant at which the run began.
     pub t_begin_mono_ns: i64,
     /// Instant at which the run ended.
@@ -117,6 +120,7 @@ impl RunRow {
             .labels("host", rows.iter().map(|r| Some(r.host.as_str())))
             .labels("source", rows.iter().map(|r| Some(r.source.as_str())))
             .label_lists("devices", rows.iter().map(|r| r.devices.iter().map(String::as_str)))
+            .labels("device_name", rows.iter().map(|r| r.device_name.as_deref()))
             .i64s("t_begin_mono_ns", rows.iter().map(|r| Some(r.t_begin_mono_ns)))
             .i64s("t_end_mono_ns", rows.iter().map(|r| Some(r.t_end_mono_ns)))
             .u32s("prefill_batches", rows.iter().map(|r| Some(r.prefill_batches)))
@@ -189,6 +193,7 @@ impl RowOf {
             host: self.text("host")?,
             source: self.text("source")?.parse().map_err(unknown("source"))?,
             devices: self.list("devices")?,
+            device_name: self.text_opt("device_name")?,
             t_begin_mono_ns: self.i64("t_begin_mono_ns")?,
             t_end_mono_ns: self.i64("t_end_mono_ns")?,
             prefill_batches: self.u32("prefill_batches")?,

@@ -21,6 +21,7 @@ fn row(run_id: &str) -> RunRow {
         host: "h".to_owned(),
         source: Origin::Simulated,
         devices: vec!["sim:0".to_owned()],
+        device_name: None,
         t_begin_mono_ns: 1,
         t_end_mono_ns: 9,
         prefill_batches: 2,

@@ -10,7 +10,8 @@ use crate::sweep::{Point, Run};
 /// The row of a run that was measured; its begin, status and error are still to come.
 pub(super) fn row(run: &Run, point: &Point, workload: &Workload, host: &str, measured: Measured) -> RunRow {
     let Measured { deployed, prefill, decode, total, latency, told } = measured;
-    let (devices, kv_capacity_tokens) = deployed.map_or((Vec::new(), None), |d| (d.devices, d.kv_capacity_tokens));
+    let (devices, device_name, kv_capacity_tokens) =
+        deployed.map_or((Vec::new(), None, None), |d| (d.devices, d.device_name, d.kv_capacity_tokens));
     // Without a total window the first token is all there is to time.
     let ttft = if total.batches > 0 { total.mean(total.ttft_s) } else { prefill.mean(prefill.ttft_s) };
     let (mean_ttft_s, mean_tpot_s) = told.unwrap_or((ttft, total.mean(total.tpot_s)));
@@ -24,6 +25,7 @@ pub(super) fn row(run: &Run, point: &Point, workload: &Workload, host: &str, mea
         host: host.to_owned(),
         source: workload.origin(),
         devices,
+        device_name,
         t_begin_mono_ns: 0,
         t_end_mono_ns: workload.now(),
         prefill_batches: prefill.batches,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Event, Observed};
 use crate::schema::MarkEvent;
 use crate::sweep::server::Latency;
-use crate::sweep::workload::{Batch, Deployed, OwnMark, OwnPhases, OwnWindow, Workload};
+use crate::sweep::workload::{Batch, Deployed, OwnMark, OwnPhases, OwnWindow, Trouble, Workload};
 use crate::sweep::{Error, Plan, Point, Run};
 use crate::units::ns_to_s;
 
@@ -16,6 +16,8 @@ const TOLD_WITHIN_S: f64 = 1.0;
 pub(super) enum Break {
     /// The run failed; the sweep goes on.
     Failed(String),
+    /// The same, before it began: its servers could not be started.
+    NotStarted(String),
     /// Somebody asked to stop.
     Stopped,
     /// The sweep cannot go on.
@@ -77,6 +79,8 @@ pub(super) struct Session<'a, 'o> {
     pub(super) workload: &'a mut Workload,
     pub(super) observe: &'a mut (dyn FnMut(Event<'_>) -> Observed + 'o),
     pub(super) stop: &'a AtomicBool,
+    /// Whether what the point needs is up.
+    pub(super) is_deployed: bool,
 }
 
 impl Session<'_, '_> {
@@ -89,7 +93,11 @@ impl Session<'_, '_> {
         let deployed = match serving {
             Some(deployed) => deployed,
             None => {
-                let deployed = self.workload.deploy(self.point).map_err(|why| self.failed(why))?;
+                let deployed = self.workload.deploy(self.point).map_err(|why| match self.failed(why) {
+                    Break::Failed(why) if self.workload.starts_servers() => Break::NotStarted(why),
+                    other => other,
+                })?;
+                self.is_deployed = true;
                 // A server that has just loaded its weights is warm and busy with itself.
                 if measure.settle_s > 0.0 {
                     self.workload.idle(measure.settle_s);
@@ -153,10 +161,14 @@ impl Session<'_, '_> {
     }
 
     /// What breaks a run off: what went wrong in it, unless it went wrong because somebody asked to stop.
-    fn failed(&self, why: String) -> Break {
+    fn failed(&self, trouble: impl Into<Trouble>) -> Break {
         // Slurm's SIGTERM goes to every process of a job: a server may be gone before this process is told.
         self.workload.heed(TOLD_WITHIN_S);
-        if self.stop.load(Ordering::Relaxed) { Break::Stopped } else { Break::Failed(why) }
+        match trouble.into() {
+            _ if self.stop.load(Ordering::Relaxed) => Break::Stopped,
+            Trouble::Run(why) => Break::Failed(why),
+            Trouble::Sweep(why) => Break::Fatal(Error::Workload(why)),
+        }
     }
 
     /// Batches of `output_tokens` until the window is long enough.
@@ -164,6 +176,7 @@ impl Session<'_, '_> {
         let measure = self.plan.measure;
         let min_window_s = self.workload.window_s(measure.min_window_s);
         let mut window = Window::default();
+        self.workload.make_ready(self.point, output_tokens);
         // What the warm-up had to wait is nobody's business.
         self.workload.take_latency();
         let begin = self.workload.now();

@@ -269,7 +269,7 @@ fn what_runs(fields: &Fields<'_>) -> mlua::Result<(WorkloadSpec, Option<Function
     if !fields.get("workload")?.is_nil() {
         return Err(fields.fail("run", "`run` stands beside `workload`; a sweep has one of them"));
     }
-    let spec = ScriptSpec { engine: workloads::engine(fields)?, gpus: workloads::gpus(fields)? };
+    let spec = ScriptSpec { engine: workloads::engine(fields)?, gpus: workloads::gpus(fields)?, code_sha256: None };
     Ok((WorkloadSpec::Script(spec), Some(run)))
 }
 

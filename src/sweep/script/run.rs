@@ -17,6 +17,7 @@ use super::workloads;
 use crate::clock::{Clock, SystemClock};
 use crate::schema::MarkEvent;
 use crate::sweep::process::{PATIENCE, Process, log_tail};
+use crate::sweep::server::orphan::{Note, Tag};
 use crate::sweep::surroundings::sleep;
 use crate::sweep::workload::{Counts, OwnMark};
 use crate::sweep::{Point, Run, server, template};
@@ -49,10 +50,26 @@ pub(in crate::sweep) struct Told {
     pub(in crate::sweep) counts: Counts,
 }
 
+/// A process, and the note of it that outlives a killed runner.
+struct Started {
+    process: Process,
+    note: Note,
+}
+
+impl Started {
+    /// Ends it with everything it started; the note goes last, in case this program is killed meanwhile.
+    fn stop(self) -> std::io::Result<()> {
+        let Self { process, note } = self;
+        let ended = process.stop(PATIENCE);
+        drop(note);
+        ended.map(drop)
+    }
+}
+
 /// One run while it goes on.
 struct State {
     job: Job,
-    servers: Vec<Option<Process>>,
+    servers: Vec<Option<Started>>,
     /// Processes started so far, for the names of their logs.
     started: usize,
     phase: Option<String>,
@@ -87,8 +104,8 @@ pub(super) fn call(lua: &Lua, place: &Place, budget: &Budget, run: &Function, jo
     state.is_over = true;
     // Last started, first ended: a client before its server.
     while let Some(server) = state.servers.pop() {
-        if let Some(process) = server {
-            let _ = process.stop(PATIENCE);
+        if let Some(started) = server {
+            let _ = started.stop();
         }
     }
     result.map(|_| std::mem::take(&mut state.told))
@@ -154,28 +171,35 @@ impl Shared {
     }
 
     /// Starts the process that `argv` and `env` of a call describe.
-    fn start(&self, lua: &Lua, what: &'static str, fields: &Fields<'_>) -> mlua::Result<Process> {
+    fn start(&self, lua: &Lua, what: &'static str, fields: &Fields<'_>) -> mlua::Result<Started> {
         let argv = fields.need("argv", "a list of words, such as { \"python3\", \"serve.py\" }")?;
         let argv = workloads::words(&self.place, fields.line_of("argv"), &argv)?;
         let own = workloads::environment(fields, None)?;
         let mut state = self.going(lua)?;
         state.started += 1;
-        let log = state.job.logs.join(format!("{}-{}.log", state.job.run.run_id, state.started));
+        let name = format!("{}-{}", state.job.run.run_id, state.started);
+        let log = state.job.logs.join(format!("{name}.log"));
+        let tag = Tag::new();
         let mut environment = state.job.environment.clone();
         environment.extend(own);
+        environment.extend(tag.environment());
         // What an attempt before this one has printed is not what this one prints.
         let _ = std::fs::remove_file(&log);
-        Process::start(&argv, &environment, &log).map_err(|e| self.place.fail(lua, format!("{what}: {e}")))
+        let note = Note::begin(&state.job.logs, &name, &tag);
+        let started = Process::start(&argv, &environment, &log);
+        let process = started.map_err(|e| self.place.fail(lua, format!("{what}: {e}")))?;
+        note.started(process.id());
+        Ok(Started { process, note })
     }
 
     /// `run:spawn { argv = { ... }, env = { ... } }`
     fn spawn(&self, lua: &Lua, mut arguments: MultiValue) -> mlua::Result<Value> {
         let options = arguments.pop_front().unwrap_or(Value::Nil);
         let fields = Fields::new(lua, &self.place, &options, "run:spawn", "option", &["argv", "env"], 0)?;
-        let process = self.start(lua, "run:spawn", &fields)?;
+        let started = self.start(lua, "run:spawn", &fields)?;
         let number = {
             let mut state = self.lock();
-            state.servers.push(Some(process));
+            state.servers.push(Some(started));
             state.servers.len() - 1
         };
         let server = lua.create_table()?;
@@ -186,9 +210,9 @@ impl Shared {
         server.raw_set("wait_ready", wait_ready)?;
         let shared = self.clone();
         let stop = lua.create_function(move |lua, _: MultiValue| {
-            let process = shared.going(lua)?.servers.get_mut(number).and_then(Option::take);
-            let process = process.ok_or_else(|| shared.place.fail(lua, "server:stop: it was stopped before"))?;
-            process.stop(PATIENCE).map_err(|e| shared.place.fail(lua, format!("server:stop: {e}")))?;
+            let started = shared.going(lua)?.servers.get_mut(number).and_then(Option::take);
+            let started = started.ok_or_else(|| shared.place.fail(lua, "server:stop: it was stopped before"))?;
+            started.stop().map_err(|e| shared.place.fail(lua, format!("server:stop: {e}")))?;
             Ok(Value::Nil)
         })?;
         server.raw_set("stop", stop)?;
@@ -205,9 +229,9 @@ impl Shared {
         loop {
             let stop = {
                 let state = self.going(lua)?;
-                let process = state.servers.get(number).and_then(Option::as_ref);
-                let process =
-                    process.ok_or_else(|| place.fail(lua, "server:wait_ready: the server was stopped before"))?;
+                let started = state.servers.get(number).and_then(Option::as_ref);
+                let Started { process, .. } =
+                    started.ok_or_else(|| place.fail(lua, "server:wait_ready: the server was stopped before"))?;
                 if let Some(ended) = process.ended() {
                     let said = process.log_tail(TAIL_LINES);
                     let message = format!("`{}` {ended} before it was ready; it said:\n{said}", process.program());
@@ -232,12 +256,13 @@ impl Shared {
         let known = ["argv", "env", "timeout_s"];
         let fields = Fields::new(lua, &self.place, &options, "run:exec", "option", &known, 0)?;
         let timeout_s = fields.number("timeout_s", 0.1, LONGEST_WAIT_S, Some(3_600.0))?;
-        let process = self.start(lua, "run:exec", &fields)?;
+        let started = self.start(lua, "run:exec", &fields)?;
+        let process = &started.process;
         let stop = self.lock().job.stop.clone();
         let limit = Duration::from_secs_f64(timeout_s);
         let ended = process.wait(limit, &mut || stop.load(Ordering::Relaxed));
         let (program, log) = (process.program().to_owned(), process.log().to_owned());
-        let _ = process.stop(PATIENCE);
+        let _ = started.stop();
         drop(self.going(lua)?);
         self.budget.renew();
         let Some(ended) = ended else {

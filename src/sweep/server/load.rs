@@ -64,6 +64,16 @@ impl Load {
         Self { target, agent, prompts: Prompts::new(seed, salt, vocab_size), ready: Vec::new() }
     }
 
+    /// Makes the requests of the next batch, unless they are there: tens of thousands of tokens for each of hundreds of
+    /// sequences take longer than sending them, and the GPUs would idle meanwhile.
+    pub fn make_ready(&mut self, (batch_size, input_tokens, output_tokens): (u32, u32, u32)) {
+        let count = batch_size as usize;
+        let fits = |r: &Request| r.input_tokens == input_tokens && r.output_tokens == output_tokens;
+        if count <= MOST_REQUESTS && (self.ready.len() != count || !self.ready.iter().all(fits)) {
+            self.ready = self.prepare(count, input_tokens, output_tokens);
+        }
+    }
+
     /// Has `batch_size` requests served; `given_up` is asked now and then, and an answer ends the wait.
     pub fn batch(
         &mut self,
@@ -74,10 +84,7 @@ impl Load {
         if count == 0 || count > MOST_REQUESTS {
             return Err(format!("batch_size is {count}; expected 1 to {MOST_REQUESTS} requests in flight"));
         }
-        let fits = |r: &Request| r.input_tokens == input_tokens && r.output_tokens == output_tokens;
-        if self.ready.len() != count || !self.ready.iter().all(fits) {
-            self.ready = self.prepare(count, input_tokens, output_tokens);
-        }
+        self.make_ready((batch_size, input_tokens, output_tokens));
         let requests = std::mem::take(&mut self.ready);
         let gate = Arc::new(Gate::default());
         let (sender, receiver) = mpsc::channel();
@@ -183,5 +190,30 @@ impl Gate {
             }
             decided = self.changed.wait(decided).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_was_made_ready_is_the_one_that_is_sent() {
+        let target = Target {
+            url: "http://127.0.0.1:9".to_owned(),
+            model: None,
+            request: Map::new(),
+            timeout: Duration::from_secs(60),
+        };
+        let mut load = Load::new(target, 7, "", None);
+        let made = |load: &Load| load.ready.iter().map(|r| r.body.clone()).collect::<Vec<_>>();
+        load.make_ready((3, 20, 5));
+        let first = made(&load);
+        assert!(first.len() == 3 && first.iter().all(|body| body.contains("\"max_tokens\":5")), "{first:?}");
+        load.make_ready((3, 20, 5));
+        assert_eq!(made(&load), first, "made twice");
+        load.make_ready((2, 20, 1));
+        let other = made(&load);
+        assert!(other.len() == 2 && other.iter().all(|body| body.contains("\"max_tokens\":1")), "{other:?}");
     }
 }

@@ -29,7 +29,7 @@ pub use self::spec::{SERVER_NAMES, ServerSpec};
 pub use self::stream::{Completion, Request, Timings};
 use super::process::{PATIENCE, Process};
 use super::surroundings::Surroundings;
-use super::workload::{Batch, Deployed};
+use super::workload::{Batch, Deployed, Trouble};
 use super::{Error, Plan, Point, template};
 use latency::Tally;
 
@@ -96,10 +96,10 @@ impl ServerWorkload {
     }
 
     /// Starts the server that `point` needs, or finds the running one; a failure is an outcome of the run, in words.
-    pub fn deploy(&mut self, point: &Point) -> Result<Deployed, String> {
+    pub fn deploy(&mut self, point: &Point) -> Result<Deployed, Trouble> {
         self.undeploy();
         self.served_by += 1;
-        let devices = self.surroundings.devices.of_run(point.num_gpus())?;
+        let deployed = self.surroundings.devices.deployed(point)?;
         let up = match self.spec.argv {
             Some(_) => self.launch(point)?,
             None => {
@@ -113,7 +113,14 @@ impl ServerWorkload {
         };
         let kv_capacity_tokens = up.facts.kv_capacity_tokens;
         self.up = Some(up);
-        Ok(Deployed { devices, kv_capacity_tokens })
+        Ok(Deployed { kv_capacity_tokens, ..deployed })
+    }
+
+    /// Makes the next batch's requests, which on a large batch takes longer than sending them.
+    pub fn make_ready(&mut self, point: &Point, output_tokens: u32) {
+        if let Some(up) = &mut self.up {
+            up.load.make_ready((point.batch_size, point.input_tokens, output_tokens));
+        }
     }
 
     /// Has one batch served.
@@ -167,7 +174,7 @@ impl ServerWorkload {
     }
 
     /// Starts a server and waits until it is ready.
-    fn launch(&self, point: &Point) -> Result<Up, String> {
+    fn launch(&self, point: &Point) -> Result<Up, Trouble> {
         let chosen = self.spec.url.contains("{port}");
         // Between finding a free port and the server's taking it somebody else may have taken it.
         for last in [!chosen, true] {
@@ -180,26 +187,30 @@ impl ServerWorkload {
                 return Err(format!(
                     "somebody listens at {url} already, and would be measured in place of the server; end it, or \
                      leave the port to this program"
-                ));
+                )
+                .into());
             }
             let (argv, own) = self.spec.command(point, &values)?;
             // The spec's own variables come last, and so win.
             let mut env = self.surroundings.devices.environment(point.num_gpus());
             env.extend(own);
             let log = self.new_log(point);
+            let tag = orphan::Tag::new();
+            env.extend(tag.environment());
+            let note = orphan::Note::begin(&self.logs, "server", &tag);
             let process = Process::start(&argv, &env, &log)?;
-            let note = orphan::Note::write(&self.logs, process.id());
+            note.started(process.id());
             match self.await_ready(&url, Some(&process)) {
-                Ok(()) => return self.connect(point, &pairs, url, Some((process, note))),
+                Ok(()) => return Ok(self.connect(point, &pairs, url, Some((process, note)))?),
                 Err(why) => {
                     end(process, note);
                     if last || self.surroundings.is_stopped() || !log::says_port_is_taken(&log) {
-                        return Err(why);
+                        return Err(why.into());
                     }
                 }
             }
         }
-        Err("no port could be had".to_owned())
+        Err("no port could be had".into())
     }
 
     /// Waits until a server answers, has ended, or has had its time.

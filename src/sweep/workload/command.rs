@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::Trouble;
 use super::own_phases::{Counts, OwnMark, OwnPhases};
 use super::spec::CommandSpec;
 use crate::sweep::process::{PATIENCE, Process};
-use crate::sweep::server::orphan;
+use crate::sweep::server::orphan::{self, Note, Tag};
 use crate::sweep::surroundings::Surroundings;
 use crate::sweep::{Measure, Point, Run, template};
 
@@ -46,15 +47,17 @@ impl CommandWorkload {
     }
 
     /// Runs the command once. It ends with everything it started, however the run ends.
-    pub(super) fn carry_out(&mut self, run: &Run, point: &Point) -> Result<OwnPhases, String> {
+    pub(super) fn carry_out(&mut self, run: &Run, point: &Point) -> Result<OwnPhases, Trouble> {
         let marks = self.surroundings.marks.as_ref().ok_or("marks cannot be taken here, and a command needs them")?;
         // Late marks of a run before are nobody's.
         while marks.heard.try_recv().is_ok() {}
         let log = self.surroundings.log(&run.run_id)?;
         let result = self.surroundings.dir.join("logs").join(format!("{}.result.json", run.run_id));
         remove(&result)?;
-        let process = self.start(run, point, &log, &result)?;
-        let note = log.parent().map(|logs| orphan::Note::write(logs, process.id()));
+        let tag = Tag::new();
+        let note = Note::begin(&self.surroundings.dir.join("logs"), "command", &tag);
+        let process = self.start(run, point, &log, &result, &tag)?;
+        note.started(process.id());
         let limit = Duration::try_from_secs_f64(self.spec.timeout_s).unwrap_or(LONGEST).min(LONGEST);
         let ended = process.wait(limit, &mut || self.surroundings.is_stopped());
         let program = process.program().to_owned();
@@ -67,16 +70,29 @@ impl CommandWorkload {
         let _ = process.stop(PATIENCE);
         drop(note);
         match ended {
-            None if self.surroundings.is_stopped() => return Err("somebody asked to stop".to_owned()),
-            None => return Err(tail(format!("has not ended within {} s", self.spec.timeout_s))),
-            Some(ended) if !ended.is_success() => return Err(tail(ended.to_string())),
+            None if self.surroundings.is_stopped() => return Err("somebody asked to stop".into()),
+            None => return Err(tail(format!("has not ended within {} s", self.spec.timeout_s)).into()),
+            Some(ended) if !ended.is_success() => return Err(tail(ended.to_string()).into()),
+            Some(_) if self.names_result() && !result.exists() => {
+                let missing = format!(
+                    "is given {{result}} and has not written it: expected a JSON object of its counts in {}",
+                    result.display()
+                );
+                return Err(tail(missing).into());
+            }
             Some(_) => {}
         }
         let counts = Counts::read(&result).map_err(&tail)?;
-        OwnPhases::of(&self.own_marks(run)?, &counts, point.is_prefill_only()).map_err(tail)
+        Ok(OwnPhases::of(&self.own_marks(run)?, &counts, point.is_prefill_only()).map_err(tail)?)
     }
 
-    fn start(&self, run: &Run, point: &Point, log: &Path, result: &Path) -> Result<Process, String> {
+    /// Whether the command is told, in so many words, where its counts go: then it is meant to leave some.
+    fn names_result(&self) -> bool {
+        let names = |word: &String| template::names(word).unwrap_or_default();
+        self.spec.argv.iter().chain(self.spec.env.values()).flat_map(names).any(|name| name == "result")
+    }
+
+    fn start(&self, run: &Run, point: &Point, log: &Path, result: &Path, tag: &Tag) -> Result<Process, Trouble> {
         let (min_window_s, warmup, most) = (
             self.surroundings.window_s(self.measure.min_window_s).to_string(),
             self.measure.warmup_batches.to_string(),
@@ -100,7 +116,8 @@ impl CommandWorkload {
         for (name, value) in &self.spec.env {
             environment.push((name.clone(), expand(value)?));
         }
-        Process::start(&argv, &environment, log)
+        environment.extend(tag.environment());
+        Ok(Process::start(&argv, &environment, log)?)
     }
 
     /// The run's marks, up to the last that the command sent before it ended.

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::own_phases::OwnPhases;
 use crate::sweep::script::{Job, Script};
+use crate::sweep::server::orphan;
 use crate::sweep::surroundings::Surroundings;
 use crate::sweep::{Error, Plan, Point, Run};
 
@@ -21,6 +22,8 @@ impl std::fmt::Debug for ScriptedWorkload {
 
 impl ScriptedWorkload {
     pub(super) fn new(plan: &Plan, surroundings: Surroundings) -> Result<Self, Error> {
+        // What a runner that was killed here has left would compute into our runs.
+        orphan::end(&surroundings.dir.join("logs"));
         let (name, source, directory) = surroundings.script_source(&plan.script_sha256)?;
         // What it prints while it is evaluated was heard when it was planned.
         let script = Script::evaluate(&name, &source, &directory, &mut |_| ())?;

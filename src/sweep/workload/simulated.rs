@@ -38,7 +38,7 @@ impl SimulatedWorkload {
 
     pub(super) fn deploy(&mut self, point: &Point) -> Result<Deployed, String> {
         let up = self.node.deploy(&request(point, point.output_tokens)).map_err(|e| e.to_string())?;
-        Ok(Deployed { devices: up.devices, kv_capacity_tokens: up.kv_capacity_tokens })
+        Ok(Deployed { devices: up.devices, device_name: None, kv_capacity_tokens: up.kv_capacity_tokens })
     }
 
     pub(super) fn batch(&mut self, point: &Point, output_tokens: u32) -> Result<Batch, String> {

@@ -57,6 +57,9 @@ pub struct ScriptSpec {
     pub engine: String,
     /// GPUs of the node.
     pub gpus: u32,
+    /// Hash of what the script does, hex: its `run` is in none of the plan's figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_sha256: Option<String>,
 }
 
 impl WorkloadSpec {

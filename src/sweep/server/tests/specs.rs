@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::super::{ServerSpec, ServerWorkload, deployments};
+use crate::sweep::workload::Trouble;
 use crate::sweep::{Plan, Point, Surroundings, VisibleDevices};
 
 /// The plan of a sweep over these axes.
@@ -31,6 +32,11 @@ fn start_under(plan: &Plan, spec: &ServerSpec, dir: &Path, is_stopped: bool) -> 
     let surroundings =
         Surroundings { dir, devices, marks: None, script: None, stop, slowest_refresh_ns: Arc::default() };
     ServerWorkload::start(plan, spec, surroundings).expect("a workload")
+}
+
+/// Why the point's server does not start.
+fn refused(server: &mut ServerWorkload, point: &Point) -> String {
+    server.deploy(point).expect_err("no server").to_string()
 }
 
 #[test]
@@ -97,14 +103,15 @@ fn a_start_that_fails_is_told_with_the_logs_cause_and_a_log_for_each_try() {
     let script = "echo loading; echo 'torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB' >&2; exit 3";
     let mut server = start(&plan, &spec(&["sh", "-c", script]), dir.path());
     for number in 1..3 {
-        let why = server.deploy(&plan.points[0]).expect_err("no server");
+        let why = refused(&mut server, &plan.points[0]);
         assert!(why.starts_with("the server ended with status 3 before it was ready: out of memory: "), "{why}");
         let log = dir.path().join(format!("logs/server-000{number}-server-tp1-pp1-dp1.log"));
         assert!(why.contains(&log.display().to_string()) && log.exists(), "{why}");
     }
     assert!(server.batch(&plan.points[0], 1).is_err_and(|e| e == "no server is up"));
     let mut missing = start(&plan, &spec(&["no-such-engine-at-all"]), dir.path());
-    assert!(missing.deploy(&plan.points[0]).is_err_and(|e| e.contains("no-such-engine-at-all")));
+    let Err(Trouble::Sweep(why)) = missing.deploy(&plan.points[0]) else { panic!("the next run would try again") };
+    assert!(why.contains("`no-such-engine-at-all` is not found"), "{why}");
     assert!(!dir.path().join("logs/server.running").exists(), "nothing runs");
 }
 
@@ -114,13 +121,10 @@ fn a_port_that_is_taken_is_refused_before_the_start_and_a_lost_race_is_run_again
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let taken = ServerSpec { url: url.clone(), ..spec(&["sh", "-c", "exit 0"]) };
-    assert!(
-        start(&plan, &taken, dir.path())
-            .deploy(&plan.points[0])
-            .is_err_and(|e| e.contains("listens") && e.contains(&url))
-    );
+    let why = refused(&mut start(&plan, &taken, dir.path()), &plan.points[0]);
+    assert!(why.contains("listens") && why.contains(&url), "{why}");
     let late = spec(&["sh", "-c", "echo 'OSError: [Errno 98] Address already in use'; exit 1", "{port}"]);
-    let why = start(&plan, &late, dir.path()).deploy(&plan.points[0]).expect_err("no server");
+    let why = refused(&mut start(&plan, &late, dir.path()), &plan.points[0]);
     assert!(why.contains("the port is taken"), "{why}");
     let logs = std::fs::read_dir(dir.path().join("logs")).expect("logs").count();
     assert_eq!(logs, 2, "a second port was tried");
@@ -131,8 +135,8 @@ fn a_server_that_never_gets_ready_is_ended_after_its_time() {
     let (plan, dir) = (plan(""), tempfile::tempdir().expect("a directory"));
     let patient = ServerSpec { ready_timeout_s: 0.3, ..spec(&["sleep", "1000"]) };
     let mut server = start(&plan, &patient, dir.path());
-    let why = server.deploy(&plan.points[0]).expect_err("no server");
+    let why = refused(&mut server, &plan.points[0]);
     assert!(why.starts_with("the server is not ready after 0.3 s: http://127.0.0.1:"), "{why}");
     let mut server = start_under(&plan, &spec(&["sleep", "1000"]), dir.path(), true);
-    assert!(server.deploy(&plan.points[0]).is_err_and(|e| e.contains("asked to stop")));
+    assert!(refused(&mut server, &plan.points[0]).contains("asked to stop"));
 }
