@@ -4,15 +4,13 @@ mod cli;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let arguments = cli::Arguments::parse();
+    let arguments = cli::parse();
     match cli::run(arguments) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             cli::print_error(&error);
-            ExitCode::FAILURE
+            cli::exit_code(&error)
         }
     }
 }

@@ -188,11 +188,67 @@ fn a_lake_of_two_recordings_is_queried_as_one() {
         assert_eq!(told[0]["done"]["files_written"].as_u64() > Some(0), written, "{told}");
     }
     let path = path_with(&[python.parent().expect("a directory").to_owned()]);
-    let count = |of: &str| -> u64 {
+    let asked = |of: &str, query: &str| -> String {
         let mut command = Command::new(desk::program());
-        command.arg("sql").arg(desk().path(of)).args(["--csv", "SELECT count(*) AS n FROM samples"]).env("PATH", &path);
+        command.arg("sql").arg(desk().path(of)).args(["--csv", query]).env("PATH", &path);
         let text = succeeded(of, &command.output().expect("the built binary runs"));
-        text.lines().nth(1).and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{of}: {text}"))
+        text.split_once('\n').expect("a header").1.trim_end().to_owned()
     };
+    let count = |of: &str| asked(of, "SELECT count(*) AS n FROM samples").parse::<u64>().expect("a number");
     assert_eq!(count("lake"), count("energylens-demo/demo") + count("telemetry"));
+
+    // The directories are columns, of the views that are made of others too.
+    let (day, node) = (asked("lake", "SELECT min(date) FROM samples"), asked("lake", "SELECT min(node) FROM samples"));
+    assert!(desk().path(&format!("lake/samples/date={day}/node={node}")).is_dir(), "{day}, {node}");
+    for view in ["samples", "power", "phases"] {
+        let all = asked("lake", &format!("SELECT count(*) FROM {view}"));
+        let of_all_days = format!("SELECT count(*) FROM {view} WHERE date >= DATE '2020-01-01' AND node = '{node}'");
+        assert_eq!(asked("lake", &of_all_days), all, "{view}");
+        assert_eq!(asked("lake", &format!("SELECT count(*) FROM {view} WHERE date < DATE '2020-01-01'")), "0");
+    }
+    // Raw rows are kept for a while, results for ever.
+    let results = ["phases", "runs"].map(|table| (table, asked("lake", &format!("SELECT count(*) FROM {table}"))));
+    for gone in ["samples", "telemetry", "marks"] {
+        if desk().path(&format!("lake/{gone}")).is_dir() {
+            for day in std::fs::read_dir(desk().path(&format!("lake/{gone}"))).expect("a table").flatten() {
+                std::fs::remove_dir_all(day.path()).expect("a directory of ours");
+            }
+        }
+    }
+    for (table, rows) in results {
+        assert_ne!(rows, "0");
+        assert_eq!(asked("lake", &format!("SELECT count(*) FROM {table}")), rows);
+    }
+    assert_eq!(count("lake"), 0);
+}
+
+#[test]
+fn a_query_is_one_select_and_its_json_is_json() {
+    let Some(python) = python() else { return };
+    let path = path_with(&[python.parent().expect("a directory").to_owned()]);
+    let output =
+        sql(&path, &["--json", "SELECT 'nan'::DOUBLE AS a, ['-inf'::DOUBLE, 1] AS b, {'c': 'nan'::DOUBLE} AS d"]);
+    let rows: Value = serde_json::from_str(&succeeded("sql --json", &output)).expect("JSON");
+    assert_eq!(rows, serde_json::json!([{"a": null, "b": [null, 1.0], "d": {"c": null}}]));
+    let output = sql(&path, &["--json", "SELECT 1 AS n WHERE false"]);
+    assert_eq!(serde_json::from_str::<Value>(&succeeded("no rows", &output)).expect("JSON"), serde_json::json!([]));
+    let taken = desk().path("taken.csv");
+    let copy = format!("COPY phases TO '{}'", taken.display());
+    for (query, found) in [
+        ("", "nothing"),
+        (" ;; ", "nothing"),
+        ("/* all of it */", "nothing"),
+        ("SELECT 1; SELECT 2", "2 statements"),
+        ("DROP VIEW phases", "a statement of another kind"),
+        (&copy, "a statement of another kind"),
+    ] {
+        let output = sql(&path, &[query]);
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{query}: {told}");
+        assert!(told.contains(&format!("expected one SELECT, found {found}")), "{query}: {told}");
+        assert!(output.stdout.is_empty() && !taken.exists(), "{query}");
+    }
+    for query in ["FROM phases", "WITH a AS (SELECT 1 AS n) SELECT n FROM a;", "DESCRIBE phases", "SELECT ';'"] {
+        succeeded(query, &sql(&path, &[query]));
+    }
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use clap::Args;
 use energylens::law::Model;
 use energylens::recommend::{
-    Limit, NextMeasurements, Objective, Prices, Rate, Recommendation, Request, Trace, measure_next, recommend,
+    self, Limit, NextMeasurements, Objective, Prices, Rate, Recommendation, Request, Trace, measure_next, recommend,
 };
+
+use super::Usage;
 
 /// GPUs, configurations to list and PUE unless told otherwise.
 const MAX_GPUS: u32 = 8;
@@ -16,10 +18,10 @@ const PUE: f64 = 1.0;
 #[derive(Debug, Args)]
 pub(crate) struct Asked {
     /// Requests per second that come in; decides how many are in flight. A trace's own rate if left out.
-    #[arg(long, value_name = "PER_SECOND", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
     arrival_rate: Option<f64>,
     /// GPUs there are.
-    #[arg(long, default_value_t = MAX_GPUS, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = MAX_GPUS, value_parser = clap::value_parser!(u32).range(1..))]
     max_gpus: u32,
     /// What the answer must respect, such as mean_tpot_s=0.05, throughput_tok_s>=500 or power_w=3000; may be repeated.
     #[arg(long = "limit")]
@@ -35,16 +37,16 @@ pub(crate) struct Asked {
     #[arg(long, value_name = "NUMBER|FILE")]
     carbon_g_per_kwh: Option<Rate>,
     /// Price of one GPU for an hour, without its energy.
-    #[arg(long, value_name = "NUMBER", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER", value_parser = positive)]
     price_per_gpu_hour: Option<f64>,
     /// Power at the meter over power of the GPUs: what cooling and conversion add.
-    #[arg(long, default_value_t = PUE, value_parser = pue, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = PUE, value_parser = pue)]
     pue: f64,
     /// Rank configurations outside the measured range too.
     #[arg(long)]
     allow_outside: bool,
     /// How many configurations to list.
-    #[arg(long, default_value_t = TOP, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = TOP, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
     /// Name so many configurations whose measurement would improve the choice most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
@@ -66,8 +68,8 @@ impl Asked {
         seed: u64,
     ) -> anyhow::Result<Option<Request>> {
         let asked = match (trace, workload) {
-            (Some(path), text) => Request::of_trace(Trace::load(path)?, text)?,
-            (None, Some(text)) => Request::parse_workload(text)?,
+            (Some(path), text) => Request::of_trace(Trace::load(path)?, text).map_err(usage)?,
+            (None, Some(text)) => Request::parse_workload(text).map_err(usage)?,
             (None, None) => return Ok(None),
         };
         Ok(Some(Request {
@@ -111,6 +113,11 @@ impl Asked {
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(name, _)| name)
     }
+}
+
+/// A workload is mistyped as a limit is.
+fn usage(error: recommend::Error) -> Usage {
+    Usage(error.to_string())
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use energylens::store::{Campaign, compact, merge};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -11,6 +11,7 @@ use super::{Outcome, output};
 
 /// Make many small files few: in a lake of files by date and node, or where they lie.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("where").required(true).args(["partition", "in_place"])))]
 #[command(after_help = "Layout:    LAKE/TABLE/date=YYYY-MM-DD/node=HOST/ID.parquet
 Examples:  energylens compact /var/lib/energylens --partition /scratch/energy-lake
            energylens sql /scratch/energy-lake \"SELECT host, sum(energy_j) / 3.6e6 AS kwh FROM power GROUP BY host\"
@@ -23,10 +24,10 @@ pub(crate) struct Arguments {
     #[arg(required = true)]
     campaigns: Vec<PathBuf>,
     /// The lake: a directory, made if it is not there.
-    #[arg(long, value_name = "LAKE", required_unless_present = "in_place")]
+    #[arg(long, value_name = "LAKE")]
     partition: Option<PathBuf>,
     /// Merge the segments of each day where they lie, instead.
-    #[arg(long, conflicts_with = "partition")]
+    #[arg(long)]
     in_place: bool,
     /// Print what was done as JSON.
     #[arg(long)]

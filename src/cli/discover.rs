@@ -17,6 +17,7 @@ use energylens::law::{formula_line, formula_text};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::destination::{Destination, tell};
 use super::fit::{PoolChoice, describe};
 use super::{Outcome, output};
 
@@ -89,9 +90,8 @@ enum HoldOut {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    for path in a.output.iter().chain(&a.skeleton_out) {
-        output::writable(path, &[&a.runs])?;
-    }
+    let destination = |path: &Option<PathBuf>| path.as_ref().map(|path| Destination::of(path, &[&a.runs])).transpose();
+    let (output, skeleton_out) = (destination(&a.output)?, destination(&a.skeleton_out)?);
     anyhow::ensure!(
         a.hold_out == HoldOut::Workloads || matches!(a.pool, PoolChoice::Models),
         "--hold-out models asks how numbers carry over to other models; expected --pool models beside it"
@@ -154,12 +154,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let mut fitted = fit_model(&dataset, &fit)?;
     attach_held_out(&mut fitted.model, &dataset, &fit, a.seed, &|_, _| {})?;
     fitted.model.survival = survivors.as_ref().map(Stability::table);
-    if let Some(path) = &a.skeleton_out {
-        let text = best.skeleton.to_toml()?;
-        std::fs::write(path, text).map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
+    if let Some(destination) = &skeleton_out {
+        destination.write(&best.skeleton.to_toml()?)?;
     }
-    if let Some(path) = &a.output {
-        fitted.model.save(path)?;
+    if let Some(destination) = &output {
+        destination.fill(|path| fitted.model.save(path))?;
     }
     output::remark(&dataset, &fitted.refused);
     if cut {
@@ -178,10 +177,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             writeln!(text, "\n{}", describe_stability(survivors)?)?;
         }
         writeln!(text, "\nThe chosen structure, fitted to all rows:\n\n{}", describe(&fitted.model)?)?;
-        output::print(text.trim_end())?;
+        let beside = [&skeleton_out, &output].into_iter().flatten().find(|d| d.is_stdout());
+        tell(beside, text.trim_end())?;
         for (what, path) in [("skeleton", &a.skeleton_out), ("model", &a.output)] {
             if let Some(path) = path {
-                output::print(&format!("{what} written to {}", path.display()))?;
+                tell(beside, &format!("{what} written to {}", path.display()))?;
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use energylens::law::export::{Language, Selection, export};
 use energylens::law::{Model, Target};
 
+use super::destination::Destination;
 use super::{Outcome, output};
 
 /// Write the fitted law as a self-contained function.
@@ -36,18 +36,16 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    if let Some(path) = &a.output {
-        output::writable(path, &[&a.model])?;
-    }
+    let destination = a.output.as_ref().map(|path| Destination::of(path, &[&a.model])).transpose()?;
     let model = Model::load(&a.model)?;
     let selection = Selection { scenario: a.scenario.clone(), model: a.card.clone(), targets: a.targets.clone() };
     let text = export(&model, &selection, a.language)?;
-    match &a.output {
-        Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    match (&a.output, &destination) {
+        (Some(path), Some(destination)) => {
+            destination.write(&text)?;
             output::say(&format!("written to {}", path.display()));
         }
-        None => output::print_exactly(&text)?,
+        _ => output::print_exactly(&text)?,
     }
     Ok(Outcome::Done)
 }

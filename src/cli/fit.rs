@@ -13,6 +13,7 @@ use energylens::law::{HeldOut, Intervals, Law, Model, Pool, Skeleton, Target, fo
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::destination::{Destination, tell};
 use super::output::{plus_minus, short};
 use super::{Outcome, output};
 
@@ -29,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = PoolChoice::None)]
     pool: PoolChoice,
     /// Seed of the search's starts and of the held-out split.
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0)]
     seed: u64,
     /// A skeleton file to fit for energy instead of the built-in law (see `energylens laws`).
     #[arg(long)]
@@ -87,13 +88,11 @@ impl From<PoolChoice> for Pool {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    if let Some(path) = &a.output {
-        output::writable(path, &[&a.runs])?;
-    }
     anyhow::ensure!(
         a.skeleton.is_none() || a.targets.is_empty() || a.targets.contains(&Target::EnergyJ),
         "--skeleton is a structure for energy_j, which --target leaves out; expected energy_j among the targets"
     );
+    let destination = a.output.as_ref().map(|path| Destination::of(path, &[&a.runs])).transpose()?;
     let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
     let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
@@ -114,8 +113,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         })?;
         bar.finish_and_clear();
     }
-    if let Some(path) = &a.output {
-        fitted.model.save(path)?;
+    if let Some(destination) = &destination {
+        destination.fill(|path| fitted.model.save(path))?;
     }
     output::remark(&dataset, &fitted.refused);
     output::note_expert_parallel(dataset.rows.iter());
@@ -123,9 +122,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         let rejected: Vec<_> = dataset.rejected.iter().chain(&fitted.refused).collect();
         output::print_json(&json!({ "model": fitted.model, "rejected": rejected }))?;
     } else {
-        output::print(&describe(&fitted.model)?)?;
+        tell(destination.as_ref(), &describe(&fitted.model)?)?;
         if let Some(path) = &a.output {
-            output::print(&format!("model written to {}", path.display()))?;
+            tell(destination.as_ref(), &format!("model written to {}", path.display()))?;
         }
     }
     let rejected = dataset.rejected.len() + fitted.refused.len();
@@ -211,7 +210,7 @@ fn scatter(law: &Law) -> String {
 fn describe_law(law: &Law) -> anyhow::Result<String> {
     let mut text = String::new();
     let simulated = if law.simulated { "  [simulated]" } else { "" };
-    writeln!(text, "{}: {} rows{simulated}", law.scope(), law.rows)?;
+    writeln!(text, "{}: {} rows{simulated}", output::one_line(&law.scope()), law.rows)?;
     let mut table = output::table(&["", "value ± std", "95 % interval", "unit"], &[1, 2]);
     for c in &law.coefficients {
         let high = c.high.map_or_else(|| "?".to_owned(), short);

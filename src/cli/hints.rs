@@ -6,9 +6,27 @@ use energylens::{card, dataset, fit, law, recommend, store, sweep};
 
 /// The advice for the first error of the chain that has one.
 pub(super) fn hint(error: &anyhow::Error) -> Option<String> {
-    error
-        .chain()
-        .find_map(|cause| of_rows(cause).or_else(|| of_models(cause)).or_else(|| of_sweeps(cause)).map(str::to_owned))
+    error.chain().find_map(|cause| of_campaigns(cause).or_else(|| of_others(cause).map(str::to_owned)))
+}
+
+fn of_campaigns(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    match cause.downcast_ref()? {
+        store::Error::NotACampaign { near: Some(near), .. } => {
+            Some(format!("{} is one", super::output::one_line(&near.display().to_string())))
+        }
+        store::Error::NotACampaign { path, .. } if store::is_lake(path) => {
+            Some("`energylens sql` reads a lake as it is".to_owned())
+        }
+        store::Error::NotACampaign { .. } => {
+            Some("a campaign is a directory that `energylens run`, `agent` or `record -o` wrote".to_owned())
+        }
+        store::Error::Occupied { .. } => Some("name a new directory with -o".to_owned()),
+        _ => None,
+    }
+}
+
+fn of_others(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    of_rows(cause).or_else(|| of_models(cause)).or_else(|| of_sweeps(cause))
 }
 
 fn of_rows(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
@@ -69,9 +87,6 @@ fn skeleton() -> Option<&'static str> {
 }
 
 fn of_sweeps(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    if let Some(store::Error::NotACampaign { .. }) = cause.downcast_ref() {
-        return Some("name a new directory with -o");
-    }
     let error = match cause.downcast_ref()? {
         sweep::Error::At { what, .. } => &**what,
         error => error,

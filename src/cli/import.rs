@@ -6,6 +6,7 @@ use clap::Args;
 use energylens::dataset::{self, Format};
 use serde_json::json;
 
+use super::destination::Destination;
 use super::{Outcome, output};
 
 /// Turn measured rows of others into the columns that `fit` reads.
@@ -26,21 +27,19 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
+    let destination = Destination::of(&a.output, &[&a.file])?;
     let is_csv = match a.output.extension().and_then(|e| e.to_str()) {
         Some("csv") => true,
         Some("parquet") => false,
+        _ if destination.is_stdout() => true,
         _ => anyhow::bail!(
             "cannot tell the format of {}; expected a name ending in .csv or .parquet",
             a.output.display()
         ),
     };
-    output::writable(&a.output, &[&a.file])?;
     let dataset = dataset::import(&a.file, a.from)?;
-    if is_csv {
-        dataset::write_csv(&a.output, &dataset)?;
-    } else {
-        dataset::write_phases(&a.output, &dataset)?;
-    }
+    let write = if is_csv { dataset::write_csv } else { dataset::write_phases };
+    destination.fill(|path| write(path, &dataset))?;
     output::remark(&dataset, &[]);
     if a.json {
         output::print_json(&json!({
@@ -51,7 +50,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         }))?;
     } else {
         let rejected = dataset.rejected.len();
-        output::print(&format!("{} rows written to {}, {rejected} rejected", dataset.rows.len(), a.output.display()))?;
+        destination.tell(&format!(
+            "{} rows written to {}, {rejected} rejected",
+            dataset.rows.len(),
+            a.output.display()
+        ))?;
     }
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }

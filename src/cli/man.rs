@@ -7,6 +7,7 @@ use clap::{Args, Command, CommandFactory};
 use clap_mangen::Man;
 use energylens::schema::nearest;
 
+use super::destination::Destination;
 use super::{Outcome, output};
 
 /// Print a page of the manual, or write all of them.
@@ -26,7 +27,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         for (name, text) in &pages {
             let path = dir.join(format!("{name}.1"));
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Destination::of(&path, &[])?.write(&String::from_utf8_lossy(text))?;
         }
         output::print(&format!("{} pages written to {}", pages.len(), dir.display()))?;
         return Ok(Outcome::Done);

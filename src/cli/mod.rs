@@ -9,6 +9,7 @@ mod cards;
 mod compact;
 mod completions;
 mod demo;
+mod destination;
 mod discover;
 mod doctor;
 mod export;
@@ -41,7 +42,7 @@ mod validation_page;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// What came of a verb that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,34 @@ enum Verb {
     Man(man::Arguments),
 }
 
+/// What was typed, or the end of the program with a word on what should have been.
+pub(crate) fn parse() -> Arguments {
+    let matches = command().get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+}
+
+/// The command as it is parsed: what begins like a negative number is the value of the option before it, which then says
+/// what it expects; taken for an option itself, it would be answered with how to pass it on.
+fn command() -> clap::Command {
+    let with_numbers = |verb: clap::Command| {
+        verb.mut_args(|arg| {
+            let takes_value = arg.get_long().is_some() && arg.get_action().takes_values();
+            if takes_value { arg.allow_negative_numbers(true) } else { arg }
+        })
+    };
+    Arguments::command().mut_subcommands(with_numbers)
+}
+
+/// What was asked cannot be understood: the exit code of a mistyped option, wherever it was found.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// The exit code of a failure.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
 /// Carries out one verb.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     match arguments.verb {
@@ -138,18 +167,47 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<Outcome> {
     }
 }
 
+/// A message whose further lines are indented, as our own are: a name from a file that has several begins none like
+/// `warning:` or `hint:`.
+fn indented(text: &str) -> String {
+    let mut lines = text.trim_end().lines();
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + if line.starts_with("  ") { "\n" } else { "\n    " } + line)
+}
+
 /// The error and its causes, one a line, then hints.
 pub(crate) fn print_error(error: &anyhow::Error) {
     let mut said = error.to_string();
-    output::say(&format!("error: {said}"));
+    output::say(&format!("error: {}", indented(&said)));
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Some errors quote their cause.
         if !said.contains(cause.trim()) {
-            output::say(&format!("  caused by: {cause}"));
+            output::say(&format!("  caused by: {}", indented(&cause)));
             said = cause;
         }
     }
     if let Some(hint) = hints::hint(error) {
         output::say(&format!("hint: {hint}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_negative_number_is_answered_by_the_option_that_it_was_given_to() {
+        let mut tried = 0;
+        for verb in command().get_subcommands() {
+            for option in verb.get_arguments().filter(|a| a.get_action().takes_values() && !a.is_require_equals_set()) {
+                let Some(long) = option.get_long() else { continue };
+                tried += 1;
+                let line = ["energylens".to_owned(), verb.get_name().to_owned(), format!("--{long}"), "-1".to_owned()];
+                let Err(said) = command().try_get_matches_from(line) else { continue };
+                let said = said.to_string();
+                assert!(!said.contains("unexpected argument '-1'"), "{} --{long}: {said}", verb.get_name());
+            }
+        }
+        assert!(tried > 50, "{tried} options");
     }
 }

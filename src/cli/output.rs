@@ -82,13 +82,14 @@ pub(crate) fn table(headers: &[&str], numeric: &[usize]) -> Table {
 /// Says on stderr what a file as a whole had to remark and which rows were refused.
 pub(crate) fn remark(dataset: &Dataset, refused: &[RejectedRow]) {
     for note in &dataset.notes {
-        say(&format!("note: {note}"));
+        say(&format!("note: {}", one_line(note)));
     }
     let all: Vec<&RejectedRow> = dataset.rejected.iter().chain(refused).collect();
     for row in all.iter().take(LISTED) {
+        let reason = one_line(&row.reason);
         match &row.column {
-            Some(column) => say(&format!("rejected: row {}, {column}: {}", row.line, row.reason)),
-            None => say(&format!("rejected: row {}: {}", row.line, row.reason)),
+            Some(column) => say(&format!("rejected: row {}, {}: {reason}", row.line, one_line(column))),
+            None => say(&format!("rejected: row {}: {reason}", row.line)),
         }
     }
     if all.len() > LISTED {
@@ -104,11 +105,13 @@ pub(crate) fn note_expert_parallel<'a>(rows: impl Iterator<Item = &'a Row>) {
     }
 }
 
-/// Fails now, not after hours of work, if `path` cannot be written, or if writing it would destroy what is to be read:
-/// `inputs`, or the tables of a campaign among them.
-pub(crate) fn writable(path: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    anyhow::ensure!(!path.is_dir(), "cannot write {}: it is a directory; name a file", path.display());
+/// The directory that `path` lies in.
+pub(crate) fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Fails if writing `path` would destroy what is to be read: `inputs`, or the tables of a campaign among them.
+pub(super) fn keep_inputs(path: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
     // What cannot be resolved is not there, and so nobody's input.
     let target = path.canonicalize().ok();
     let is_input = |input: &&Path| {
@@ -123,24 +126,24 @@ pub(crate) fn writable(path: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
             input.display()
         );
     }
-    match tempfile::NamedTempFile::new_in(dir) {
-        Ok(_) => Ok(()),
-        Err(e) => {
-            let found = match e.kind() {
-                io::ErrorKind::NotFound => "no such directory".to_owned(),
-                io::ErrorKind::PermissionDenied => "no permission".to_owned(),
-                // The path in the error is that of the temporary file.
-                _ => e
-                    .raw_os_error()
-                    .map_or_else(|| e.to_string(), |code| io::Error::from_raw_os_error(code).to_string()),
-            };
-            anyhow::bail!(
-                "cannot write {}: expected {} to be a directory that you may write to, found: {found}",
-                path.display(),
-                dir.display()
-            )
-        }
-    }
+    Ok(())
+}
+
+/// Fails if no file can be made in the directory of `path`.
+pub(super) fn writable(path: &Path) -> anyhow::Result<()> {
+    let dir = directory_of(path);
+    let Err(e) = tempfile::NamedTempFile::new_in(dir) else { return Ok(()) };
+    let found = match e.kind() {
+        io::ErrorKind::NotFound => "no such directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "no permission".to_owned(),
+        // The path in the error is that of the temporary file.
+        _ => e.raw_os_error().map_or_else(|| e.to_string(), |code| io::Error::from_raw_os_error(code).to_string()),
+    };
+    anyhow::bail!(
+        "cannot write {}: expected {} to be a directory that you may write to, found: {found}",
+        path.display(),
+        dir.display()
+    )
 }
 
 /// Whether a campaign keeps a file of this kind.
@@ -158,7 +161,7 @@ pub(crate) fn simulated<'a>(devices: impl IntoIterator<Item = &'a Device>) -> &'
 /// A remark for each of many rows on stderr, as far as anybody would read them.
 pub(crate) fn remarks(lines: &[String]) {
     for line in lines.iter().take(LISTED) {
-        say(line);
+        say(&one_line(line));
     }
     if lines.len() > LISTED {
         let kind = lines.first().and_then(|l| l.split(':').next()).unwrap_or_default();

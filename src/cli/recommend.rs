@@ -8,6 +8,7 @@ use energylens::law::Model;
 use energylens::recommend::NextMeasurements;
 
 use super::asked::{Answered, Asked};
+use super::destination::{Destination, tell};
 use super::{Outcome, output};
 
 /// Name the energy-optimal configurations for a workload, under limits.
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, requires = "next", value_name = "SWEEP")]
     output: Option<PathBuf>,
     /// Seed of the draws behind the probabilities.
-    #[arg(long, default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Print as JSON.
     #[arg(long)]
@@ -39,15 +40,13 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    if let Some(path) = &a.output {
-        output::writable(path, &[&a.model])?;
-    }
+    let destination = a.output.as_ref().map(|path| Destination::of(path, &[&a.model])).transpose()?;
     let model = Model::load(&a.model)?;
     let request = a.asked.request(a.workload.as_deref(), a.trace.as_deref(), a.seed)?;
     let request = request.context("nothing is asked: give --workload or --trace")?;
     let Answered { recommendation: answer, next } = a.asked.answer(&model, &request)?;
-    if let (Some(path), Some(next)) = (&a.output, &next) {
-        std::fs::write(path, &next.sweep).with_context(|| format!("cannot write {}", path.display()))?;
+    if let (Some(destination), Some(next)) = (&destination, &next) {
+        destination.write(&next.sweep)?;
     }
     if a.json {
         let mut page = serde_json::to_value(&answer)?;
@@ -56,9 +55,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         }
         output::print_json(&page)?;
     } else {
-        output::print(&answer.table())?;
+        tell(destination.as_ref(), &answer.table())?;
         if let Some(next) = &next {
-            output::print(&describe(next, a))?;
+            tell(destination.as_ref(), &describe(next, a))?;
         }
     }
     Ok(Outcome::Done)
@@ -75,12 +74,12 @@ fn describe(next: &NextMeasurements, a: &Arguments) -> String {
             p.batch_size.to_string(),
             format!("{:.1} %", p.uncertainty_percent),
             format!("{:.2} %", p.expected_saving_percent),
-            p.gpu_model.clone(),
+            output::one_line(&p.gpu_model),
         ]);
     }
     let file = a.output.as_ref().map_or_else(
         || "-o FILE writes them as a sweep".to_owned(),
         |path| format!("written to {}; energylens plan shows it", path.display()),
     );
-    format!("\n{}:\n{}\n{file}", next.heading(), table.trim_fmt())
+    format!("\n{}:\n{}\n{file}", output::one_line(next.heading()), table.trim_fmt())
 }

@@ -13,6 +13,7 @@ use energylens::law::{Law, Model, Target};
 use energylens::report::{LearningPoint, ReportInput, write_html};
 
 use super::asked::Asked;
+use super::destination::Destination;
 use super::{Outcome, output, recorded};
 
 /// Write a campaign or a table of rows as one HTML file.
@@ -42,7 +43,7 @@ pub(crate) struct Arguments {
     asked: Asked,
     /// Show accuracy from so many rows each, the law beside the baselines; not with --model, whose rows are known.
     #[arg(long, value_name = "ROWS", value_delimiter = ',', default_values_t = [10, 20, 40], conflicts_with = "model",
-        allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
+        value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
     learning_curve: Vec<u32>,
     /// Seed of the fit, the held-out split and the draws.
     #[arg(long, default_value_t = 0)]
@@ -52,7 +53,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let inputs = [Some(&a.runs), a.model.as_ref(), a.unseen.as_ref(), a.trace.as_ref()];
     let inputs: Vec<&Path> = inputs.into_iter().flatten().map(PathBuf::as_path).collect();
-    output::writable(&a.output, &inputs)?;
+    let destination = Destination::of(&a.output, &inputs)?;
     // Before the long work: the request may be misspelt.
     let request = a.asked.request(a.workload.as_deref(), a.trace.as_deref(), a.seed)?;
     if let (None, Some(option)) = (&request, a.asked.any()) {
@@ -85,9 +86,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     if a.model.is_none() {
         input.learning = learning(&dataset, unseen.as_ref(), &a.learning_curve, a.seed);
     }
-    write_html(&a.output, &input)?;
+    destination.fill(|path| write_html(path, &input))?;
     output::remark(&dataset, &[]);
-    output::print(&format!("report written to {}", a.output.display()))?;
+    destination.tell(&format!("report written to {}", a.output.display()))?;
     Ok(if dataset.rejected.is_empty() { Outcome::Done } else { Outcome::SomeRejected })
 }
 

@@ -13,6 +13,7 @@ use energylens::law::{Model, Pool, Target};
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::destination::{Destination, tell};
 use super::fit::{PoolChoice, read_skeleton};
 use super::{Outcome, output, validation_page};
 
@@ -53,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = PoolChoice::None)]
     pool: PoolChoice,
     /// Learn from at most so many rows per law.
-    #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(MIN_ROWS as i64..))]
     training_rows: Option<u32>,
     /// What is predicted: energy_j, duration_s, mean_ttft_s or mean_tpot_s.
     #[arg(long, value_name = "TARGET", default_value = "energy_j", value_parser = super::predict::parse_target)]
@@ -62,7 +63,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     budget: Option<Duration>,
     /// Relative repeat noise that a tolerant Top-1 allows; estimated from repeats if left out.
-    #[arg(long, allow_negative_numbers = true, value_parser = parse_share)]
+    #[arg(long, value_parser = parse_share)]
     noise: Option<f64>,
     /// Seed of folds, draws and fits.
     #[arg(long, default_value_t = 0)]
@@ -121,9 +122,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             anyhow::bail!("{flag} is about energy; expected it without --target {}", a.target);
         }
     }
-    if let Some(path) = &a.report {
-        output::writable(path, &[&a.runs])?;
-    }
+    let destination = a.report.as_ref().map(|path| Destination::of(path, &[&a.runs])).transpose()?;
     let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
     let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
@@ -163,14 +162,14 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         let rejected: Vec<_> = dataset.rejected.iter().chain(&validation.rejected).collect();
         output::print_json(&as_json(&validation, &rejected, curve.as_ref())?)?;
     } else {
-        output::print(&validation.to_string())?;
+        tell(destination.as_ref(), &validation.to_string())?;
         if let Some(curve) = &curve {
-            output::print(&format!("\nlearning curve: {}, seed {}\n{curve}", curve.scheme, curve.seed))?;
+            tell(destination.as_ref(), &format!("\nlearning curve: {}, seed {}\n{curve}", curve.scheme, curve.seed))?;
         }
     }
-    if let Some(path) = &a.report {
+    if let (Some(path), Some(destination)) = (&a.report, &destination) {
         let title = a.runs.file_name().map_or_else(|| "rows".into(), |n| n.to_string_lossy());
-        validation_page::write(path, &title, &validation, curve.as_ref())?;
+        destination.write(&validation_page::page(&title, &validation, curve.as_ref()))?;
         output::say(&format!("report written to {}", path.display()));
     }
     Ok(if validation.refused == 0 { Outcome::Done } else { Outcome::SomeRejected })

@@ -2,9 +2,6 @@
 //!
 //! One HTML file without network, drawn by the same vendored Observable Plot as the report's charts.
 
-use std::path::Path;
-
-use anyhow::Context;
 use energylens::fit::validate::{LearningCurve, Validation};
 use serde_json::json;
 
@@ -16,25 +13,8 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;mar
 pre{overflow-x:auto;font-size:13px;line-height:1.4}h2{margin-top:2.5rem}.chart{min-height:10rem}\
 @media(prefers-color-scheme:dark){body{background:#16181c;color:#dde}}";
 
-/// Writes the page, whole or not at all.
-pub(crate) fn write(
-    path: &Path,
-    title: &str,
-    validation: &Validation,
-    curve: Option<&LearningCurve>,
-) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        std::io::Write::write_all(&mut file, page(title, validation, curve).as_bytes())?;
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write the report {}", path.display()))
-}
-
-fn page(title: &str, validation: &Validation, curve: Option<&LearningCurve>) -> String {
+/// The page as text.
+pub(crate) fn page(title: &str, validation: &Validation, curve: Option<&LearningCurve>) -> String {
     let figures = json!({ "predictions": validation.predictions, "curve": curve });
     // A `<` inside a script element could end it.
     let figures = figures.to_string().replace('<', "\\u003c");

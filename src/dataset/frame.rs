@@ -18,6 +18,12 @@ use crate::store::{contained, open_parquet};
 /// Rows of the longest table. A law needs fifty; a file of a few kilobytes can unpack to billions.
 const MOST_ROWS: usize = 5_000_000;
 
+/// Bytes of the longest text; five million rows of ours are some 1.5 GB, and nobody fits so many.
+const MOST_BYTES: u64 = 512 << 20;
+
+/// Bytes in which binary data shows itself: a device without an end must not be read to the limit.
+const HEAD_BYTES: u64 = 1024;
+
 fn too_many_rows(most_rows: usize) -> String {
     format!("it has more than {most_rows} rows; expected one per run and phase (samples are not rows of this kind)")
 }
@@ -75,8 +81,23 @@ pub(super) fn read(path: &Path) -> Result<Frame, Error> {
         let reason = "it does not begin with the four bytes PAR1 (an unfinished or truncated file?)".to_owned();
         return Err(Error::Parquet { path: path.to_owned(), reason });
     }
-    file.read_to_end(&mut magic).map_err(fail)?;
-    read_csv(path, &magic)
+    read_text(path, file, magic, MOST_BYTES)
+}
+
+/// The rest of a text that begins with `bytes`, as CSV.
+fn read_text(path: &Path, mut file: impl Read, mut bytes: Vec<u8>, most_bytes: u64) -> Result<Frame, Error> {
+    let fail = |source| Error::Read { path: path.to_owned(), source };
+    file.by_ref().take(HEAD_BYTES).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.contains(&0) {
+        // No text of ours: this much is enough to say so.
+        return read_csv(path, &bytes);
+    }
+    file.take(most_bytes.saturating_sub(bytes.len() as u64) + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > most_bytes {
+        let reason = format!("it has more than {most_bytes} bytes; expected a table of one row per run and phase");
+        return Err(Error::Csv { path: path.to_owned(), reason });
+    }
+    read_csv(path, &bytes)
 }
 
 /// Reads CSV text whose separator is guessed from the header.
@@ -249,6 +270,18 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
+
+    #[test]
+    fn a_text_without_an_end_is_read_no_further_than_to_its_limit() {
+        let read = |file: &mut dyn Read, most| read_text(Path::new("rows"), file, b"ener".to_vec(), most);
+        let text = format!("gy_j\n{}", "7\n".repeat(5_000));
+        assert_eq!(read(&mut text.as_bytes(), 4 + text.len() as u64).unwrap().records.len(), 5_000);
+        let refused = read(&mut text.as_bytes(), 3 + text.len() as u64).unwrap_err().to_string();
+        assert!(refused.contains("it has more than 10008 bytes"), "{refused}");
+        // Zeros are known for what they are before the limit, of which most machines have no memory.
+        let refused = read(&mut std::io::repeat(0), u64::MAX - 1).unwrap_err().to_string();
+        assert!(refused.contains("binary data"), "{refused}");
+    }
 
     #[test]
     fn a_table_that_unpacks_without_an_end_is_refused() {

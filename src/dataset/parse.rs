@@ -30,8 +30,18 @@ impl Cells<'_> {
         }
     }
 
-    pub(super) fn required_text(&self, name: &str) -> Result<String, RejectedRow> {
-        self.text(name).ok_or_else(|| self.refuse(name, "expected a name, found nothing"))
+    /// A name is printed in lines of ours: one with a line break in it would forge the next.
+    pub(super) fn name(&self, name: &str) -> Result<Option<String>, RejectedRow> {
+        match self.text(name) {
+            Some(text) if text.contains('\n') => {
+                Err(self.refuse(name, "expected a name of one line, found a line break in it"))
+            }
+            text => Ok(text),
+        }
+    }
+
+    pub(super) fn required_name(&self, name: &str) -> Result<String, RejectedRow> {
+        self.name(name)?.ok_or_else(|| self.refuse(name, "expected a name, found nothing"))
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>, RejectedRow> {
@@ -138,13 +148,13 @@ pub(super) fn row(cells: &Cells<'_>, lenient_energy: bool) -> Result<Row, Reject
     };
     Ok(Row {
         line: cells.record.line,
-        run_id: cells.text("run_id").unwrap_or_else(|| format!("row-{}", cells.record.line)),
+        run_id: cells.name("run_id")?.unwrap_or_else(|| format!("row-{}", cells.record.line)),
         phase,
-        model: cells.required_text("model")?,
-        architecture: cells.text("architecture"),
-        engine: cells.text("engine"),
-        precision: cells.text("precision"),
-        gpu_model: cells.required_text("gpu_model")?,
+        model: cells.required_name("model")?,
+        architecture: cells.name("architecture")?,
+        engine: cells.name("engine")?,
+        precision: cells.name("precision")?,
+        gpu_model: cells.required_name("gpu_model")?,
         num_gpus: cells.required_count("num_gpus")?,
         tensor_parallel: cells.required_count("tensor_parallel")?,
         pipeline_parallel: cells.required_count("pipeline_parallel")?,

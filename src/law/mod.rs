@@ -16,6 +16,7 @@ mod fitted;
 mod formula;
 mod matching;
 mod model;
+mod one_line;
 mod prior;
 mod product;
 mod resolve;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::case::Case;
 use super::fitted::{Law, Prediction};
 use super::matching::{agreement, same_model};
+use super::one_line::OneLineTexts;
 use super::resolve::{Descriptors, ResolveError, memory_kv_capacity};
 use super::skeleton::SkeletonError;
 use super::survival::SurvivalTable;
@@ -239,6 +240,7 @@ impl Model {
             }
             None => return Err(not(format!("it has no `format`, expected `{MODEL_FORMAT}`"))),
         }
+        serde_json::from_slice::<OneLineTexts>(&bytes).map_err(|e| not(e.to_string()))?;
         let model: Self = serde_json::from_slice(&bytes).map_err(|e| not(e.to_string()))?;
         for law in &model.laws {
             law.skeleton.check()?;

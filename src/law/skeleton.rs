@@ -137,7 +137,9 @@ pub enum SkeletonError {
 impl Skeleton {
     /// Reads and checks a skeleton file.
     pub fn from_toml(text: &str) -> Result<Self, SkeletonError> {
-        let skeleton: Self = toml::from_str(text)?;
+        let mut skeleton: Self = toml::from_str(text)?;
+        // A model file holds texts of one line, and this one may be written in several.
+        skeleton.about = skeleton.about.split_whitespace().collect::<Vec<_>>().join(" ");
         skeleton.check()?;
         Ok(skeleton)
     }
@@ -197,6 +199,11 @@ impl Skeleton {
         };
         most("terms", self.terms.len())?;
         most("exponents", self.exponents.len())?;
+        let of_terms = self.terms.iter().flat_map(|t| [&t.name, &t.title, &t.unit]);
+        let of_exponents = self.exponents.iter().flat_map(|e| [&e.name, &e.title]);
+        if let Some(text) = [&self.name].into_iter().chain(of_terms).chain(of_exponents).find(|t| t.contains('\n')) {
+            return Err(invalid(format!("`{}` has a line break; write it in one line", text.escape_default())));
+        }
         for (i, term) in self.terms.iter().enumerate() {
             if self.terms[..i].iter().any(|other| other.name == term.name) {
                 return Err(invalid(format!("two terms are called `{}`", term.name)));

@@ -262,8 +262,8 @@ impl Recommendation {
         format!(
             "{} with {mean}{} input and {} output tokens{of}{load}{under}: {} on {} x {} needs {} {} (90 %: {} to {}){safe}",
             self.model,
-            figure(self.input_tokens),
-            figure(self.output_tokens),
+            tokens(self.input_tokens),
+            tokens(self.output_tokens),
             best.label(),
             best.num_gpus,
             best.gpu_model,
@@ -324,6 +324,12 @@ impl fmt::Display for Exclusion {
             None => Ok(()),
         }
     }
+}
+
+/// A number of tokens, which may be the mean of many: to its digits, whatever their number.
+fn tokens(count: f64) -> String {
+    let text = format!("{count:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Four significant digits at most, without an exponent where people would not write one.

@@ -17,7 +17,7 @@ use crate::law::{Case, Law, Prediction, Target, Verdict};
 type Asked<'a> = (&'a Law, Vec<(f64, Case)>);
 
 /// Longest front that is reported.
-const FRONT: usize = 200;
+pub(super) const FRONT: usize = 200;
 
 impl Search<'_> {
     /// The answer.

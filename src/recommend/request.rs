@@ -204,7 +204,13 @@ impl Request {
             "precision" => self.precision = text(),
             "input_tokens" => self.input_tokens = amount()?,
             "output_tokens" => self.output_tokens = amount()?,
-            "batch_size" => self.batch_size = Some(amount()?),
+            "batch_size" => {
+                let sequences = amount()?;
+                if sequences.fract() != 0.0 {
+                    return Err(Error::Workload(format!("batch_size should be a whole number, found `{value}`")));
+                }
+                self.batch_size = Some(sequences);
+            }
             "params" => self.card.params = Some(at_least(1.0)?),
             "active_params" => self.card.active_params = Some(at_least(1.0)?),
             "n_layers" => self.card.n_layers = Some(at_least(1.0)?),
@@ -303,6 +309,7 @@ mod tests {
             ("input_token=12,output_tokens=1", "did you mean `input_tokens`"),
             ("input_tokens=0,output_tokens=1", "at least 1, found `0`"),
             ("input_tokens=inf,output_tokens=1", "found `inf`"),
+            ("input_tokens=1,output_tokens=1,batch_size=2.5", "batch_size should be a whole number, found `2.5`"),
             ("input_tokens=1,input_tokens=2", "given twice"),
             ("input_tokens=1,output_tokens", "expected NAME=VALUE, found `output_tokens`"),
             ("input_tokens=1,output_tokens=1,tensor_parallel=4", "tensor_parallel is what is to be chosen"),

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::answer::{Candidate, Recommendation, figure, percent};
 use super::limit::{Limit, Objective, Quantity};
+use super::rank::FRONT;
 
 /// Columns of a terminal that nobody has widened.
 const WIDTH: usize = 80;
@@ -40,6 +41,7 @@ impl Recommendation {
                 "* on the front: none needs less and has less {}",
                 self.latency.map_or("latency", Quantity::as_str)
             ));
+            self.further_front().iter().for_each(|line| say(line));
         }
         self.ranked.iter().for_each(|c| notes(c).iter().for_each(|note| say(&format!("{}: {note}", c.label()))));
         if let Some(margin) = self.margin_percent {
@@ -70,6 +72,16 @@ impl Recommendation {
             text.push_str(&wrapped(&format!("warning: {warning}")));
         }
         text
+    }
+
+    /// How much of the front lies below what is listed.
+    fn further_front(&self) -> Option<String> {
+        let listed = self.ranked.iter().filter(|c| c.pareto == Some(true)).count();
+        let more = self.pareto.len().checked_sub(listed).filter(|more| *more > 0)?;
+        let at_least = if self.pareto.len() < FRONT { "" } else { "at least " };
+        let (s, are) = if more == 1 { ("", "is") } else { ("s", "are") };
+        let costs = if at_least.is_empty() { "a larger --top lists them, JSON has all" } else { "JSON has the first" };
+        Some(format!("{at_least}{more} further configuration{s} of the front {are} not listed here; {costs}"))
     }
 
     /// The sentence with what belongs together kept on one line.
@@ -113,7 +125,7 @@ impl Recommendation {
         if candidates.iter().any(|c| Some(&c.gpu_model) != candidates.first().map(|f| &f.gpu_model)) {
             // A name is wider than all else: it stands behind the row where the terminal is wide enough.
             for (line, c) in lines.iter_mut().skip(1).zip(candidates) {
-                line.push_str(&format!("  {}", c.gpu_model));
+                line.push_str(&format!("  {}", one_line(&c.gpu_model)));
             }
         }
         lines.join("\n") + "\n"
@@ -158,9 +170,14 @@ fn notes(candidate: &Candidate) -> Vec<String> {
     if notes.is_empty() { notes } else { vec![notes.join("; ")] }
 }
 
+/// Names come from files: a line break in one would forge a line of ours.
+fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
 /// Lines as wide as a terminal.
 fn wrapped(line: &str) -> String {
-    super::wrap::wrapped("", line, WIDTH).replace(GLUE, " ")
+    super::wrap::wrapped("", &one_line(line), WIDTH).replace(GLUE, " ")
 }
 
 impl fmt::Display for Recommendation {

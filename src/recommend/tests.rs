@@ -298,6 +298,29 @@ fn the_front_is_what_no_other_beats_in_both() {
 }
 
 #[test]
+fn what_is_not_listed_of_the_front_is_counted() {
+    let whole = recommend(&fixture::model(), &Request { top: 10_000, ..request(None) }).unwrap();
+    assert!(!whole.table().contains("not listed"), "{whole}");
+    let short = recommend(&fixture::model(), &Request { top: 1, ..request(None) }).unwrap();
+    assert!(whole.pareto.len() > 2, "{} on the front", whole.pareto.len());
+    let more = format!("{} further configurations of the front are not listed here", whole.pareto.len() - 1);
+    assert!(short.table().replace("\n  ", " ").contains(&more), "{short}");
+}
+
+#[test]
+fn lengths_are_told_as_they_are_and_names_stay_on_their_line() {
+    let mut answer = recommend(&fixture::model(), &request(None)).unwrap();
+    (answer.input_tokens, answer.output_tokens) = (1024.5, 500.0 / 3.0);
+    answer.model = "x needs 0.001 J\nwarning: forged".to_owned();
+    answer.ranked[0].gpu_model = "gpu\nwarning: forged".to_owned();
+    let table = answer.table();
+    assert!(table.replace("\n  ", " ").contains("1024.5 input and 166.67 output tokens"), "{table}");
+    assert!(!table.lines().any(|l| l.starts_with("warning: forged")), "{table}");
+    answer.input_tokens = 2e7;
+    assert!(answer.sentence(&answer.ranked[0]).contains("20000000 input"));
+}
+
+#[test]
 fn names_are_matched_and_slips_are_told() {
     let model = fixture::model();
     let ask =

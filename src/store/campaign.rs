@@ -10,6 +10,7 @@ use super::lock::{self, Attempt, CampaignLock};
 use super::sealed::{sync_directory, temporary_prefix};
 use super::segment::{READY_SUFFIX, remove_spool, seal_spool};
 use super::spool::{self, sealed_path};
+use super::sql::is_lake;
 use crate::schema::{FORMAT_VERSION, TABLES, Table};
 
 const MARKER: &str = "campaign.json";
@@ -59,7 +60,7 @@ impl Campaign {
         std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
         let content = content(dir)?;
         if !content.is_empty() && !is_campaign(&content) {
-            return Err(not_a_campaign(dir, &content));
+            return Err(Error::Occupied { path: dir.to_owned(), found: listed(&content) });
         }
         let marker = dir.join(MARKER);
         match OpenOptions::new().write(true).create_new(true).open(&marker) {
@@ -186,13 +187,20 @@ fn is_campaign(content: &[String]) -> bool {
     })
 }
 
-fn not_a_campaign(dir: &Path, content: &[String]) -> Error {
-    let mut names: Vec<&str> = content.iter().map(String::as_str).collect();
-    names.sort_unstable();
-    let found = match names.as_slice() {
-        [] => "an empty directory".to_owned(),
-        [first] => format!("`{first}`"),
-        [first, rest @ ..] => format!("`{first}` and {} more; choose a new or empty directory", rest.len()),
-    };
-    Error::NotACampaign { path: dir.to_owned(), found }
+fn not_a_campaign(dir: &Path, names: &[String]) -> Error {
+    let is_one = |name: &&String| content(&dir.join(name)).is_ok_and(|names| is_campaign(&names));
+    let near = names.iter().filter(is_one).min().map(|name| dir.join(name));
+    let found = if is_lake(dir) { "a lake, with tables by date and node".to_owned() } else { listed(names) };
+    Error::NotACampaign { path: dir.to_owned(), found, near }
+}
+
+/// What is in a directory, in few words.
+fn listed(content: &[String]) -> String {
+    // Names come from outside, and one of two lines would forge a message.
+    let first = content.iter().min().map(|name| name.replace('\n', "\\n")).unwrap_or_default();
+    match content.len() {
+        0 => "an empty directory".to_owned(),
+        1 => format!("`{first}`"),
+        count => format!("`{first}` and {} more", count - 1),
+    }
 }

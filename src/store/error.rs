@@ -19,6 +19,16 @@ pub enum Error {
         path: PathBuf,
         /// What is there instead.
         found: String,
+        /// A directory in it that is one.
+        near: Option<PathBuf>,
+    },
+    /// The directory holds something else, among which no campaign is begun.
+    #[error("{path} is no campaign: expected one, or a new or empty directory to begin one in, found {found}", path = .path.display())]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        found: String,
     },
     /// Another process works on the campaign.
     #[error("campaign {path} is in use by process {holder}; wait for it to end, or choose another directory", path = .path.display())]

@@ -52,7 +52,7 @@ pub use read::{read_file, read_table, table_files};
 pub use rows::{BatchBuilder, MarkRow, RunRow, SampleRow, Serving, TelemetryRow};
 pub use sealed::{write_table, write_table_from};
 pub use segment::SegmentWriter;
-pub use sql::{duckdb_views, has_spools};
+pub use sql::{duckdb_views, has_spools, is_lake};
 pub use trace::read_trace;
 
 #[cfg(test)]

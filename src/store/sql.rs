@@ -11,20 +11,43 @@ use crate::schema::{Column, ColumnType, TABLES, Table};
 /// Statements that define one view per table over the sealed files below `dir`, and `power` on top of `samples`. Columns
 /// that the files of an earlier version lack are there and missing in every row; so is a table without files.
 ///
-/// A directory of tables in directories of their own (`samples/date=.../host=.../*.parquet`) will do as well.
+/// A lake (`samples/date=.../node=.../*.parquet`) will do as well; its views have `date` and `node` besides.
 pub fn duckdb_views(dir: &Path) -> Result<String> {
     let dir = std::path::absolute(dir).map_err(Error::io("open", dir))?;
+    let is_lake = is_lake(&dir);
+    let directories = if is_lake { ", NULL::DATE AS date, NULL::VARCHAR AS node" } else { "" };
     let mut text = String::new();
     for table in TABLES {
         let patterns = patterns(&dir, table)?;
-        text.push_str(&format!("CREATE OR REPLACE VIEW {} AS\n  SELECT {} WHERE false", table.name, prototype(table)));
+        let columns = prototype(table) + directories;
+        text.push_str(&format!("CREATE OR REPLACE VIEW {} AS\n  SELECT {columns} WHERE false", table.name));
         for (pattern, options) in patterns {
             text.push_str(&format!("\n  UNION ALL BY NAME SELECT * FROM read_parquet({pattern}, {options})"));
         }
         text.push_str(";\n");
     }
-    text.push_str(POWER);
+    // With the node among what divides the rows, a filter on it keeps the files of other nodes closed.
+    let (shown, dividing) = if is_lake { (", date, node", "node, ") } else { ("", "") };
+    text.push_str(&POWER.replace("{shown}", shown).replace("{dividing}", dividing));
     Ok(text)
+}
+
+/// Whether `dir` is a lake that [`compact`](super::compact()) wrote: tables in directories by date and node. Some may be
+/// gone; raw rows are kept for a while, results for ever.
+pub fn is_lake(dir: &Path) -> bool {
+    TABLES.iter().any(|table| is_partitioned(dir, table))
+}
+
+/// Whether the lake has a file of `table`: a pattern without a match is an error of the reader.
+fn is_partitioned(lake: &Path, table: &Table) -> bool {
+    let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_named =
+        |path: &Path, key: &str| path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(key.as_bytes()));
+    let days = entries(&lake.join(table.name)).filter(|path| is_named(path, "date="));
+    let nodes = days.flat_map(|day| entries(&day).collect::<Vec<_>>()).filter(|path| is_named(path, "node="));
+    nodes
+        .flat_map(|node| entries(&node).collect::<Vec<_>>())
+        .any(|file| file.extension().is_some_and(|e| e == "parquet"))
 }
 
 /// Between one stored reading and the next, which comes within a second while a recorder runs. A counter that fell says
@@ -32,16 +55,20 @@ pub fn duckdb_views(dir: &Path) -> Result<String> {
 /// watched for seconds: between two recordings it may have been another.
 const POWER: &str = "\
 CREATE OR REPLACE VIEW power AS
-  SELECT host, device, t, t_mono_ns, job_id, source, energy_j, duration_s, energy_j / duration_s AS mean_power_w
+  SELECT host, device, t, t_mono_ns, job_id, source, energy_j, duration_s, energy_j / duration_s AS mean_power_w{shown}
   FROM (
     SELECT *,
       (energy_counter_uj::HUGEINT - lag(energy_counter_uj::HUGEINT) OVER edge)::DOUBLE / 1e6 AS energy_j,
       (t_mono_ns - lag(t_mono_ns) OVER edge) / 1e9 AS duration_s
     FROM samples
-    WINDOW edge AS (PARTITION BY host, device ORDER BY t, t_mono_ns)
+    WINDOW edge AS (PARTITION BY {dividing}host, device ORDER BY t, t_mono_ns)
   )
   WHERE duration_s > 0 AND duration_s <= 5 AND energy_j >= 0;
 ";
+
+/// How a lake's directories become columns; a node that is called by a number is a name all the same.
+const BY_DIRECTORY: &str =
+    "union_by_name = true, hive_partitioning = true, hive_types = {'date': DATE, 'node': VARCHAR}";
 
 /// Whether some rows are still in spools, which other readers cannot read as Parquet.
 pub fn has_spools(dir: &Path) -> Result<bool> {
@@ -75,10 +102,9 @@ fn patterns(dir: &Path, table: &Table) -> Result<Vec<(String, &'static str)>> {
         let files = if is_merging(dir)? { list() } else { pattern };
         found.push((files, "union_by_name = true"));
     }
-    if dir.join(table.name).is_dir() {
-        let pattern = format!("{base}/{}/*/*/*.parquet", table.name);
-        // The date is in the files too, as the instant of each row.
-        found.push((quoted(&pattern), "union_by_name = true, hive_partitioning = false"));
+    if is_partitioned(dir, table) {
+        let pattern = format!("{base}/{}/date=*/node=*/*.parquet", table.name);
+        found.push((quoted(&pattern), BY_DIRECTORY));
     }
     Ok(found)
 }

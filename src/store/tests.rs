@@ -326,7 +326,12 @@ fn only_empty_directories_and_campaigns_become_campaigns() {
     assert!(matches!(Campaign::open(dir.path()), Err(Error::NotACampaign { .. })));
     fs::write(dir.path().join("thesis.tex"), "").unwrap();
     let error = Campaign::create_or_open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("found `thesis.tex`"), "{error}");
+    assert!(error.contains("new or empty directory") && error.contains("found `thesis.tex`"), "{error}");
+    // One that is to be there already cannot be found by choosing an empty directory.
+    fs::write(dir.path().join("a\nwarning: b"), "").unwrap();
+    let error = Campaign::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("found `a\\nwarning: b` and 1 more") && !error.contains("empty"), "{error}");
+    fs::remove_file(dir.path().join("a\nwarning: b")).unwrap();
     fs::remove_file(dir.path().join("thesis.tex")).unwrap();
     Campaign::create_or_open(dir.path()).unwrap();
     Campaign::create_or_open(dir.path()).unwrap();

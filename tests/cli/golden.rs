@@ -73,8 +73,22 @@ const MISTAKES: &[(&str, &str)] = &[
     ("recommend-unknown-model", "recommend model.json --workload input_tokens=512,output_tokens=128,model=gpt-5"),
     ("export-to-another-language", "export model.json --to fortran"),
     ("export-of-a-table", "export rows.csv --to python"),
+    (
+        "recommend-price-below-nothing",
+        "recommend model.json --workload input_tokens=512,output_tokens=128 --price-per-kwh -1",
+    ),
+    (
+        "recommend-part-of-a-sequence",
+        "recommend model.json --workload input_tokens=512,output_tokens=128,batch_size=2.5",
+    ),
     ("sql-of-my-notes", "sql notes"),
+    ("sql-of-an-empty-directory", "sql empty"),
+    ("sql-of-the-directory-above", "sql above"),
+    ("sql-of-no-statement", "sql campaign ;"),
     ("compact-without-a-partition", "compact notes"),
+    ("compact-of-my-notes", "compact notes --in-place"),
+    ("compact-of-a-lake", "compact lake --in-place"),
+    ("fit-to-a-dash", "fit rows.csv -o -"),
     ("report-without-output", "report rows.csv"),
     ("report-limit-without-a-workload", "report rows.csv -o r.html --limit mean_tpot_s=1"),
     ("laws-misspelt", "laws energylense"),
@@ -130,6 +144,10 @@ fn desk() -> Desk {
         .put("shell.lua", demo.replacen("return el", "os.execute(\"ls\")\nreturn el", 1));
     fs::create_dir(desk.path("empty")).expect("a directory");
     desk.type_in("fit rows.csv -o model.json --no-held-out").done();
+    desk.type_in("run small.lua -o campaign").done();
+    desk.type_in("compact campaign --partition lake").done();
+    fs::create_dir(desk.path("above")).expect("a directory");
+    fs::rename(desk.path("campaign"), desk.path("above/demo")).expect("a directory of the same desk");
     desk.type_in("run small.lua -o campaign").done();
     desk
 }

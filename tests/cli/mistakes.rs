@@ -511,7 +511,11 @@ fn sweeps_that_do_not_parse_or_cannot_run() {
             (
                 "run small.lua -o other",
                 1,
-                &["other is no campaign", "found `notes.txt`", "name a new directory with -o"],
+                &[
+                    "other is no campaign: expected one, or a new or empty directory",
+                    "found `notes.txt`",
+                    "name a new directory with -o",
+                ],
             ),
             ("run small.lua -o c", 1, &["c/runs.jsonl line 1 is no run", "restore the file from a copy"]),
         ],

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use mlua::{Function, Lua, Table, Value};
 
@@ -24,6 +24,12 @@ fn lines(world: &World, asked: &[Asked]) -> String {
 
 /// Runs a program and reads its figures.
 fn figures_of(program: &Path, arguments: &[&str], input: &str, dir: &Path) -> Ran {
+    let output = run_with(program, arguments, input, dir)?;
+    assert!(output.status.success(), "{}\n{}", program.display(), String::from_utf8_lossy(&output.stderr));
+    Ok(figures(&String::from_utf8(output.stdout).expect("text")))
+}
+
+fn run_with(program: &Path, arguments: &[&str], input: &str, dir: &Path) -> Result<Output, String> {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|e| format!("{}: {e}", program.display()))?;
@@ -32,8 +38,7 @@ fn figures_of(program: &Path, arguments: &[&str], input: &str, dir: &Path) -> Ra
     let feeder = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().expect("the program ends");
     feeder.join().expect("a thread").expect("the program reads all");
-    assert!(output.status.success(), "{}\n{}", program.display(), String::from_utf8_lossy(&output.stderr));
-    Ok(figures(&String::from_utf8(output.stdout).expect("text")))
+    Ok(output)
 }
 
 /// Figures, one line a configuration.
@@ -58,7 +63,20 @@ const TARGETS: [&str; 4] = ["energy_j", "duration_s", "mean_ttft_s", "mean_tpot_
 
 pub(crate) fn python(world: &World, text: &str, asked: &[Asked]) -> Ran {
     let dir = scratch();
-    fs::write(dir.path().join("law.py"), text).expect("a file");
+    put_python(world, text, dir.path());
+    figures_of(Path::new("python3"), &["run.py"], &lines(world, asked), dir.path())
+}
+
+/// What the exported module raises.
+pub(crate) fn python_error(world: &World, text: &str, asked: &Asked) -> Result<String, String> {
+    let dir = scratch();
+    put_python(world, text, dir.path());
+    let output = run_with(Path::new("python3"), &["run.py"], &lines(world, std::slice::from_ref(asked)), dir.path())?;
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn put_python(world: &World, text: &str, dir: &Path) {
+    fs::write(dir.join("law.py"), text).expect("a file");
     let card = if world.is_open() { "list(law.CARDS.values())[int(i)], " } else { "" };
     let calls = TARGETS.map(|target| {
         let phase = if target.starts_with("mean") { "" } else { ", phase=phase" };
@@ -74,8 +92,7 @@ for line in sys.stdin:
 ",
         calls.join(", ")
     );
-    fs::write(dir.path().join("run.py"), script).expect("a file");
-    figures_of(Path::new("python3"), &["run.py"], &lines(world, asked), dir.path())
+    fs::write(dir.join("run.py"), script).expect("a file");
 }
 
 pub(crate) fn rust(world: &World, text: &str, asked: &[Asked]) -> Ran {
@@ -147,9 +164,19 @@ int main(void) {{
 }
 
 pub(crate) fn lua(world: &World, text: &str, asked: &[Asked]) -> Ran {
+    let call = calling_lua(world, text);
+    Ok(asked.iter().map(|one| TARGETS.iter().map(|t| call(t, one).expect("a figure")).collect()).collect())
+}
+
+/// What the exported module says of an error.
+pub(crate) fn lua_error(world: &World, text: &str, asked: &Asked) -> String {
+    calling_lua(world, text)(TARGETS[0], asked).map_or_else(|e| e.to_string(), |figure| figure.to_string())
+}
+
+fn calling_lua<'a>(world: &'a World, text: &str) -> impl Fn(&str, &Asked) -> mlua::Result<f64> + 'a {
     let lua = Lua::new();
     let law: Table = lua.load(text).eval().expect("a module");
-    let call = |target: &str, one: &Asked| -> mlua::Result<f64> {
+    move |target: &str, one: &Asked| {
         let c = lua.create_table()?;
         c.set("tensor_parallel", one.tensor)?;
         c.set("pipeline_parallel", one.pipeline)?;
@@ -164,8 +191,7 @@ pub(crate) fn lua(world: &World, text: &str, asked: &[Asked]) -> Ran {
             Value::Nil
         };
         law.get::<Function>(target)?.call((c, card))
-    };
-    Ok(asked.iter().map(|one| TARGETS.iter().map(|t| call(t, one).expect("a figure")).collect()).collect())
+    }
 }
 
 /// The configurations as a table, and the query that appends the law to it.
@@ -202,6 +228,11 @@ pub(crate) fn query(world: &World, text: &str, asked: &[Asked]) -> String {
 }
 
 pub(crate) fn duckdb(world: &World, text: &str, asked: &[Asked]) -> Ran {
+    Ok(figures(&duckdb_text(world, text, asked)?))
+}
+
+/// The figures as DuckDB's Python writes them, those that are missing as `None`.
+pub(crate) fn duckdb_text(world: &World, text: &str, asked: &[Asked]) -> Result<String, String> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python-env/bin/python");
     let has_duckdb = Command::new(&python).args(["-c", "import duckdb"]).output().is_ok_and(|o| o.status.success());
     if !has_duckdb {
@@ -211,5 +242,7 @@ pub(crate) fn duckdb(world: &World, text: &str, asked: &[Asked]) -> Ran {
     fs::write(dir.path().join("query.sql"), query(world, text, asked)).expect("a file");
     let script =
         "import duckdb\nfor row in duckdb.sql(open('query.sql').read()).fetchall(): print(*[repr(v) for v in row])";
-    figures_of(&python, &["-c", script], "", dir.path())
+    let output = run_with(&python, &["-c", script], "", dir.path())?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout).expect("text"))
 }

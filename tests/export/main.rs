@@ -53,6 +53,44 @@ fn python_agrees() {
     agree(Language::Python, languages::python);
 }
 
+/// Configurations that there are none of.
+fn amiss(world: &World) -> Vec<Asked> {
+    let good = world.asked().swap_remove(0);
+    vec![
+        Asked { tensor: 0, ..good.clone() },
+        Asked { pipeline: 0, ..good.clone() },
+        Asked { batch: 0.0, ..good.clone() },
+        Asked { input: -512.0, ..good.clone() },
+        Asked { output: f64::NAN, ..good },
+    ]
+}
+
+#[test]
+fn what_no_configuration_is_has_no_figure() {
+    for world in models::worlds() {
+        let amiss = amiss(&world);
+        let text = |language| export(&world.model, &Selection::default(), language).expect("an export");
+        let compiled =
+            [languages::rust(&world, &text(Language::Rust), &amiss), languages::c(&world, &text(Language::C), &amiss)];
+        for figures in compiled.into_iter().flatten() {
+            assert_eq!(figures.len(), amiss.len(), "{}", world.name);
+            assert!(figures.iter().flatten().all(|figure| figure.is_nan()), "{}: {figures:?}", world.name);
+        }
+        for one in &amiss {
+            let said = languages::lua_error(&world, &text(Language::Lua), one);
+            assert!(said.contains("expected at least 1"), "{one:?}: {said}");
+            match languages::python_error(&world, &text(Language::Python), one) {
+                Ok(said) => assert!(said.contains("expected at least 1"), "{one:?}: {said}"),
+                Err(missing) => eprintln!("SKIPPED: the export to python was not run: {missing}"),
+            }
+        }
+        match languages::duckdb_text(&world, &text(Language::Sql), &amiss[..4]) {
+            Ok(rows) => assert_eq!(rows.trim(), ["None None None None"; 4].join("\n"), "{}", world.name),
+            Err(missing) => eprintln!("SKIPPED: the export to sql was not run: {missing}"),
+        }
+    }
+}
+
 #[test]
 fn rust_agrees() {
     agree(Language::Rust, languages::rust);

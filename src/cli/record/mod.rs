@@ -23,6 +23,7 @@ use self::child::{Ran, Signals};
 use self::phases::Phases;
 use self::report::{Measured, Run};
 use super::agent::CadenceArguments;
+use super::destination::Destination;
 use super::sources::SourceArguments;
 use super::{Outcome, agent, output, service};
 
@@ -66,9 +67,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let (program, arguments) = a.command.split_first().context("the command is missing")?;
-    if let Some(path) = &a.summary {
-        output::writable(path, &[])?;
-    }
+    let summary = a.summary.as_ref().map(|path| Destination::of(path, &[])).transpose()?;
     let detection = a.sources.require()?;
     let devices: Vec<Device> = detection.devices().cloned().collect();
     // Without -o the recording lies in a directory that goes away with this value.
@@ -146,8 +145,8 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     } else {
         measured.to_text() + &phases::to_text(&marked, &devices)
     };
-    match &a.summary {
-        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?,
+    match &summary {
+        Some(destination) => destination.write(&text)?,
         None => eprint!("{}", output::plain(&text)),
     }
     Ok(Outcome::Status(last_code))

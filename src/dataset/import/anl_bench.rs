@@ -37,9 +37,9 @@ fn row(cells: &Cells<'_>) -> Result<Option<Row>, RejectedRow> {
         return Err(cells.refuse("n_gpus", reason));
     }
     Ok(Some(Row {
-        model: cells.required_text("model")?,
-        engine: cells.text("engine"),
-        gpu_model: renamed(cells.required_text("gpu")?, &GPUS),
+        model: cells.required_name("model")?,
+        engine: cells.name("engine")?,
+        gpu_model: renamed(cells.required_name("gpu")?, &GPUS),
         batch_size: cells.required_amount("batch")?,
         input_tokens: cells.amount("input_tokens")?,
         output_tokens: cells.required_amount("output_tokens")?,

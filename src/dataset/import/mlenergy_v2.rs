@@ -37,10 +37,10 @@ fn row(cells: &Cells<'_>) -> Result<Option<Row>, RejectedRow> {
     let is_multimodal = cells.text("task").is_some_and(|task| task.starts_with("mllm"));
     let (tensor_parallel, pipeline_parallel) = (cells.required_count("tp")?, cells.required_count("pp")?);
     Ok(Some(Row {
-        model: cells.required_text("model")?,
+        model: cells.required_name("model")?,
         architecture: is_multimodal.then(|| "vlm".to_owned()),
-        engine: cells.text("engine"),
-        gpu_model: cells.required_text("gpu")?,
+        engine: cells.name("engine")?,
+        gpu_model: cells.required_name("gpu")?,
         num_gpus: cells.required_count("n_gpus")?,
         tensor_parallel,
         pipeline_parallel,

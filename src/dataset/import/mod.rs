@@ -137,7 +137,7 @@ impl Foreign {
 fn blank(cells: &Cells<'_>) -> Row {
     Row {
         line: cells.record.line,
-        run_id: cells.text("run_id").unwrap_or_else(|| format!("row-{}", cells.record.line)),
+        run_id: cells.name("run_id").ok().flatten().unwrap_or_else(|| format!("row-{}", cells.record.line)),
         ..Row::new("", "")
     }
 }

@@ -37,8 +37,8 @@ const GPUS: [(&str, &str); 2] = [("a100-80gb", "A100-SXM4-80GB"), ("h100-80gb", 
 fn row(cells: &Cells<'_>) -> Result<Option<Row>, RejectedRow> {
     let Some(energy_j) = cells.positive("energy_j")? else { return Ok(None) };
     Ok(Some(Row {
-        model: renamed(cells.required_text("model")?, &MODELS),
-        gpu_model: renamed(cells.required_text("gpu")?, &GPUS),
+        model: renamed(cells.required_name("model")?, &MODELS),
+        gpu_model: renamed(cells.required_name("gpu")?, &GPUS),
         num_gpus: cells.required_count("n_gpus")?,
         tensor_parallel: cells.required_count("tp")?,
         batch_size: cells.required_amount("batch")?,

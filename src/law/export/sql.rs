@@ -23,6 +23,10 @@ const INPUT: &str = "input_tokens::float8";
 const OUTPUT: &str = "output_tokens::float8";
 const FIRST: &str = "1::float8";
 
+/// No batch, no length and no degree is less than one; of such a row the figure is NULL.
+const KNOWN: &str =
+    "tensor_parallel >= 1 AND pipeline_parallel >= 1 AND batch_size >= 1 AND input_tokens >= 1 AND output_tokens >= 1";
+
 pub(super) fn write(source: &Source<'_>) -> String {
     let mut text: String = source.preface.iter().map(|l| format!("-- {l}\n")).collect();
     text.push_str("--\n-- Part of a select list, for DuckDB and PostgreSQL:  SELECT *, <this> FROM configurations\n");
@@ -109,7 +113,7 @@ fn column(formula: &Formula<'_>, card: Option<&Card>) -> String {
             "  CASE phase WHEN 'total' THEN\n    {whole}\n  WHEN 'prefill' THEN\n    {prefill}\n  WHEN 'decode' THEN\n    {decode}\n  END"
         ),
     };
-    format!("(\n{body}\n) AS {target}")
+    format!("(\n  CASE WHEN {KNOWN} THEN\n{body}\n  END\n) AS {target}")
 }
 
 /// The known quantities of a batch that stops after `m` tokens.
