@@ -29,9 +29,10 @@ for target in "$@"; do
     find "${corpora[@]:1}" -type f -exec cat {} + | LC_ALL=C grep -aoE '[A-Za-z_][A-Za-z0-9_.:-]{1,30}' |
         LC_ALL=C sort -u | sed 's/.*/"&"/' >> "$words" || true
     log=$scratch/log
+    # -timeout: longer than the program gives a decoder (store::footer).
     # -malloc_limit_mb: one allocation of more is a finding, whatever the machine has.
     if TMPDIR=$scratch nice -n 19 cargo fuzz run "$target" "${corpora[@]}" -- \
-        -dict="$words" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=3000 -malloc_limit_mb=1000 -max_len=$longest \
+        -dict="$words" -max_total_time="$seconds" -timeout=90 -rss_limit_mb=3000 -malloc_limit_mb=1000 -max_len=$longest \
         -print_final_stats=1 > "$log" 2>&1; then
         result='nothing found'
     else

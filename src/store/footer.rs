@@ -2,20 +2,32 @@
 //!
 //! The decoder skips what it does not know, and takes a truth value in a list for one that needs no byte (parquet 60).
 //! A list that claims two thousand million of them stands in six bytes and costs seconds; a small file of such lists
-//! costs days. No field of a Parquet footer is a list of truth values, so that a file with one is refused.
+//! costs days. No field of a Parquet footer is a list of truth values, so that a file with one is refused. Where a footer
+//! contradicts its own types the decoder may meet such a list all the same: it has a minute.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::ChunkReader;
 
+use super::decode::contained;
+
 /// The length of the footer and the four letters behind it.
 const TAIL_BYTES: u64 = 8;
 /// Footers nest some ten deep.
 const MOST_DEPTH: u8 = 64;
+/// How long a footer may take. The longest of ours take milliseconds; a machine may be busy.
+const LONGEST: Duration = Duration::from_secs(60);
 
-/// What reads a Parquet file, once its footer has been looked at. May panic, as all of the decoder may.
-pub(crate) fn open_parquet<R: ChunkReader + 'static>(input: R) -> Result<ParquetRecordBatchReaderBuilder<R>> {
+/// What reads a Parquet file, once its footer has been looked at.
+pub(crate) fn open_parquet<R>(input: R) -> Result<ParquetRecordBatchReaderBuilder<R>>
+where
+    R: ChunkReader + Send + 'static,
+{
     if let Some(tail) = input.len().checked_sub(TAIL_BYTES) {
         let length = input.get_bytes(tail, 4)?;
         let length = length.iter().rev().fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
@@ -25,7 +37,7 @@ pub(crate) fn open_parquet<R: ChunkReader + 'static>(input: R) -> Result<Parquet
             Walk { rest: &footer }.value(Kind::STRUCT, MOST_DEPTH).map_err(|e| ParquetError::General(e.to_owned()))?;
         }
     }
-    let builder = ParquetRecordBatchReaderBuilder::try_new(input)?;
+    let builder = within(LONGEST, || ParquetRecordBatchReaderBuilder::try_new(input))?;
     let mut columns = builder.metadata().row_groups().iter().flat_map(|group| group.columns());
     if let Some(column) = columns.find(|c| matches!(c.compression(), Compression::BROTLI(_) | Compression::LZO)) {
         return Err(ParquetError::General(format!(
@@ -35,6 +47,21 @@ pub(crate) fn open_parquet<R: ChunkReader + 'static>(input: R) -> Result<Parquet
         )));
     }
     Ok(builder)
+}
+
+/// What `work` comes to; an error if it panics, or takes longer than `limit`. Nothing can stop it then: it goes on until
+/// it is done or the program ends, which the error is about to make it do.
+fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let run = move || drop(sender.send(contained(work)));
+    thread::Builder::new().name("footer".to_owned()).spawn(run)?;
+    match receiver.recv_timeout(limit) {
+        Ok(done) => done.map_err(|e| e.downcast().map_or_else(ParquetError::External, |known| *known)),
+        Err(_) => Err(ParquetError::General(format!(
+            "its footer keeps the decoder busy for more than {} s; it is damaged, or was made to do so",
+            limit.as_secs()
+        ))),
+    }
 }
 
 /// What is wrong with a footer, where something is.
@@ -172,6 +199,20 @@ mod tests {
         }
         // An empty one costs nothing.
         assert!(!refusal(&[0x99, 0x01, 0x00]).contains("truth values"));
+    }
+
+    #[test]
+    fn a_decoder_that_never_ends_comes_to_an_error_and_its_panic_too() {
+        let (end, wait) = mpsc::channel::<()>();
+        let stuck =
+            within(Duration::from_millis(20), move || wait.recv().map_err(|_| ParquetError::General(String::new())));
+        assert!(stuck.is_err_and(|e| e.to_string().contains("keeps the decoder busy")));
+        drop(end);
+        let broken = within(LONGEST, || -> Result<()> { panic!("an index out of bounds") });
+        assert!(broken.is_err_and(|e| e.to_string().contains("an index out of bounds")));
+        let refused = within(LONGEST, || Err::<(), _>(ParquetError::EOF("too short".to_owned())));
+        assert!(matches!(refused, Err(ParquetError::EOF(why)) if why == "too short"));
+        assert_eq!(within(LONGEST, || Ok(7)).unwrap_or_default(), 7);
     }
 
     #[test]

@@ -258,7 +258,7 @@ fn files_without_an_end_come_to_one() {
     desk.type_in("fit rows.csv --no-held-out --target energy_j -o model.json").done();
     for (line, expected) in [
         ("predict /dev/zero rows.csv", "it has more than 67108864 bytes"),
-        ("cards /dev/zero", "bytes"),
+        ("cards /dev/zero", "is a pipe or a device; expected a regular file"),
         ("plan /dev/zero", "expected a Lua script"),
         ("fit rows.csv --skeleton /dev/zero", "cannot use the skeleton"),
         ("fit /dev/zero", "it holds binary data"),
