@@ -168,6 +168,24 @@ fn times_are_judged_in_seconds_beside_what_knows_no_joules() {
 }
 
 #[test]
+fn first_tokens_of_the_same_prompts_are_never_dealt_apart() {
+    // Four prompts, each asked for answers of 40 and of 350 tokens, on one, two and four GPUs.
+    let mut rows = Vec::new();
+    for (input, output) in [128.0, 256.0, 512.0, 1024.0].into_iter().flat_map(|s| [(s, 40.0), (s, 350.0)]) {
+        for tensor_parallel in [1, 2, 4] {
+            let line = rows.len() + 1;
+            let asked = row(tensor_parallel, 1, 4.0, input, output);
+            rows.push(Row { line, mean_ttft_s: Some(0.1), energy_j: Some(100.0), ..asked });
+        }
+    }
+    let dataset = Dataset { rows, ..Dataset::default() };
+    let units = |target| Usable::of(&dataset, &ValidateOptions { target, ..options() }).unwrap().units;
+    let distinct = |units: Vec<usize>| units.into_iter().collect::<BTreeSet<_>>().len();
+    assert_eq!((distinct(units(Target::MeanTtftS)), distinct(units(Target::EnergyJ))), (4, 8));
+    assert!(units(Target::MeanTtftS).chunks(6).all(|prompt| prompt.iter().all(|unit| *unit == prompt[0])));
+}
+
+#[test]
 fn a_pooled_law_carries_to_a_model_it_never_saw() {
     let options = ValidateOptions { scheme: Scheme::Models, pool: Pool::Models, ..options() };
     let validation = validate(&rows(&MODELS, 10, 6), &options).unwrap();
