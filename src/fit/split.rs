@@ -1,7 +1,7 @@
 //! Which rows are learnt from and which are held out.
 //!
 //! Rows travel in *units* that are never torn apart: all rows of one workload, in all configurations, repeats and
-//! phases, and all that share a prefill with them ([`units`]). A [`Split`] can only be made by naming units, and refuses
+//! phases, and all that share a prefill with them ([`units()`]). A [`Split`] can only be made by naming units, and refuses
 //! to have one on both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,7 +131,7 @@ fn numbered(labels: &[String]) -> Vec<usize> {
     labels.iter().map(|label| number.get(label.as_str()).copied().unwrap_or(0)).collect()
 }
 
-/// The splits of `scheme`, in a fixed order. `units` as [`units`] gives them for `rows`.
+/// The splits of `scheme`, in a fixed order. `units` as [`units()`] gives them for `rows`.
 pub fn splits(rows: &[Row], units: &[usize], scheme: Scheme, pool: Pool, seed: u64) -> Result<Vec<Split>, Error> {
     let nothing = |found: String| Error::NothingToHoldOut { scheme: scheme.to_string(), found };
     let by = |label: fn(&Row) -> String| {
