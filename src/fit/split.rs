@@ -1,8 +1,8 @@
 //! Which rows are learnt from and which are held out.
 //!
 //! Rows travel in *units* that are never torn apart: all rows of one workload, in all configurations, repeats and
-//! phases, and all that share a prefill with them ([`units()`]). A [`Split`] can only be made by naming units, and refuses
-//! to have one on both sides.
+//! phases, and all that share a prefill with them ([`units()`]). A [`Split`] can only be made by naming units, and
+//! refuses to have one on both sides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
