@@ -168,7 +168,7 @@ impl Candidate {
     /// their name.
     pub fn outside_notes(&self) -> Vec<String> {
         let others = self.outside_by_law.iter();
-        let others = others.flat_map(|o| o.symbols.iter().map(|s| format!("{s} in the law of {}", o.law)));
+        let others = others.map(|o| format!("{} in the law of {}", o.symbols.join(" and "), o.law));
         self.outside.iter().cloned().chain(others).collect()
     }
 }

@@ -158,7 +158,8 @@ fn check(request: &Request) -> Result<(), Error> {
                 figure(rate),
                 figure(tokens),
                 figure(served),
-                figure(limit.bound / tokens)
+                // Rounded up, or else it would not do.
+                figure(1.0005 * limit.bound / tokens)
             );
             return Err(Error::Limit { text: limit.to_string(), problem });
         }
