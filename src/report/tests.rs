@@ -167,7 +167,7 @@ fn the_recommended_law_is_drawn_first_and_under_a_name_of_its_own() {
     input.recommendation = Some(&answer);
     let page = html(&input).unwrap();
     let text = text_part(&page);
-    let place = |name: &str| text.find(&format!("{MODEL} on {GPU} (vllm, {name})")).unwrap_or(usize::MAX);
+    let place = |name: &str| text.find(&format!("on {GPU} (vllm, {name})")).unwrap_or(usize::MAX);
     assert!(place("bf16") < place("fp8") && place("fp8") < usize::MAX);
     // Both are drawn for what was asked, and the rows of the answer say which is which.
     assert!(text.matches("1000 input and 200 output tokens").count() >= 2);
