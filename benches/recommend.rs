@@ -21,7 +21,7 @@ const TRACED: u32 = 200;
 
 fn main() {
     let dense = model("meta-llama/Llama-2-70b-hf");
-    let experts = model("mistralai/Mixtral-8x7B-Instruct-v0.1");
+    let experts = model("mistralai/Mixtral-8x7B-v0.1");
     let limits = vec!["mean_tpot_s=0.5".parse().expect("a limit")];
     let one = |limits: Vec<Limit>| Request {
         max_gpus: GPUS,

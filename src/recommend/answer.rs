@@ -220,7 +220,7 @@ pub struct Recommendation {
     pub prices: Prices,
     /// GPUs there are.
     pub max_gpus: u32,
-    /// What is made small.
+    /// What is made small: what was asked for, or energy per request where that is 0 for all.
     pub objective: Objective,
     /// What the answer respects.
     pub limits: Vec<Limit>,

@@ -130,28 +130,24 @@ impl Recommendation {
         let mut times: Vec<_> = times.into_iter().filter(|(q, _)| is_known(q)).collect();
         times.sort_by_key(|(q, _)| !self.limits.iter().any(|l| l.quantity == *q));
         // The name of a GPU is wider than all else: it stands behind the row where the terminal is wide enough.
-        let behind = if self.varies.gpu_model { 0 } else { self.names_behind(candidates).1 };
+        let names: Vec<String> = candidates.iter().map(|c| one_line(&c.told_apart_by().join(", "))).collect();
+        let behind = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0);
+        let behind = if self.varies.gpu_model || self.varies.is_nothing() { 0 } else { behind };
         let mut lines = self.rows(candidates, &times);
         while times.pop().is_some() && lines.iter().any(|l| l.chars().count() + behind > WIDTH) {
             lines = self.rows(candidates, &times);
         }
         if !self.varies.is_nothing() {
             let widest = lines.iter().map(|l| l.chars().count()).max().unwrap_or(0);
-            for (line, names) in lines.iter_mut().zip(self.names_behind(candidates).0) {
+            // Names speak for themselves where their title would be what makes the table too wide.
+            let title = Some(self.varies.titles().join(", "));
+            let title = title.filter(|title| self.varies.gpu_model || widest + 2 + title.len() <= WIDTH);
+            for (line, name) in lines.iter_mut().zip(std::iter::once(title.unwrap_or_default()).chain(names)) {
                 let gap = widest - line.chars().count();
-                line.push_str(&format!("{:gap$}  {names}", ""));
+                line.push_str(format!("{:gap$}  {name}", "").trim_end());
             }
         }
         lines.join("\n") + "\n"
-    }
-
-    /// What stands behind the head and the rows to tell platforms apart, and the width that it takes.
-    fn names_behind(&self, candidates: &[Candidate]) -> (Vec<String>, usize) {
-        let head = self.varies.titles().join(", ");
-        let names = candidates.iter().map(|c| one_line(&c.told_apart_by().join(", ")));
-        let names: Vec<String> = std::iter::once(head).chain(names).collect();
-        let width = names.iter().map(|n| n.chars().count()).max().filter(|width| *width > 0);
-        (names, width.map_or(0, |width| width + 2))
     }
 
     fn rows(&self, candidates: &[Candidate], times: &[(Quantity, &'static str)]) -> Vec<String> {

@@ -67,6 +67,7 @@ fn a_sweep_of_what_to_measure_next_holds_every_precision() {
     assert_eq!(named.len(), 4);
     assert!(named.contains(&"fp8".to_owned()) && named.contains(&"bf16".to_owned()), "{next}");
     assert_eq!(named, planned, "{plan}");
+    desk.type_in("plan next.lua").done().prints("  fp8").prints("  bf16");
     desk.type_in(&asked).done().prints("(fp8)").prints("(bf16)").prints("GPU             precision");
 }
 

@@ -45,6 +45,15 @@ fn precisions_that_compete_are_named_everywhere() {
     assert!(rule.contains("(fp8)") || rule.contains("(bf16)"), "{rule}");
     let labels: std::collections::BTreeSet<_> = answer.ranked.iter().map(Candidate::label).collect();
     assert_eq!(labels.len(), answer.ranked.len());
+    // Short names find room in the lines of a terminal.
+    let prices = Prices { price_per_kwh: Some(Rate::constant(0.2)), pue: 1.25, ..Prices::default() };
+    for others in [[("vllm", "fp8", 0.97)], [("llama.cpp", "bf16", 0.97)]] {
+        let ask = Request { prices, objective: Objective::Cost, ..request(None) };
+        let text = recommend(&model_on(&others), &ask).unwrap().table();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}\n{text}");
+        }
+    }
     // Where there is one platform only, nobody is told what it is.
     let alone = recommend(&fixture::model(), &request(None)).unwrap();
     assert!(alone.varies.is_nothing() && !alone.table().contains("bf16"), "{alone}");
