@@ -85,8 +85,8 @@ fn a_memory_that_holds_nothing_is_not_recommended() {
     desk.type_in(&format!("recommend model.json {WORKLOAD}")).done();
     let small = desk.type_in(&format!("recommend model.json {WORKLOAD},gpu_memory_bytes=1e8"));
     small.ends_with(1).remarks("by memory (weights and one sequence of KV cache)");
-    let head = "model,gpu_model,num_gpus,tensor_parallel,batch_size,input_tokens,output_tokens,engine,precision,gpu_memory_bytes";
-    let row = format!("{},A100-SXM4-80GB,1,1,8,512,128,vllm,bf16", CARDS[1].model);
+    let head = "model,gpu_model,num_gpus,tensor_parallel,pipeline_parallel,batch_size,input_tokens,output_tokens,engine,precision,gpu_memory_bytes";
+    let row = format!("{},A100-SXM4-80GB,1,1,1,8,512,128,vllm,bf16", CARDS[1].model);
     desk.put("c.csv", format!("{head}\n{row},80e9\n{row},1e8\n"));
     let predicted = desk.type_in("predict model.json c.csv --json").done().json();
     let outside = |i: usize| predicted[i]["outside"].to_string();
