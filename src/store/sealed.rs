@@ -15,6 +15,7 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use tempfile::NamedTempFile;
 
+use super::column_order::state_type_order;
 use super::columns;
 use super::complete::Completion;
 use super::error::{Error, Result};
@@ -139,7 +140,8 @@ impl SealedWriter {
         if self.waiting_rows > 0 {
             self.write_row_group()?;
         }
-        self.writer.close().map_err(|e| Error::parquet("write", &self.path, e))?;
+        let written = self.writer.close().map_err(|e| Error::parquet("write", &self.path, e))?;
+        state_type_order(self.temporary.as_file(), &written).map_err(|e| Error::parquet("write", &self.path, e))?;
         self.temporary.as_file().sync_all().map_err(Error::io("write", &self.path))?;
         self.temporary.persist(&self.path).map_err(|e| Error::io("create", &self.path)(e.error))?;
         sync_directory(directory_of(&self.path))?;
