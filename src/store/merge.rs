@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use super::compact::{Made, SOURCES, devices, made_of};
 use super::error::{Error, Result};
-use super::metadata::{FileMetadata, read_pairs, value_of};
+use super::metadata::{FileMetadata, RECORDING_ID_KEY, read_pairs, value_of};
 use super::read::read_file;
 use super::sealed::{SealedWriter, sync_directory};
 use super::segment::{READY_SUFFIX, Segments, segments};
@@ -196,7 +196,7 @@ fn write(
     let mut pairs = first.pairs.clone();
     // Of one segment only, or of Parquet's own making.
     let own = ["recording", SOURCES].map(|key| format!("energylens.{key}"));
-    pairs.retain(|key, _| key.starts_with("energylens.") && !own.contains(key));
+    pairs.retain(|key, _| key.starts_with("energylens.") && key != RECORDING_ID_KEY && !own.contains(key));
     let mut insert = |key: &str, value: String| pairs.insert(format!("energylens.{key}"), value);
     let begin = group.iter().map(|s| s.span.0).min().unwrap_or(first.span.0);
     let end = group.iter().map(|s| s.span.1).max().unwrap_or(last.span.1);
