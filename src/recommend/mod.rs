@@ -17,6 +17,7 @@ mod arrivals;
 mod bill;
 mod fold;
 mod front;
+mod instant;
 mod judge;
 mod lengths;
 mod limit;
