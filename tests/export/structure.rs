@@ -119,6 +119,7 @@ fn a_skeleton_is_a_function_of_its_numbers() {
         law.get::<Function>("energy_j")?.call((c, card, numbers.coefficient_values(), numbers.exponent_values()))
     };
     let asked = Asked {
+        capacity: None,
         model: world.model.scenarios[0].model.clone(),
         tensor: 4,
         pipeline: 2,
