@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt;
 use parquet::basic::Type;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
 
 use super::footer::{Kind, MOST_DEPTH, TAIL_BYTES, Walk, Walked};
 
@@ -46,8 +47,10 @@ fn is_without_nan(metadata: &ParquetMetaData, column: usize) -> bool {
     let schema = metadata.file_metadata().schema_descr();
     let is_float =
         column < schema.num_columns() && matches!(schema.column(column).physical_type(), Type::FLOAT | Type::DOUBLE);
-    let chunks = || metadata.row_groups().iter().map(|group| group.columns().get(column));
-    is_float && chunks().all(|chunk| chunk.and_then(|c| c.statistics()?.nan_count_opt()) == Some(0))
+    // Where every value is missing nothing was counted, and there is no extreme either.
+    let has_none = |s: &Statistics| s.nan_count_opt().map_or(s.min_bytes_opt().is_none(), |count| count == 0);
+    let mut chunks = metadata.row_groups().iter().map(|group| group.columns().get(column));
+    is_float && chunks.all(|chunk| chunk.and_then(|c| c.statistics()).is_some_and(has_none))
 }
 
 /// Where in the footer each leaf column's order begins.

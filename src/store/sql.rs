@@ -162,7 +162,10 @@ mod tests {
         let text = duckdb_views(dir.path()).unwrap();
         let of = |name: &str| text.split(';').find(|s| s.contains(&format!("VIEW {name} AS"))).unwrap();
         assert!(of("phases").contains("phases.parquet', union_by_name = true)"), "{text}");
-        assert!(!of("samples").contains("read_parquet") && of("samples").contains("NULL::TIMESTAMPTZ AS t, "), "{text}");
+        assert!(
+            !of("samples").contains("read_parquet") && of("samples").contains("NULL::TIMESTAMPTZ AS t, "),
+            "{text}"
+        );
         assert!(of("power").contains("FROM samples"), "{text}");
     }
 }
