@@ -133,7 +133,7 @@ fn instants_that_other_writers_wrote_cost_no_table() {
                    table['local'] = table['created'].dt.tz_convert('Europe/Berlin')\n\
                    table['deep'] = [{'at': t} for t in table['created']]\n\
                    table.to_parquet(at + '/zoned-rows.parquet')\n\
-                   when = pd.to_datetime(['2026-03-01 00:00', '2026-03-01 00:00:02', '2026-03-01 00:00:06'], utc=True)\n\
+                   when = pd.to_datetime(['2026-03-01 00:00:00', '2026-03-01 00:00:02', '2026-03-01 00:00:06'], utc=True)\n\
                    trace = pd.DataFrame({'arrival_s': when, 'input_tokens': [512, 512, 1024], 'output_tokens': [64, 64, 128]})\n\
                    trace.to_parquet(at + '/pandas-trace.parquet')\n\
                    pl.from_pandas(trace).write_parquet(at + '/polars-trace.parquet')\n\
@@ -153,8 +153,7 @@ fn instants_that_other_writers_wrote_cost_no_table() {
     // Every run has instants of its own, in UTC by name. It lacks the columns of a phase, and only that is said.
     let runs = desk.type_in("fit energylens-demo/demo/runs.parquet -o w.json");
     assert!(runs.stderr.contains("energy_j") && !runs.stderr.contains("zone"), "{}", runs.stderr);
-    told("predict zoned.json zoned-rows.parquet -o predicted.csv");
-    let predicted = desk.text("predicted.csv");
+    let predicted = told("predict zoned.json zoned-rows.parquet --csv").stdout;
     assert!(
         predicted.contains(",1970-01-01T00:00:01Z,"),
         "{}",

@@ -42,15 +42,16 @@ low, high = pc.min_max(instants)["min"].as_py(), pc.min_max(instants)["max"].as_
 late = fragment.subset(filter=pc.field("t") > pa.scalar(high - (high - low) / 10, pa.timestamp("ms", "UTC")))
 assert groups > 1 and late.num_row_groups < groups, (groups, late.num_row_groups)
 
-# So it is with figures: no sample draws more than the highest, and no group says that one may.
-highest = pc.max(ds.dataset(files("samples")).to_table(columns=["power_w"])["power_w"]).as_py()
-assert fragment.subset(filter=pc.field("power_w") > highest).num_row_groups == 0
-assert fragment.subset(filter=pc.field("power_w") >= highest).num_row_groups > 0
+# So it is with figures: no phase took more than the most, and no group says that one may have.
+[fragment] = ds.dataset(files("phases")).get_fragments()
+most = pc.max(ds.dataset(files("phases")).to_table(columns=["energy_j"])["energy_j"]).as_py()
+assert fragment.subset(filter=pc.field("energy_j") > most).num_row_groups == 0
+assert fragment.subset(filter=pc.field("energy_j") >= most).num_row_groups > 0
 floats = [(table, c["name"]) for table in schema for c in schema[table] if c["type"] == "f64"]
 for table, name in floats:
     for file in map(pq.ParquetFile, files(table)):
+        # A list is one leaf too, so that leaves count as fields do.
         column = file.schema_arrow.get_field_index(name)
-        # A list before it would shift the leaves, were it more than one of them.
         for group in range(file.num_row_groups):
             chunk = file.metadata.row_group(group).column(column)
             values = file.read_row_group(group, columns=[name])[name].drop_null()
