@@ -221,7 +221,7 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
         done.files_kept += 1;
         return Ok(());
     }
-    let dir = super::sealed::directory_of(path);
+    let dir = crate::file::directory_of(path);
     std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     let (sources, kept) = if grows && path.exists() { (new, before) } else { (segments.to_vec(), Vec::new()) };
     // Where it lay in the campaign is of no use here.

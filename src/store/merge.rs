@@ -176,7 +176,7 @@ fn fits(before: &Source, next: &Source, found: &Segments) -> bool {
 fn commit(merging: &Path) -> Result<PathBuf> {
     let ready = merging.with_extension(READY_SUFFIX.trim_start_matches('.'));
     fs::rename(merging, &ready).map_err(Error::io("rename", merging))?;
-    sync_directory(super::sealed::directory_of(&ready))?;
+    sync_directory(crate::file::directory_of(&ready))?;
     Ok(ready)
 }
 
@@ -246,7 +246,7 @@ fn write(
 
 /// Removes what a file that is ready stands for, and gives it its name.
 pub(super) fn finish(ready: &Path) -> Result<()> {
-    let dir = super::sealed::directory_of(ready);
+    let dir = crate::file::directory_of(ready);
     let refused = || Error::column("name", "that of merged segments", ready.display().to_string());
     let file = ready.file_name().and_then(|n| n.to_str()).ok_or_else(refused)?;
     let visible = file.strip_prefix('.').and_then(|n| n.strip_suffix(READY_SUFFIX)).ok_or_else(refused)?;
