@@ -1,7 +1,7 @@
 //! The model file: laws with everything needed to use them elsewhere.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use super::survival::SurvivalTable;
 use super::target::Target;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
+use crate::file;
 
 /// Version of the model file.
 pub const MODEL_FORMAT: &str = "energylens-model/1";
@@ -216,14 +217,7 @@ impl Model {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let io = |source| Error::Io { path: path.to_owned(), verb: "written", source };
         let text = serde_json::to_string_pretty(self).map_err(|e| io(e.into()))?;
-        let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
-        std::io::Write::write_all(&mut file, b"\n").map_err(io)?;
-        // A temporary file is private; a model is meant to be read by others.
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
-        file.persist(path).map_err(|e| io(e.error))?;
-        Ok(())
+        file::replace(path, |file| file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"))).map_err(io)
     }
 
     /// The law of `target` that covers `row`: the one whose names agree best.

@@ -18,6 +18,7 @@ mod bill;
 mod doubts;
 mod fold;
 mod front;
+mod instant;
 mod judge;
 mod label;
 mod lengths;

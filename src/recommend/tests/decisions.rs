@@ -34,7 +34,7 @@ fn near(got: f64, want: f64, what: &str) {
 
 fn traced(requests: &[(f64, f64)]) -> Request {
     let lengths = Lengths::of_requests(requests).unwrap();
-    let trace = Trace { path: "trace.csv".into(), lengths, arrival_rate: None };
+    let trace = Trace { path: "trace.csv".into(), lengths, arrival_rate: None, no_rate: None };
     Request { top: 500, ..Request::of_trace(trace, Some("batch_size=32")).unwrap() }
 }
 
@@ -62,7 +62,7 @@ fn a_trace_costs_the_mean_of_its_requests() {
 }
 
 fn one_trace() -> Trace {
-    Trace { path: "t".into(), lengths: Lengths::of_one(10.0, 10.0), arrival_rate: Some(2.0) }
+    Trace { path: "t".into(), lengths: Lengths::of_one(10.0, 10.0), arrival_rate: Some(2.0), no_rate: None }
 }
 
 #[test]
