@@ -54,9 +54,13 @@ where
 fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let run = move || drop(sender.send(contained(work)));
-    thread::Builder::new().name("footer".to_owned()).spawn(run)?;
+    let worker = thread::Builder::new().name("footer".to_owned()).spawn(run)?;
     match receiver.recv_timeout(limit) {
-        Ok(done) => done.map_err(|e| e.downcast().map_or_else(ParquetError::External, |known| *known)),
+        Ok(done) => {
+            // It has nothing left to do but to end, and `contained` leaves nothing to panic.
+            drop(worker.join());
+            done.map_err(|e| e.downcast().map_or_else(ParquetError::External, |known| *known))
+        }
         Err(_) => Err(ParquetError::General(format!(
             "its footer keeps the decoder busy for more than {} s; it is damaged, or was made to do so",
             limit.as_secs()
