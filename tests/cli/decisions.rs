@@ -63,7 +63,8 @@ fn a_sweep_of_what_to_measure_next_holds_every_precision() {
     let mut named: Vec<String> = next["points"].as_array().unwrap_or(&Vec::new()).iter().map(precision).collect();
     let plan = desk.type_in("plan next.lua --json").done().json();
     let mut planned: Vec<String> = plan["points"].as_array().unwrap_or(&Vec::new()).iter().map(precision).collect();
-    (named.sort(), planned.sort());
+    named.sort();
+    planned.sort();
     assert_eq!(named.len(), 4);
     assert!(named.contains(&"fp8".to_owned()) && named.contains(&"bf16".to_owned()), "{next}");
     assert_eq!(named, planned, "{plan}");
