@@ -1,5 +1,5 @@
 //! The documents against the program: commands that they show run, files that they name exist, `docs/tables.md` is what
-//! `schema.rs` says, and no line is too long to be read in a terminal.
+//! `schema/tables.rs` says, and no line is too long to be read in a terminal.
 //!
 //! A block that is fenced as `console` (or `sh`) is a session: its lines that start with `$ energylens` are carried out
 //! one after the other, all of one document in one temporary directory that holds copies of `scripts/sweeps` and
@@ -395,7 +395,7 @@ fn tables_page() -> String {
         "",
         &format!(
             "Every table and column that energylens writes, format version {FORMAT_VERSION}. This page is generated from \
-             `src/schema.rs`; `energylens tables` prints the same, `energylens tables --json` for programs. Files are \
+             `src/schema/tables.rs`; `energylens tables` prints the same, `energylens tables --json` for programs. Files are \
              Parquet, named after their table, and carry unit and description of each column in the field's metadata."
         ),
         WIDTH,
@@ -423,7 +423,7 @@ fn the_page_of_tables_is_what_the_schema_says() {
     let differs = page.lines().zip(found.lines()).position(|(a, b)| a != b);
     assert!(
         found == page,
-        "docs/tables.md is not what src/schema.rs says (first at line {}); run UPDATE_GOLDEN=1 cargo test --test docs",
+        "docs/tables.md is not what src/schema/tables.rs says (first at line {}); run UPDATE_GOLDEN=1 cargo test --test docs",
         differs.map_or(found.lines().count().min(page.lines().count()), |i| i) + 1
     );
 }
