@@ -6,6 +6,7 @@
 //! | room | question | start at |
 //! |---|---|---|
 //! | [`units`], [`clock`], [`schema`] | In which units, on which time, under which names? | [`schema::Table`] |
+//! | [`mod@file`] | How is a file written so that nobody sees half of it? | [`file::replace`] |
 //! | [`card`] | What is known of a model and of a GPU before anything is measured? | [`card::ModelCard`] |
 //! | [`source`] | Where do readings come from? | [`source::CounterSource`] |
 //! | [`store`] | What is on disk? | [`store::Campaign`] |
@@ -24,6 +25,7 @@ pub mod card;
 pub mod choose;
 pub mod clock;
 pub mod dataset;
+pub mod file;
 pub mod fit;
 pub mod law;
 pub mod recommend;

@@ -55,6 +55,8 @@ impl fmt::Display for ColumnType {
 pub enum Derived {
     /// The host that the file names.
     Host,
+    /// The recording that the file is a part of.
+    Recording,
     /// The wall-clock instant of the named column, which holds a monotonic one, by the file's clock anchor.
     WallClock(&'static str),
 }
@@ -140,6 +142,20 @@ const fn host() -> Column {
     Column { name: "host", column_type: Label, nullable: true, unit: "", doc, derived: Some(Derived::Host) }
 }
 
+/// The recording of a row. Files of earlier versions do not say it.
+const fn recording_id() -> Column {
+    let doc = "Recording that the row is of, from one start of a recorder to its end; simulated counters are the \
+               recording's own, real ones their device's. In sealed files only.";
+    Column {
+        name: "recording_id",
+        column_type: Label,
+        nullable: true,
+        unit: "",
+        doc,
+        derived: Some(Derived::Recording),
+    }
+}
+
 /// The wall-clock instant of the monotonic column `of`.
 const fn wall_clock(name: &'static str, of: &'static str, doc: &'static str) -> Column {
     Column { name, column_type: Timestamp, nullable: true, unit: "", doc, derived: Some(Derived::WallClock(of)) }
@@ -186,6 +202,7 @@ pub const SAMPLES: Table = Table {
             "t_mono_ns",
             "Wall-clock instant of t_mono_ns by the file's clock anchor, to 10 ms; in sealed files only.",
         ),
+        recording_id(),
     ],
 };
 

@@ -12,6 +12,9 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use desk::Desk;
+use energylens::clock::ClockAnchor;
+use energylens::schema::{EnergySource, SAMPLES};
+use energylens::store::{FileMetadata, SampleRow, SegmentWriter};
 use serde_json::Value;
 
 fn root() -> &'static Path {
@@ -119,6 +122,108 @@ fn rows_that_other_writers_wrote_are_fitted() {
 }
 
 #[test]
+fn instants_that_other_writers_wrote_cost_no_table() {
+    let Some(python) = python() else { return };
+    let desk = desk();
+    let program = "import sys, datetime, duckdb, pandas as pd, polars as pl, pyarrow as pa, pyarrow.parquet as pq\n\
+                   at = sys.argv[1]\n\
+                   rows = at + '/energylens-demo/demo/phases.parquet'\n\
+                   table = pd.read_parquet(rows)\n\
+                   table['created'] = pd.to_datetime(range(len(table)), unit='s', utc=True)\n\
+                   table['local'] = table['created'].dt.tz_convert('Europe/Berlin')\n\
+                   table['deep'] = [{'at': t} for t in table['created']]\n\
+                   table.to_parquet(at + '/zoned-rows.parquet')\n\
+                   when = pd.to_datetime(['2026-03-01 00:00:00', '2026-03-01 00:00:02', '2026-03-01 00:00:06'], utc=True)\n\
+                   trace = pd.DataFrame({'arrival_s': when, 'input_tokens': [512, 512, 1024], 'output_tokens': [64, 64, 128]})\n\
+                   trace.to_parquet(at + '/pandas-trace.parquet')\n\
+                   pl.from_pandas(trace).write_parquet(at + '/polars-trace.parquet')\n\
+                   pq.write_table(pa.Table.from_pandas(trace), at + '/pyarrow-trace.parquet')\n\
+                   duckdb.sql(f\"COPY (FROM trace) TO '{at}/duckdb-trace.parquet'\")\n\
+                   prices = pd.DataFrame({'time': when, 'value': [0.30, -0.10, 0.20]})\n\
+                   prices.to_parquet(at + '/prices.parquet')\n";
+    let output = Command::new(&python).args(["-c", program]).arg(desk.path("")).output().expect("python runs");
+    succeeded("writers", &output);
+    let told = |line: &str| {
+        let ran = desk.type_in(line);
+        assert_eq!(ran.code, Some(0), "{line}\n{}{}", ran.stdout, ran.stderr);
+        ran
+    };
+    let fitted = told("fit zoned-rows.parquet --no-held-out -o zoned.json");
+    assert!(fitted.stderr.contains("column deep is of type"), "{}", fitted.stderr);
+    // Every run has instants of its own, in UTC by name. It lacks the columns of a phase, and only that is said.
+    let runs = desk.type_in("fit energylens-demo/demo/runs.parquet -o w.json");
+    assert!(runs.stderr.contains("energy_j") && !runs.stderr.contains("zone"), "{}", runs.stderr);
+    let predicted = told("predict zoned.json zoned-rows.parquet --csv").stdout;
+    assert!(
+        predicted.contains(",1970-01-01T00:00:01Z,"),
+        "{}",
+        predicted.lines().take(3).collect::<Vec<_>>().join("\n")
+    );
+    for writer in ["pandas", "polars", "pyarrow", "duckdb"] {
+        let line = format!("recommend zoned.json --trace {writer}-trace.parquet --price-per-kwh prices.parquet --json");
+        let answer: Value = serde_json::from_str(&told(&line).stdout).expect("JSON");
+        // Two gaps in six seconds.
+        let rate = answer["arrival_rate"].as_f64().expect("a rate");
+        assert!((rate - 2.0 / 6.0).abs() < 1e-9, "{writer}: {rate}");
+    }
+}
+
+/// A second of a recording in segments of two, with a reading each tenth; `counter_j` at the instant in seconds.
+fn put_samples(dir: &Path, name: &str, source: EnergySource, from_ms: i64, counter_j: impl Fn(f64) -> f64) {
+    std::fs::create_dir_all(dir).expect("a directory");
+    let mut meta = FileMetadata::of_host("n1", ClockAnchor { t_mono_ns: 0, t_unix_ns: 1_767_225_600_000_000_000 });
+    meta.extra.insert("recording_id".to_owned(), name.to_owned());
+    for segment in 0..2 {
+        let mut writer = SegmentWriter::create(dir, &SAMPLES, "n1", &meta).expect("a segment");
+        let row = |i: i64| {
+            let t_ms = from_ms + (10 * segment + i) * 100;
+            SampleRow {
+                device: "nvml:0".into(),
+                t_mono_ns: t_ms * 1_000_000,
+                t_prev_poll_ns: (t_ms - 1) * 1_000_000,
+                energy_counter_uj: Some((counter_j(t_ms as f64 / 1e3) * 1e6).round() as u64),
+                power_w: None,
+                t_device_ns: None,
+                source,
+                job_id: None,
+            }
+        };
+        let rows: Vec<SampleRow> = (0..10).map(row).collect();
+        writer.append(&SampleRow::batch(&rows).expect("a batch")).expect("a segment");
+        writer.seal().expect("a sealed segment");
+    }
+}
+
+#[test]
+fn power_of_overlapping_recordings_is_that_of_their_counters() {
+    let Some(python) = python() else { return };
+    let path = path_with(&[python.parent().expect("a directory").to_owned()]);
+    let desk = Desk::new();
+    let energy_j = |of: &str| -> f64 {
+        let mut command = Command::new(desk::program());
+        command.arg("sql").arg(desk.path(of)).args(["--csv", "SELECT sum(energy_j) FROM power"]).env("PATH", &path);
+        let text = succeeded(of, &command.output().expect("the built binary runs"));
+        text.lines().nth(1).and_then(|sum| sum.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+    };
+    for (kind, source) in [("real", EnergySource::Counter), ("simulated", EnergySource::Simulated)] {
+        let (a, b) = (format!("{kind}-a"), format!("{kind}-b"));
+        put_samples(&desk.path(&a), "1-1", source, 0, |s| 100.0 * s);
+        // A real counter is one, however many watch it; a simulated one is the recording's own.
+        let begin_j = if kind == "real" { 0.0 } else { 5e6 };
+        put_samples(&desk.path(&b), "1-2", source, 50, |s| begin_j + 100.0 * s);
+        let merged = desk.type_in(&format!("compact {a} {b} --partition {kind}-lake"));
+        assert_eq!(merged.code, Some(0), "{}", merged.stderr);
+    }
+    // 100 W over 1.9 s each; together from 0 to 1.95 s.
+    for (of, expected) in
+        [("real-a", 190.0), ("simulated-b", 190.0), ("real-lake", 195.0), ("simulated-lake", 2.0 * 190.0)]
+    {
+        let found = energy_j(of);
+        assert!((found - expected).abs() < 1e-6, "{of}: {found} is not {expected}");
+    }
+}
+
+#[test]
 fn every_question_of_the_analysis_page_has_its_answer() {
     let Some(python) = python() else { return };
     let views = desk().type_in("sql energylens-demo/demo");
@@ -173,6 +278,24 @@ fn without_duckdb_a_query_says_what_to_do() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("pip install duckdb") && told.contains("views.sql"), "{told}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let Some(python) = python() else { return };
+    let path = path_with(&[python.parent().expect("a directory").to_owned()]);
+    for form in ["--csv", "--json"] {
+        let mut command = Command::new(desk::program());
+        command.arg("sql").arg(desk().path("energylens-demo/demo")).args([form, "SELECT * FROM range(200000) t(i)"]);
+        command.env("PATH", &path).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().expect("the built binary runs");
+        // One byte is read of far more than a pipe holds.
+        let mut stdout = child.stdout.take().expect("a pipe");
+        std::io::Read::read_exact(&mut stdout, &mut [0]).expect("a byte");
+        drop(stdout);
+        let output = child.wait_with_output().expect("an end");
+        assert!(output.status.success() && output.stderr.is_empty(), "{form}: {output:?}");
+    }
 }
 
 #[test]
@@ -232,6 +355,12 @@ fn a_query_is_one_select_and_its_json_is_json() {
     assert_eq!(rows, serde_json::json!([{"a": null, "b": [null, 1.0], "d": {"c": null}}]));
     let output = sql(&path, &["--json", "SELECT 1 AS n WHERE false"]);
     assert_eq!(serde_json::from_str::<Value>(&succeeded("no rows", &output)).expect("JSON"), serde_json::json!([]));
+    // Two columns of one name are two, in every form; a list is a text as DuckDB writes it.
+    let twice = ["SELECT 1 AS a, 2 AS a, ['x', 'y'] AS b, 3 AS a", "--json"];
+    let rows: Value = serde_json::from_str(&succeeded("twice", &sql(&path, &twice))).expect("JSON");
+    assert_eq!(rows, serde_json::json!([{"a": 1, "a_1": 2, "b": ["x", "y"], "a_2": 3}]));
+    let rows = succeeded("twice", &sql(&path, &[twice[0], "--csv"]));
+    assert_eq!(rows, "a,a,b,a\n1,2,\"[x, y]\",3\n");
     let taken = desk().path("taken.csv");
     let copy = format!("COPY phases TO '{}'", taken.display());
     for (query, found) in [

@@ -78,13 +78,15 @@ impl Default for RecorderOptions {
 
 impl RecorderOptions {
     fn metadata(&self, devices: Vec<Device>, clock: &dyn Clock) -> FileMetadata {
-        FileMetadata {
+        let mut metadata = FileMetadata {
             host: self.host.clone(),
             driver: self.driver.clone(),
             devices,
             anchor: self.anchor.unwrap_or_else(|| ClockAnchor::now(clock)),
             extra: self.extra.clone(),
-        }
+        };
+        metadata.name_recording();
+        metadata
     }
 
     fn keeper(&self, notices: &Notices) -> KeeperOptions {

@@ -68,7 +68,13 @@ impl Asked {
         seed: u64,
     ) -> anyhow::Result<Option<Request>> {
         let asked = match (trace, workload) {
-            (Some(path), text) => Request::of_trace(Trace::load(path)?, text).map_err(usage)?,
+            (Some(path), text) => {
+                let trace = Trace::load(path)?;
+                if self.arrival_rate.is_none() {
+                    trace.check_rate()?;
+                }
+                Request::of_trace(trace, text).map_err(usage)?
+            }
             (None, Some(text)) => Request::parse_workload(text).map_err(usage)?,
             (None, None) => return Ok(None),
         };

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use energylens::file::{self, directory_of};
 
 use super::output;
 
@@ -65,7 +66,7 @@ impl Destination {
                 let mut file = file;
                 file.write_all(text.as_bytes()).with_context(cannot)
             }
-            Kind::File => replace(&self.path, text.as_bytes()).with_context(cannot),
+            Kind::File => file::replace(&self.path, |new| new.write_all(text.as_bytes())).with_context(cannot),
         }
     }
 
@@ -112,7 +113,7 @@ fn own_descriptor(path: &Path) -> Option<u32> {
     let ours = Path::new("/proc/self/fd").canonicalize().ok()?;
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
-        let dir = output::directory_of(&path);
+        let dir = directory_of(&path);
         if dir.canonicalize().is_ok_and(|dir| dir == ours) {
             return path.file_name()?.to_str()?.parse().ok();
         }
@@ -185,20 +186,9 @@ fn opened(path: &Path, options: &OpenOptions, place: &Path) -> anyhow::Result<Fi
     Ok(file)
 }
 
-/// Writes beside `path` and renames: a crash leaves the old file or the new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Temporary files are private by default; a result is for whoever may read the directory.
-    let permissions = fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(output::directory_of(path))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 

@@ -24,6 +24,9 @@ use super::{Outcome, output};
 /// A search of a part or a resample carries out this share of the generations: it looks for much less.
 const PART_SHARE: u64 = 3;
 
+/// What ends a search early.
+const END: &str = "--budget or a signal ended the search";
+
 /// Parts whose shares are shown side by side.
 const SHARES: usize = 8;
 
@@ -123,6 +126,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     let best = found.best().context("the search found no structure at all: expected rows with energies that differ")?;
 
     let second_opinion = match a.free_form {
+        // It would be asked to stop before it began.
+        Some(_) if stop() => {
+            eprintln!("note: the free-form search is left out: {END} before its turn");
+            None
+        }
         Some(cycles) => {
             bar.set_message("free-form search");
             Some(free_form(&dataset, cycles as usize, &options)?)
@@ -161,8 +169,12 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         destination.fill(|path| fitted.model.save(path))?;
     }
     output::remark(&dataset, &fitted.refused);
-    if cut {
-        eprintln!("note: ended early; --generations {} gives the same result again", found.generations);
+    match found.generations {
+        0 if cut => eprintln!(
+            "note: {END} before the first generation; the structures are those that a search begins with: give it longer"
+        ),
+        n if cut => eprintln!("note: ended early; --generations {n} gives the same result again"),
+        _ => {}
     }
     if a.json {
         output::print_json(&json!({
@@ -238,6 +250,9 @@ fn describe_free_form(found: Option<&FreeForm>) -> anyhow::Result<String> {
         found.evaluations,
         found.rows
     )?;
+    if found.ended_early {
+        writeln!(text, "  ended early: not all cycles were carried out, and another run may end elsewhere")?;
+    }
     if found.unanswered > 0 {
         writeln!(text, "  {} held-out rows had no finite answer and count as 100 %", found.unanswered)?;
     }

@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
     /// Seed of the search's starts and of the held-out split.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// A skeleton file to fit for energy instead of the built-in law (see `energylens laws`).
+    /// A skeleton file to fit instead of the built-in law of energy, or of times, whichever it predicts (see `energylens
+    /// laws`).
     #[arg(long)]
     skeleton: Option<PathBuf>,
     /// Fit only these quantities: energy_j, duration_s, mean_ttft_s, mean_tpot_s. All that the rows carry if left out.
@@ -88,12 +89,8 @@ impl From<PoolChoice> for Pool {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    anyhow::ensure!(
-        a.skeleton.is_none() || a.targets.is_empty() || a.targets.contains(&Target::EnergyJ),
-        "--skeleton is a structure for energy_j, which --target leaves out; expected energy_j among the targets"
-    );
     let destination = a.output.as_ref().map(|path| Destination::of(path, &[&a.runs])).transpose()?;
-    let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
+    let skeleton = a.skeleton.as_deref().map(|path| read_skeleton(path, &a.targets)).transpose()?;
     let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
     let targets = if a.targets.is_empty() { Target::ALL.to_vec() } else { a.targets.clone() };
@@ -148,14 +145,16 @@ pub(crate) fn skeleton_file(path: &Path) -> anyhow::Result<Skeleton> {
     Skeleton::from_toml(&text).with_context(|| format!("cannot use the skeleton {}", path.display()))
 }
 
-/// The same for `fit` and `validate`, which take structures for energy alone.
-pub(crate) fn read_skeleton(path: &Path) -> anyhow::Result<Skeleton> {
+/// The same, of one of `targets`; of any where there are none.
+pub(crate) fn read_skeleton(path: &Path, targets: &[Target]) -> anyhow::Result<Skeleton> {
     let skeleton = skeleton_file(path)?;
+    let wanted = || targets.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(" or ");
     anyhow::ensure!(
-        skeleton.target == Target::EnergyJ,
-        "the skeleton {} predicts {}; expected energy_j",
+        targets.is_empty() || targets.iter().any(|target| skeleton.serving(*target).is_some()),
+        "the skeleton {} predicts {}; expected one of {}, as --target says (a structure of one time serves all times)",
         path.display(),
-        skeleton.target
+        skeleton.target,
+        wanted()
     );
     Ok(skeleton)
 }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use comfy_table::presets;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use energylens::dataset::{Dataset, RejectedRow, Row};
+use energylens::file::directory_of;
 use energylens::schema::EnergySource;
 use energylens::source::Device;
 use serde::Serialize;
@@ -103,11 +104,6 @@ pub(crate) fn note_expert_parallel<'a>(rows: impl Iterator<Item = &'a Row>) {
     if count > 0 {
         eprintln!("note: {count} rows have expert_parallel above 1: the law does not look at it");
     }
-}
-
-/// The directory that `path` lies in.
-pub(crate) fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Fails if writing `path` would destroy what is to be read: `inputs`, or the tables of a campaign among them.

@@ -40,7 +40,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         })?;
         return Ok(Outcome::Done);
     }
-    let headers = ["point", "model", "gpu", "tp", "pp", "dp", "batch", "in", "out"];
+    let mut headers = vec!["point", "model", "gpu", "tp", "pp", "dp", "batch", "in", "out"];
+    // Points that differ in it alone would look like one point twice.
+    let several_precisions =
+        plan.points.iter().any(|p| Some(&p.precision) != plan.points.first().map(|f| &f.precision));
+    headers.extend(several_precisions.then_some("precision"));
     let mut table = output::table(&headers, &[3, 4, 5, 6, 7, 8]);
     // Of an adaptive sweep the start is what is known to run.
     let start = plan.adaptive.as_ref().filter(|_| !a.all).map(|adaptive| adaptive.start());
@@ -50,7 +54,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
     };
     let listed = if a.all { points.len() } else { LISTED };
     for p in points.iter().take(listed) {
-        table.add_row([
+        let mut row = vec![
             p.point_id.clone(),
             p.model.model.clone(),
             p.gpu.gpu_model.clone(),
@@ -60,7 +64,9 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             p.batch_size.to_string(),
             p.input_tokens.to_string(),
             p.output_tokens.to_string(),
-        ]);
+        ];
+        row.extend(several_precisions.then(|| p.precision.clone()));
+        table.add_row(row);
     }
     let more = points.len().saturating_sub(listed);
     let rest = if more > 0 { format!("\n ... and {more} more points (--all lists them)") } else { String::new() };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use energylens::law::Model;
-use energylens::recommend::NextMeasurements;
+use energylens::recommend::{NextMeasurements, Varies};
 
 use super::asked::{Answered, Asked};
 use super::destination::{Destination, tell};
@@ -64,22 +64,28 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
 }
 
 fn describe(next: &NextMeasurements, a: &Arguments) -> String {
-    let mut table =
-        output::table(&["TP", "PP", "DP", "batch", "known to", "expected saving", "GPU"], &[0, 1, 2, 3, 4, 5]);
+    // The GPU is named in any case; engine and precision where there are several.
+    let named = Varies { gpu_model: true, ..next.varies };
+    let mut head = vec!["TP", "PP", "DP", "batch", "known to", "expected saving"];
+    head.extend(named.titles());
+    let mut table = output::table(&head, &[0, 1, 2, 3, 4, 5]);
     for p in &next.points {
-        table.add_row([
+        let mut row = vec![
             p.tensor_parallel.to_string(),
             p.pipeline_parallel.to_string(),
             p.data_parallel.to_string(),
             p.batch_size.to_string(),
             format!("{:.1} %", p.uncertainty_percent),
             format!("{:.2} %", p.expected_saving_percent),
-            output::one_line(&p.gpu_model),
-        ]);
+        ];
+        let names = named.names(&p.gpu_model, p.engine.as_deref(), p.precision.as_deref());
+        row.extend(names.into_iter().map(output::one_line));
+        table.add_row(row);
     }
     let file = a.output.as_ref().map_or_else(
         || "-o FILE writes them as a sweep".to_owned(),
         |path| format!("written to {}; energylens plan shows it", path.display()),
     );
-    format!("\n{}:\n{}\n{file}", output::one_line(next.heading()), table.trim_fmt())
+    let notes: String = next.notes.iter().map(|note| format!("{}\n", output::one_line(note))).collect();
+    format!("\n{}:\n{}\n{notes}{file}", output::one_line(next.heading()), table.trim_fmt())
 }

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     /// Judge only these predictors (names as in the table); all that suit if left out.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     predictors: Vec<Predictor>,
-    /// A skeleton file to judge instead of the built-in law (see `energylens laws`).
+    /// A skeleton file of the target to judge instead of the built-in law (see `energylens laws`).
     #[arg(long)]
     skeleton: Option<PathBuf>,
     /// A model file of another platform that the law starts from.
@@ -116,14 +116,13 @@ fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
-    if a.target != Target::EnergyJ {
-        let energy_alone = [("--report", a.report.is_some()), ("--skeleton", a.skeleton.is_some())];
-        if let Some((flag, _)) = energy_alone.iter().find(|(_, given)| *given) {
-            anyhow::bail!("{flag} is about energy; expected it without --target {}", a.target);
-        }
-    }
+    anyhow::ensure!(
+        a.target == Target::EnergyJ || a.report.is_none(),
+        "--report is about energy; expected it without --target {}",
+        a.target
+    );
     let destination = a.report.as_ref().map(|path| Destination::of(path, &[&a.runs])).transpose()?;
-    let skeleton = a.skeleton.as_deref().map(read_skeleton).transpose()?;
+    let skeleton = a.skeleton.as_deref().map(|path| read_skeleton(path, &[a.target])).transpose()?;
     let prior = a.prior.as_deref().map(Model::load).transpose()?.map(Arc::new);
     let dataset = dataset::load(&a.runs)?;
     let (begin, budget) = (Instant::now(), a.budget.unwrap_or(Duration::MAX));

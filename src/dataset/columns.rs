@@ -62,11 +62,18 @@ pub struct Columns {
 /// Reads the wanted columns of a CSV or Parquet file; each may have several names, of which the first found counts.
 pub fn load_columns(path: &Path, wanted: &[&[&str]]) -> Result<Columns, Error> {
     let frame = frame::read(path)?;
+    let is_called = |header: &str, name: &str| header.trim().eq_ignore_ascii_case(name);
     let place = |names: &&[&str]| {
-        let found = |name: &&str| frame.headers.iter().position(|h| h.trim().eq_ignore_ascii_case(name));
-        names.iter().find_map(found)
+        let Some(name) = names.iter().find(|name| frame.headers.iter().any(|h| is_called(h, name))) else {
+            return Ok(None);
+        };
+        let count = frame.headers.iter().filter(|h| is_called(h, name)).count();
+        if count > 1 {
+            return Err(Error::DuplicateColumn { path: path.to_owned(), column: (*name).to_owned(), count });
+        }
+        Ok(frame.headers.iter().position(|h| is_called(h, name)))
     };
-    let places: Vec<Option<usize>> = wanted.iter().map(place).collect();
+    let places = wanted.iter().map(place).collect::<Result<Vec<Option<usize>>, Error>>()?;
     let field = |cells: &[Cell], place: &Option<usize>| match place.and_then(|i| cells.get(i)) {
         None | Some(Cell::Missing) => Field::Missing,
         Some(Cell::Number(number)) => Field::Number(*number),

@@ -1,19 +1,14 @@
 //! A foreign table before anything is believed of it: headers, and cells that are missing, numbers or text.
 
+mod columnar;
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
-
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Float64Type};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use super::Error;
 use super::headers;
-use crate::store::{contained, open_parquet};
 
 /// Rows of the longest table. A law needs fifty; a file of a few kilobytes can unpack to billions.
 const MOST_ROWS: usize = 5_000_000;
@@ -75,7 +70,7 @@ pub(super) fn read(path: &Path) -> Result<Frame, Error> {
     let mut magic = Vec::new();
     file.by_ref().take(4).read_to_end(&mut magic).map_err(fail)?;
     if magic == b"PAR1" {
-        return read_parquet(path);
+        return columnar::read(path);
     }
     if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet")) {
         let reason = "it does not begin with the four bytes PAR1 (an unfinished or truncated file?)".to_owned();
@@ -196,79 +191,8 @@ fn sniff(header_line: &str) -> u8 {
     [b'|', b'\t', b';', b','].into_iter().max_by_key(|s| known(*s)).unwrap_or(b',')
 }
 
-fn read_parquet(path: &Path) -> Result<Frame, Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    // The decoder does not check everything it reads: single changed bytes make it panic.
-    contained(|| decode_parquet(file, MOST_ROWS))
-        .map_err(|e| Error::Parquet { path: path.to_owned(), reason: e.to_string() })
-}
-
-fn decode_parquet(file: File, most_rows: usize) -> Result<Frame, String> {
-    let builder = open_parquet(file).map_err(|e| e.to_string())?;
-    let mut frame =
-        Frame { headers: builder.schema().fields().iter().map(|f| f.name().clone()).collect(), ..Frame::default() };
-    for batch in builder.build().map_err(|e| e.to_string())? {
-        let batch = batch.map_err(|e| e.to_string())?;
-        // Counted as they come: what the footer says costs nothing to write.
-        if frame.records.len() + batch.num_rows() > most_rows {
-            return Err(too_many_rows(most_rows));
-        }
-        append_batch(&mut frame, &batch)?;
-    }
-    Ok(frame)
-}
-
-fn append_batch(frame: &mut Frame, batch: &RecordBatch) -> Result<(), String> {
-    let first = frame.records.len();
-    frame.records.extend((0..batch.num_rows()).map(|i| Record {
-        line: first + i + 1,
-        cells: Vec::with_capacity(batch.num_columns()),
-        text: Vec::with_capacity(batch.num_columns()),
-        defect: None,
-    }));
-    let options = FormatOptions::default().with_null("");
-    for (column, name) in batch.columns().iter().zip(&frame.headers) {
-        let cells = cells_of(column.as_ref()).map_err(|e| format!("column {name}: {e}"))?;
-        let shown = ArrayFormatter::try_new(column.as_ref(), &options).map_err(|e| format!("column {name}: {e}"))?;
-        for (i, (record, cell)) in frame.records.iter_mut().skip(first).zip(cells).enumerate() {
-            record.text.push(shown.value(i).try_to_string().map_err(|e| format!("column {name}: {e}"))?);
-            record.cells.push(cell);
-        }
-    }
-    Ok(())
-}
-
-/// Any integer, float, string or dictionary of these is welcome; a list becomes its items joined by semicolons.
-fn cells_of(column: &dyn Array) -> Result<Vec<Cell>, arrow::error::ArrowError> {
-    let numeric = |data_type: &DataType| {
-        data_type.is_numeric() || matches!(data_type, DataType::Dictionary(_, v) if v.is_numeric())
-    };
-    if numeric(column.data_type()) {
-        let numbers = cast(column, &DataType::Float64)?;
-        let numbers = numbers.as_primitive::<Float64Type>();
-        return Ok(numbers.iter().map(|n| n.map_or(Cell::Missing, Cell::of_number)).collect());
-    }
-    // Polars writes large lists of large texts, others fixed ones: all of them are lists of texts.
-    if column.data_type().is_list() {
-        let texts = DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)));
-        let Ok(lists) = cast(column, &texts) else { return Ok(vec![Cell::Missing; column.len()]) };
-        let joined = |list: ArrayRef| list.as_string::<i32>().iter().flatten().collect::<Vec<&str>>().join(";");
-        let cell = |list: Option<ArrayRef>| list.map_or(Cell::Missing, |list| Cell::of_text(&joined(list)));
-        return Ok(lists.as_list::<i32>().iter().map(cell).collect());
-    }
-    if matches!(column.data_type(), DataType::Null) {
-        return Ok(vec![Cell::Missing; column.len()]);
-    }
-    // What has no text form (nested structures) is somebody else's extra column: as good as missing.
-    let Ok(text) = cast(column, &DataType::Utf8) else { return Ok(vec![Cell::Missing; column.len()]) };
-    Ok(text.as_string::<i32>().iter().map(|t| t.map_or(Cell::Missing, Cell::of_text)).collect())
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int32Array};
-    use parquet::arrow::ArrowWriter;
-
     use super::*;
 
     #[test]
@@ -284,44 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_unpacks_without_an_end_is_refused() {
+    fn a_text_with_too_many_rows_is_refused() {
         let path = Path::new("rows");
-        // One value ten thousand times: a few hundred bytes of runs behind a dictionary.
-        let column: ArrayRef = Arc::new(Int32Array::from(vec![7; 10_000]));
-        let batch = RecordBatch::try_from_iter([("energy_j", column)]).unwrap();
-        let mut writer = ArrowWriter::try_new(tempfile::tempfile().unwrap(), batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        let file = writer.into_inner().unwrap();
-        assert!(file.metadata().unwrap().len() < 2_000, "the file is not small");
-        let read = |most| decode_parquet(file.try_clone().unwrap(), most);
-        assert_eq!(read(10_000).unwrap().records.len(), 10_000);
-        let refused = read(9_999).unwrap_err();
-        assert!(refused.contains("it has more than 9999 rows"), "{refused}");
-
         let text = format!("energy_j\n{}", "7\n".repeat(10));
         assert_eq!(read_csv_up_to(path, text.as_bytes(), 10).unwrap().records.len(), 10);
         let refused = read_csv_up_to(path, text.as_bytes(), 9).unwrap_err().to_string();
         assert!(refused.contains("it has more than 9 rows"), "{refused}");
-    }
-
-    #[test]
-    fn lists_of_any_width_are_their_items_joined() {
-        let lists = || {
-            let mut lists = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
-            lists.append_value([Some("throttled"), Some("drift")]);
-            lists.append_value([None::<&str>; 0]);
-            lists.append_null();
-            lists.finish()
-        };
-        let item = |kind| Arc::new(Field::new_list_field(kind, true));
-        for kind in [
-            DataType::List(item(DataType::Utf8)),
-            DataType::LargeList(item(DataType::LargeUtf8)),
-            DataType::LargeList(item(DataType::Utf8View)),
-        ] {
-            let column = cast(&lists(), &kind).unwrap();
-            let cells = cells_of(column.as_ref()).unwrap();
-            assert_eq!(cells, [Cell::of_text("throttled;drift"), Cell::of_text(""), Cell::Missing], "{kind}");
-        }
     }
 }

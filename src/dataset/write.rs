@@ -1,7 +1,6 @@
 //! Rows to files: the `phases` table as Parquet, and the same columns as CSV.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use arrow::datatypes::{Field, Int32Type};
 
 use super::{Dataset, Error, Row};
 use crate::clock::ClockAnchor;
+use crate::file;
 use crate::schema::{Column, ColumnType, PHASES};
 use crate::store::{self, FileMetadata};
 
@@ -126,7 +126,7 @@ pub(super) fn write_phases_with(path: &Path, dataset: &Dataset, metadata: &FileM
 
 /// Writes the rows as CSV with a header of all `phases` columns; what is missing stays empty, lists are joined by `;`.
 pub fn write_csv(path: &Path, dataset: &Dataset) -> Result<(), Error> {
-    replace(path, |file| {
+    file::replace(path, |file| {
         let mut writer = csv::Writer::from_writer(io::BufWriter::new(file));
         writer.write_record(PHASES.columns.iter().map(|c| c.name))?;
         for row in &dataset.rows {
@@ -140,18 +140,4 @@ pub fn write_csv(path: &Path, dataset: &Dataset) -> Result<(), Error> {
         writer.flush()
     })
     .map_err(|source| Error::Write { path: path.to_owned(), source })
-}
-
-/// Writes beside `path` and renames: a crash leaves the old file or the new one.
-fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Temporary files are private by default; a result is for whoever may read the directory.
-    let mut builder = tempfile::Builder::new();
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut temporary = builder.tempfile_in(directory)?;
-    write(temporary.as_file_mut())?;
-    temporary.as_file_mut().flush()?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|e| e.error)?;
-    Ok(())
 }

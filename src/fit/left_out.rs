@@ -20,7 +20,8 @@ use super::MIN_ROWS;
 use super::inference::pseudo_inverse;
 use super::problem::{Observation, Problem};
 use super::search::{Found, descend};
-use crate::law::RowKind;
+use super::split::case_units;
+use crate::law::{Case, RowKind, Target};
 use scatter::Missed;
 
 pub(super) use scatter::{EXPECTED_ROWS, Scatters};
@@ -62,7 +63,7 @@ pub(crate) fn refit(
     found: &Found,
     free: &[usize],
 ) -> Option<LeftOut> {
-    let fold = folds(observations)?;
+    let fold = folds(observations, problem.skeleton.target)?;
     let mut residuals = vec![None; observations.len()];
     for number in 0..FOLDS {
         let is_left_out = |i: usize| fold.get(i) == Some(&number);
@@ -89,21 +90,21 @@ pub(crate) fn refit(
     residuals.iter().any(Option::is_some).then_some(LeftOut { fold, residuals, kinds })
 }
 
-/// The fold of each row: whole workloads, dealt evenly in a shuffled order.
-fn folds(observations: &[Observation]) -> Option<Vec<usize>> {
-    let key = |o: &Observation| {
-        let c = &o.case;
-        [c.batch_size, c.input_tokens, c.output_tokens, c.active_params, c.weight_bytes].map(f64::to_bits)
-    };
-    let mut keys: Vec<_> = observations.iter().map(key).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    if keys.len() < 2 {
+/// The fold of each row: what is never torn apart (`split::units`) is dealt evenly in a shuffled order.
+fn folds(observations: &[Observation], target: Target) -> Option<Vec<usize>> {
+    // A first token does not wait for those behind it: batches of the same prompts measure it again.
+    let seen = |o: &Observation| if target == Target::MeanTtftS { o.case.with_output(1.0) } else { o.case };
+    let cases: Vec<Case> = observations.iter().map(seen).collect();
+    let units = case_units(&cases);
+    let mut distinct = units.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if distinct.len() < 2 {
         return None;
     }
-    keys.shuffle(&mut ChaCha8Rng::seed_from_u64(DEALING_SEED));
-    let place: BTreeMap<_, _> = keys.into_iter().zip((0..FOLDS).cycle()).collect();
-    Some(observations.iter().map(|o| place.get(&key(o)).copied().unwrap_or(0)).collect())
+    distinct.shuffle(&mut ChaCha8Rng::seed_from_u64(DEALING_SEED));
+    let place: BTreeMap<_, _> = distinct.into_iter().zip((0..FOLDS).cycle()).collect();
+    Some(units.iter().map(|unit| place.get(unit).copied().unwrap_or(0)).collect())
 }
 
 impl LeftOut {

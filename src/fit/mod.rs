@@ -69,7 +69,7 @@ pub struct FitOptions {
     pub seed: u64,
     /// Quantities to fit; those that the rows do not carry are left out, energy excepted.
     pub targets: Vec<Target>,
-    /// The structure for energy; `None` for the energylens law.
+    /// The structure for energy or for times, in place of the built-in one.
     pub skeleton: Option<Skeleton>,
     /// How the intervals of parameters are made.
     pub intervals: Intervals,
@@ -181,10 +181,8 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
     }
     for group in &large {
         for target in Target::ALL.iter().filter(|t| options.targets.contains(t)) {
-            let skeleton = match (&options.skeleton, target) {
-                (Some(skeleton), Target::EnergyJ) => skeleton.clone(),
-                _ => Skeleton::default_for(*target),
-            };
+            let given = options.skeleton.as_ref().and_then(|skeleton| skeleton.serving(*target));
+            let skeleton = given.unwrap_or_else(|| Skeleton::default_for(*target));
             laws.extend(fit_law_with(group, skeleton, options)?);
         }
     }

@@ -1,7 +1,7 @@
 //! The model file: laws with everything needed to use them elsewhere.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,12 +10,13 @@ use super::case::Case;
 use super::fitted::{Law, Prediction};
 use super::matching::{agreement, same_model};
 use super::one_line::OneLineTexts;
-use super::resolve::{Descriptors, ResolveError, memory_kv_capacity};
+use super::resolve::{Descriptors, ResolveError};
 use super::skeleton::SkeletonError;
 use super::survival::SurvivalTable;
 use super::target::Target;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
+use crate::file;
 
 /// Version of the model file.
 pub const MODEL_FORMAT: &str = "energylens-model/1";
@@ -149,26 +150,6 @@ pub enum Error {
 }
 
 impl Scenario {
-    /// KV capacity at the row's degrees: the row's own, else measured at the same degrees, else from memory.
-    pub fn kv_capacity(&self, row: &Row) -> Option<f64> {
-        let measured = || {
-            self.kv_capacity_tokens
-                .iter()
-                .find(|(t, p, _)| (*t, *p) == (row.tensor_parallel, row.pipeline_parallel))
-                .map(|(_, _, tokens)| *tokens)
-        };
-        let from_memory = || {
-            memory_kv_capacity(
-                &self.descriptors,
-                row.gpu_memory_bytes.or(self.gpu_memory_bytes)?,
-                f64::from(row.tensor_parallel),
-                f64::from(row.pipeline_parallel),
-                self.memory_utilisation,
-            )
-        };
-        row.kv_capacity_tokens.or_else(measured).or_else(from_memory)
-    }
-
     /// The case of a row of this scenario.
     pub fn case(&self, row: &Row) -> Result<Case, ResolveError> {
         self.descriptors.case(row, self.kv_capacity(row))
@@ -188,23 +169,6 @@ impl Scenario {
             gpu_memory_bytes: row.gpu_memory_bytes.or(gpu.map(|g| g.memory_bytes)),
             memory_utilisation: None,
             kv_capacity_tokens: Vec::new(),
-        })
-    }
-
-    /// Why the configuration cannot run at all: weights and one sequence of KV cache exceed the memory of its GPUs.
-    fn shortage(&self, row: &Row) -> Option<String> {
-        let known_to_fit = row.kv_capacity_tokens.is_some()
-            || self.kv_capacity_tokens.iter().any(|(t, p, _)| (*t, *p) == (row.tensor_parallel, row.pipeline_parallel));
-        if known_to_fit || self.descriptors.nominal {
-            return None;
-        }
-        let gpus = f64::from(row.tensor_parallel) * f64::from(row.pipeline_parallel);
-        let there = gpus * row.gpu_memory_bytes.or(self.gpu_memory_bytes)? * self.memory_utilisation.unwrap_or(0.9);
-        let tokens = row.input_tokens.unwrap_or(0.0) + row.output_tokens;
-        let needed = self.descriptors.weight_bytes + self.descriptors.kv_bytes_per_token * tokens;
-        (needed > there).then(|| {
-            let gigabytes = |bytes: f64| format!("{:.1} GB", bytes / 1e9);
-            format!("weights and one sequence need {}, its GPUs offer {}", gigabytes(needed), gigabytes(there))
         })
     }
 }
@@ -253,14 +217,7 @@ impl Model {
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let io = |source| Error::Io { path: path.to_owned(), verb: "written", source };
         let text = serde_json::to_string_pretty(self).map_err(|e| io(e.into()))?;
-        let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(io)?;
-        std::io::Write::write_all(&mut file, b"\n").map_err(io)?;
-        // A temporary file is private; a model is meant to be read by others.
-        file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
-        file.persist(path).map_err(|e| io(e.error))?;
-        Ok(())
+        file::replace(path, |file| file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"))).map_err(io)
     }
 
     /// The law of `target` that covers `row`: the one whose names agree best.

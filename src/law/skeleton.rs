@@ -160,10 +160,7 @@ impl Skeleton {
     /// The built-in skeleton for `target`: the energylens law, or its sibling for times.
     pub fn default_for(target: Target) -> Self {
         let name = if target == Target::EnergyJ { "energylens" } else { "energylens-latency" };
-        let mut found = Self::builtin().into_iter().find(|s| s.name == name);
-        if let Some(skeleton) = &mut found {
-            skeleton.target = target;
-        }
+        let found = Self::builtin().into_iter().find(|s| s.name == name).and_then(|s| s.serving(target));
         // The files are part of the binary and parsed by a test, so the default is never taken.
         found.unwrap_or_else(|| Self {
             name: name.to_owned(),
@@ -172,6 +169,11 @@ impl Skeleton {
             terms: Vec::new(),
             exponents: Vec::new(),
         })
+    }
+
+    /// The structure for `target`, if it is one: a structure of one time serves all times.
+    pub fn serving(&self, target: Target) -> Option<Self> {
+        (self.target.unit() == target.unit()).then(|| Self { target, ..self.clone() })
     }
 
     /// The same with the priors of its coefficients at the prices of `gpu`.

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::bill::{Day, Prices, Waste};
+use super::label::Varies;
 use super::lengths::Lengths;
 use super::limit::{Limit, Objective, Quantity};
-use crate::law::Prediction;
+use crate::law::{Prediction, Target};
 
 /// A figure with its 90 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -101,8 +102,10 @@ pub struct Candidate {
     pub mean_power_w: Option<Estimate>,
     /// Output tokens per second of the whole deployment.
     pub throughput_tok_s: Option<Estimate>,
-    /// What lies outside the measured range; empty inside it.
+    /// What lies outside the range that the law of energy was fitted on; empty inside it.
     pub outside: Vec<String>,
+    /// The same for the other laws that the answer rests on: those of limits, of a rate, of the front.
+    pub outside_by_law: Vec<LawOutside>,
     /// How much more energy than the first of the ranking, %; negative where it is less.
     pub extra_energy_percent: f64,
     /// How much more of what is made small, %.
@@ -116,6 +119,18 @@ pub struct Candidate {
     pub pareto: Option<bool>,
     /// The limits, one by one.
     pub limits: Vec<LimitCheck>,
+    /// What of its platform differs among all that were looked at.
+    #[serde(skip)]
+    pub varies: Varies,
+}
+
+/// What of a configuration lies outside the range that a law was fitted on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LawOutside {
+    /// What the law predicts.
+    pub law: Target,
+    /// The symbols, their values and the range's ends.
+    pub symbols: Vec<String>,
 }
 
 impl Candidate {
@@ -149,15 +164,12 @@ impl Candidate {
         (!others.is_empty()).then(|| format!("as good with DP {}, batch {each} each", others.join(", ")))
     }
 
-    /// `TP 4 x PP 1 x DP 2, batch 32`.
-    pub fn label(&self) -> String {
-        format!(
-            "TP {} x PP {} x DP {}, batch {}",
-            self.tensor_parallel,
-            self.pipeline_parallel,
-            self.data_parallel,
-            figure(self.batch_size)
-        )
+    /// What lies outside the ranges that the laws were fitted on, in words: of the law of energy as it is, of others with
+    /// their name.
+    pub fn outside_notes(&self) -> Vec<String> {
+        let others = self.outside_by_law.iter();
+        let others = others.map(|o| format!("{} in the law of {}", o.symbols.join(" and "), o.law));
+        self.outside.iter().cloned().chain(others).collect()
     }
 }
 
@@ -208,12 +220,16 @@ pub struct Recommendation {
     pub prices: Prices,
     /// GPUs there are.
     pub max_gpus: u32,
-    /// What is made small.
+    /// What is made small: what was asked for, or energy per request where that is 0 for all.
     pub objective: Objective,
     /// What the answer respects.
     pub limits: Vec<Limit>,
     /// Whether the law behind it was fitted to simulated rows.
     pub simulated: bool,
+    /// What differs among the platforms that were looked at, so that the choice is one of it too.
+    pub varies: Varies,
+    /// Platforms that lack a law that the question needs: they were not looked at.
+    pub not_judged: Vec<String>,
     /// Configurations looked at.
     pub candidates: usize,
     /// Configurations that fit, lie inside the measured range and respect every limit.
@@ -260,13 +276,12 @@ impl Recommendation {
         };
         let load = self.arrival_rate.map_or_else(String::new, |r| format!(" at {} requests per second", figure(r)));
         format!(
-            "{} with {mean}{} input and {} output tokens{of}{load}{under}: {} on {} x {} needs {} {} (90 %: {} to {}){safe}",
+            "{} with {mean}{} input and {} output tokens{of}{load}{under}: {} on {} needs {} {} (90 %: {} to {}){safe}",
             self.model,
             tokens(self.input_tokens),
             tokens(self.output_tokens),
-            best.label(),
-            best.num_gpus,
-            best.gpu_model,
+            best.degrees(),
+            best.hardware(),
             figure(figures.value),
             self.objective.unit(),
             figure(figures.low),
@@ -276,14 +291,22 @@ impl Recommendation {
 }
 
 impl Recommendation {
-    /// That the first was never measured, in words.
-    pub(super) fn range_warning(best: &Candidate) -> Option<String> {
-        (!best.outside.is_empty()).then(|| {
+    /// That the like of the first was never measured, in words.
+    pub(super) fn range_warnings(best: &Candidate) -> Vec<String> {
+        let energy = (!best.outside.is_empty()).then(|| {
             format!(
                 "the first lies outside the measured range: {}; the interval and P(best) are not to be trusted there",
                 best.outside.join("; ")
             )
-        })
+        });
+        let of_law = |other: &LawOutside| {
+            format!(
+                "the first lies outside the range of the law of {}: {}; that figure, and what is judged by it, are guesses",
+                other.law,
+                other.symbols.join("; ")
+            )
+        };
+        energy.into_iter().chain(best.outside_by_law.iter().map(of_law)).collect()
     }
 
     /// That the counts of what was left out overlap, in words.

@@ -25,6 +25,9 @@ pub(super) fn balance(
     most: f64,
 ) -> Balance {
     let finished = |batch: f64| batch / duration_s(batch);
+    if most < 1.0 {
+        return Balance::Overrun { finished_per_s: 0.0 };
+    }
     let alone = finished(1.0);
     if alone >= rate {
         return Balance::At { batch: 1.0, busy_share: rate / alone };
@@ -72,6 +75,8 @@ mod tests {
         assert!(batch == 1.0 && (busy_share - 0.1).abs() < 1e-12);
         // 100 in flight take 12 s: 8.33 a second is all there is.
         assert_eq!(balance(duration, || None, 9.0, 100.0), Balance::Overrun { finished_per_s: 100.0 / 12.0 });
+        // Where not even one may be in flight, nothing is served.
+        assert_eq!(balance(duration, || None, 1e-9, 0.5), Balance::Overrun { finished_per_s: 0.0 });
         assert!(matches!(balance(|_| f64::NAN, || None, 1.0, 8.0), Balance::Overrun { .. }));
     }
 }

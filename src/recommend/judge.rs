@@ -23,9 +23,9 @@ pub(super) struct Pair {
     tpot: Option<Mean>,
     duration: Option<Mean>,
     latency: Option<Target>,
-    /// Whether the law was fitted on such degrees.
+    /// Whether the laws were fitted on such degrees.
     measured: bool,
-    /// Largest batch of one replica that the law was fitted on, and what to hold the others against.
+    /// The batches of one replica that they were fitted on.
     batch_range: (f64, f64),
     idle_power_w: f64,
 }
@@ -38,9 +38,9 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    pub(super) fn of(request: &Request, mean_output_tokens: f64) -> Self {
+    pub(super) fn of(objective: Objective, request: &Request, mean_output_tokens: f64) -> Self {
         let prices = &request.prices;
-        let (per_joule, per_gpu_second) = match request.objective {
+        let (per_joule, per_gpu_second) = match objective {
             Objective::EnergyPerToken => (1.0 / mean_output_tokens, 0.0),
             Objective::EnergyPerRequest => (1.0, 0.0),
             Objective::EnergyPerDay => {
@@ -50,6 +50,11 @@ impl Scale {
             Objective::Carbon => (prices.carbon_g_per_joule(), 0.0),
         };
         Self { per_joule, per_gpu_second }
+    }
+
+    /// Whether everything comes to nothing: energy that is free, or without carbon.
+    pub(super) fn is_zero(&self) -> bool {
+        self.per_joule <= 0.0 && self.per_gpu_second <= 0.0
     }
 
     /// What joules drawn while waiting come to.
@@ -87,7 +92,7 @@ impl Pair {
             duration,
             latency,
             measured: platform.covers("t", f64::from(bare.tensor)) && platform.covers("p", f64::from(bare.pipeline)),
-            batch_range: platform.batch_range(),
+            batch_range: platform.range("B"),
             idle_power_w: platform.idle_power_w().unwrap_or(0.0),
         }))
     }
@@ -265,7 +270,11 @@ impl Search<'_> {
                 Some(rate) => rate * request_j,
                 None => energy_j / time(Target::DurationS),
             },
-            Quantity::ThroughputTokS => tokens() / time(Target::DurationS),
+            Quantity::ThroughputTokS => match request.arrival_rate {
+                // Served is what comes, whatever could be.
+                Some(rate) => rate * self.mean_output_tokens,
+                None => tokens() / time(Target::DurationS),
+            },
             Quantity::EnergyJ => energy_j,
             Quantity::EnergyPerTokenJ => request_j * batch / tokens(),
             Quantity::EnergyPerRequestJ => request_j,

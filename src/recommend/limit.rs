@@ -238,7 +238,12 @@ impl Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = if self.quantity.is_minimum() { ">=" } else { "<=" };
-        write!(f, "{} {sign} {}", self.quantity, self.bound)
+        // As it was written, but for bounds that would be a line of zeros.
+        if (1e-6..1e15).contains(&self.bound) {
+            write!(f, "{} {sign} {}", self.quantity, self.bound)
+        } else {
+            write!(f, "{} {sign} {:e}", self.quantity, self.bound)
+        }
     }
 }
 
@@ -283,6 +288,11 @@ mod tests {
         assert_eq!("throughput_tok_s=2000".parse::<Limit>().unwrap(), floor);
         assert!(floor.holds(2001.0) && !floor.holds(1999.0));
         assert_eq!(floor.to_string(), "throughput_tok_s >= 2000");
+        for (bound, said) in [("1e-300", "1e-300"), ("0.00005", "0.00005"), ("1e300", "1e300"), ("86400", "86400")] {
+            let limit: Limit = format!("mean_tpot_s={bound}").parse().unwrap();
+            assert_eq!(limit.to_string(), format!("mean_tpot_s <= {said}"));
+            assert_eq!(limit.to_string().parse::<Limit>().unwrap(), limit);
+        }
         assert_eq!("power_w=700".parse::<Limit>().unwrap().quantity, Quantity::MeanPowerW);
         for (text, expected) in [
             ("mean_tpot=0.05", "did you mean `mean_tpot_s`"),

@@ -15,9 +15,12 @@
 mod answer;
 mod arrivals;
 mod bill;
+mod doubts;
 mod fold;
 mod front;
+mod instant;
 mod judge;
+mod label;
 mod lengths;
 mod limit;
 mod next;
@@ -40,8 +43,9 @@ pub(crate) mod fixture;
 
 use std::path::PathBuf;
 
-pub use answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation};
+pub use answer::{Alternative, Candidate, Estimate, Exclusion, LawOutside, LimitCheck, Recommendation};
 pub use bill::{Day, Prices, Waste};
+pub use label::Varies;
 pub use lengths::{LengthClass, Lengths};
 pub use limit::{Limit, Objective, Quantity};
 pub use next::{NextMeasurement, NextMeasurements, measure_next};

@@ -8,11 +8,12 @@
 use serde::Serialize;
 
 use super::Error;
+use super::label::Varies;
 use super::limit::Objective;
 use super::probability::{Contender, slopes};
 use super::request::Request;
 use super::search::{Point, Search};
-use super::sweep_file::{Measured, sweep_file};
+use super::sweep_file::{Measured, Sweep, sweep_file};
 use crate::law::{Model, RowKind};
 
 /// Contenders that are weighed against each other.
@@ -32,6 +33,10 @@ const NOTHING: f64 = 1e-9;
 pub struct NextMeasurement {
     /// GPU.
     pub gpu_model: String,
+    /// Engine, where known.
+    pub engine: Option<String>,
+    /// Precision, where known.
+    pub precision: Option<String>,
     /// Tensor-parallel degree.
     pub tensor_parallel: u32,
     /// Pipeline-parallel degree.
@@ -44,6 +49,8 @@ pub struct NextMeasurement {
     pub expected_saving_percent: f64,
     /// How uncertain its figure is now, standard deviation in %.
     pub uncertainty_percent: f64,
+    /// Whether the sweep holds it: a sweep has one engine, and names precisions that it knows.
+    pub in_sweep: bool,
 }
 
 /// What to measure next, and the sweep that does it.
@@ -55,7 +62,11 @@ pub struct NextMeasurements {
     pub objective: Objective,
     /// Whether any of them is expected to change the answer; else they are those that say most about the first.
     pub may_change: bool,
-    /// A Lua sweep of exactly these configurations.
+    /// What differs among the platforms that were looked at.
+    pub varies: Varies,
+    /// What the sweep cannot say, in words.
+    pub notes: Vec<String>,
+    /// A Lua sweep of exactly those of the configurations that are `in_sweep`.
     pub sweep: String,
 }
 
@@ -102,23 +113,34 @@ pub fn measure_next(model: &Model, request: &Request, count: usize) -> Result<Ne
         if points.iter().any(same) {
             continue;
         }
+        let Some(platform) = search.platforms.get(point.platform) else { break };
         may_change |= saving > NOTHING;
         let measurement = NextMeasurement {
-            gpu_model: search.platforms.get(point.platform).map(|p| p.gpu_model().to_owned()).unwrap_or_default(),
+            gpu_model: platform.gpu_model().to_owned(),
+            engine: platform.engine().map(str::to_owned),
+            precision: platform.precision().map(str::to_owned),
             tensor_parallel: point.tensor,
             pipeline_parallel: point.pipeline,
             data_parallel: point.replicas,
             batch_size,
             expected_saving_percent: 100.0 * -(-saving).exp_m1(),
             uncertainty_percent: 100.0 * variance.sqrt(),
+            in_sweep: true,
         };
         points.push((*point, measurement));
     }
     let platforms =
         points.iter().filter_map(|(p, m)| Some(Measured { platform: search.platforms.get(p.platform)?, point: m }));
-    let sweep = sweep_file(&platforms.collect::<Vec<_>>(), request)?;
-    let points = points.into_iter().map(|(_, m)| m).collect();
-    Ok(NextMeasurements { points, objective: request.objective, may_change, sweep })
+    let Sweep { text, notes, kept } = sweep_file(&platforms.collect::<Vec<_>>(), request)?;
+    let points = points.into_iter().zip(kept).map(|((_, m), in_sweep)| NextMeasurement { in_sweep, ..m });
+    Ok(NextMeasurements {
+        points: points.collect(),
+        objective: search.objective,
+        may_change,
+        varies: search.varies,
+        notes,
+        sweep: text,
+    })
 }
 
 /// Means and covariance of the logarithms of the contenders' objectives.

@@ -1,16 +1,14 @@
 //! One model on one GPU, engine and precision: its laws, its memory, and the cases of its configurations.
 
 use super::Error;
+use super::label::{Names, Varies};
 use super::lengths::Lengths;
 use super::request::Request;
 use super::search::degrees_up_to;
 use crate::card::{GpuCard, ModelCard};
 use crate::dataset::Row;
-use crate::law::{Case, Law, Model, ResolveError, Scenario, Target, same_gpu};
+use crate::law::{Case, Descriptors, Law, Model, ResolveError, Scenario, Target, same_gpu};
 use crate::schema::{EnergySource, Phase, nearest};
-
-/// Share of memory that engines hand out where nothing better is known; the law's capacity factor assumes the same.
-const MEMORY_UTILISATION: f64 = 0.9;
 
 /// Slack of range checks, as in [`Law::outside`].
 const SLACK: f64 = 1e-3;
@@ -26,12 +24,26 @@ pub(super) struct Platform<'a> {
     scenario: Scenario,
     energy: &'a Law,
     others: Vec<&'a Law>,
+    /// Quantities besides energy without whose laws the request cannot be answered.
+    needed: Vec<Target>,
     gpu_memory_bytes: Option<f64>,
     known_model: bool,
+    /// Columns of the workload that contradict what the model file knows of the model.
+    unused_columns: Vec<&'static str>,
+}
+
+/// The platforms of a request.
+#[derive(Debug)]
+pub(super) struct Platforms<'a> {
+    pub(super) judged: Vec<Platform<'a>>,
+    /// What differs among them and those that are not judged.
+    pub(super) varies: Varies,
+    /// Those that lack a law that is needed, in words.
+    pub(super) not_judged: Vec<String>,
 }
 
 /// The platforms that `request` leaves open and `model` has an energy law for.
-pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<Platform<'a>>, Error> {
+pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Platforms<'a>, Error> {
     let energy_laws: Vec<&Law> = model.laws.iter().filter(|l| l.skeleton.target == Target::EnergyJ).collect();
     let name = model_name(&energy_laws, request)?;
     let lengths = request.lengths();
@@ -58,6 +70,8 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
             gpu_memory_bytes: request.card.gpu_memory_bytes.or(scenario.gpu_memory_bytes).or_else(gpu_card),
             others: others.filter_map(|t| model.law_for(*t, &row).ok()).collect(),
             known_model: law.knows(&name),
+            unused_columns: if law.knows(&name) { unused_columns(&scenario, &row) } else { Vec::new() },
+            needed: request.needed_laws().into_iter().map(|(_, target)| target).collect(),
             energy: law,
             row,
             scenario,
@@ -71,15 +85,44 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Vec<P
             known: listing(energy_laws.iter().map(|l| l.scope())),
         });
     }
+    let varies = Varies::among(found.iter().map(Platform::names));
+    let mut not_judged = Vec::new();
     for (asker, target) in request.needed_laws() {
         // A platform without that law cannot be judged, and so not recommended.
         let asked = found.iter().map(|p| p.row.scenario_key()).next().unwrap_or_default();
-        found.retain(|p| p.law(target).is_some());
-        if found.is_empty() {
+        let (judged, lacking): (Vec<_>, Vec<_>) = found.into_iter().partition(|p| p.law(target).is_some());
+        if judged.is_empty() {
             return Err(Error::NoLawForLimit { asker, target, asked });
         }
+        let said = lacking.iter().map(|p| {
+            let (gpu_model, engine, precision) = p.names();
+            let name = varies.names(gpu_model, engine, precision).join(", ");
+            format!("{name}: the model has no law of {target} for it, so that {asker} cannot be judged")
+        });
+        not_judged.extend(said);
+        found = judged;
     }
-    Ok(found)
+    Ok(Platforms { judged: found, varies, not_judged })
+}
+
+/// Columns of the row that say another thing of the model than its scenario, which is taken: the law was fitted with it.
+fn unused_columns(scenario: &Scenario, row: &Row) -> Vec<&'static str> {
+    let d = &scenario.descriptors;
+    let own = Descriptors::from_row(row, ModelCard::builtin(&row.model).as_ref()).ok();
+    let weights = |given: Option<f64>| given.map(|_| own.map_or(f64::NAN, |own| own.weight_bytes));
+    let columns = [
+        ("params", weights(row.params), d.weight_bytes, 0.02),
+        ("bytes_per_weight", weights(row.bytes_per_weight), d.weight_bytes, 0.02),
+        ("active_params", row.active_params, d.active_params, 0.02),
+        ("n_layers", row.n_layers, d.n_layers, 1e-3),
+        ("hidden_size", row.hidden_size, d.hidden_size, 1e-3),
+        ("kv_bytes_per_token", row.kv_bytes_per_token, d.kv_bytes_per_token, 1e-3),
+        ("num_experts", row.num_experts, d.num_experts, 1e-3),
+        ("experts_per_token", row.experts_per_token, d.experts_per_token, 1e-3),
+    ];
+    let agrees = |given: f64, known: f64, slack: f64| (given - known).abs() <= slack * known.abs().max(given.abs());
+    let said = columns.into_iter().filter_map(|(name, given, known, slack)| Some((name, given?, known, slack)));
+    said.filter(|(_, given, known, slack)| !agrees(*given, *known, *slack)).map(|(name, ..)| name).collect()
 }
 
 /// Whether any request has a time per token after the first.
@@ -204,6 +247,10 @@ impl<'a> Platform<'a> {
         self.row.precision.as_deref()
     }
 
+    pub(super) fn names(&self) -> Names<'_> {
+        (self.gpu_model(), self.engine(), self.precision())
+    }
+
     pub(super) fn energy(&self) -> &'a Law {
         self.energy
     }
@@ -272,36 +319,36 @@ impl<'a> Platform<'a> {
         pairs.filter(|(t, p)| t.checked_mul(*p).is_some_and(|n| n <= max_gpus) && f64::from(*p) <= layers).collect()
     }
 
-    /// Whether the energy law was fitted on such values of `symbol`.
-    pub(super) fn covers(&self, symbol: &str, value: f64) -> bool {
-        self.energy.domain.get(symbol).is_none_or(|d| {
+    /// The values of `symbol` that all laws were fitted on without which the request cannot be answered.
+    pub(super) fn range(&self, symbol: &str) -> (f64, f64) {
+        let needed = self.needed.iter().filter_map(|target| self.law(*target));
+        let domains = std::iter::once(self.energy).chain(needed).filter_map(|law| law.domain.get(symbol));
+        domains.fold((f64::NEG_INFINITY, f64::INFINITY), |(low, high), d| {
             let slack = SLACK * d.high.abs();
-            (d.low - slack..=d.high + slack).contains(&value)
+            (low.max(d.low - slack), high.min(d.high + slack))
         })
     }
 
-    /// The batches of one replica that the energy law was fitted on.
-    pub(super) fn batch_range(&self) -> (f64, f64) {
-        self.energy.domain.get("B").map_or((0.0, f64::INFINITY), |d| {
-            let slack = SLACK * d.high.abs();
-            (d.low - slack, d.high + slack)
-        })
+    /// Whether they were fitted on such a value of `symbol`.
+    pub(super) fn covers(&self, symbol: &str, value: f64) -> bool {
+        let (low, high) = self.range(symbol);
+        (low..=high).contains(&value)
     }
 
     /// Bytes needed and bytes there, if weights and one sequence do not fit; `None` where they do or nothing is known.
-    /// A measured cache capacity outweighs the arithmetic: that run worked.
+    /// A measured cache capacity outweighs the arithmetic: that run worked, on a GPU of that memory.
     pub(super) fn memory_shortage(&self, tensor: u32, pipeline: u32) -> Option<(f64, f64)> {
         let card = &self.scenario.descriptors;
         let sequence_tokens = self.lengths.longest_tokens;
-        let capacities = &self.scenario.kv_capacity_tokens;
-        if let Some((.., tokens)) = capacities.iter().find(|(t, p, _)| (*t, *p) == (tensor, pipeline)) {
-            return (*tokens < sequence_tokens).then_some((sequence_tokens, *tokens));
+        let measured = self.scenario.measured_capacity(tensor, pipeline);
+        if let Some(tokens) = measured.filter(|_| !self.scenario.is_other_memory(self.row.gpu_memory_bytes)) {
+            return (tokens < sequence_tokens).then_some((sequence_tokens, tokens));
         }
         if card.nominal {
             return None;
         }
         let needed = card.weight_bytes + card.kv_bytes_per_token * sequence_tokens;
-        let share = self.scenario.memory_utilisation.unwrap_or(MEMORY_UTILISATION);
+        let share = self.scenario.memory_share(tensor, pipeline);
         let there = f64::from(tensor) * f64::from(pipeline) * self.gpu_memory_bytes? * share;
         (needed > there).then_some((needed, there))
     }
@@ -318,6 +365,14 @@ impl<'a> Platform<'a> {
             warnings.push(format!("nothing is known of {}'s size: memory is not checked", self.row.model));
         } else if self.gpu_memory_bytes.is_none() {
             warnings.push(format!("the memory of {} is not known: it is not checked", self.row.gpu_model));
+        }
+        if !self.unused_columns.is_empty() {
+            warnings.push(format!(
+                "{} of the workload contradict what was fitted of {} and are not used; a model that was not fitted needs a \
+                 name of its own",
+                self.unused_columns.join(", "),
+                self.row.model
+            ));
         }
         warnings
     }

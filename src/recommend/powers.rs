@@ -2,8 +2,8 @@
 //!
 //! Between the batches at which a pipeline is full or a cache overflows, every symbol of a skeleton is a constant or
 //! proportional to the batch, so that each term is a constant times a power of it. Terms of the same power are then one, over
-//! all classes of lengths: a candidate costs a multiplication and an addition or two. Where that does not hold (a pipeline
-//! that is not full, experts that few sequences visit), the folded law is asked itself.
+//! all classes of lengths: a candidate costs a multiplication and an addition or two. Where that does not hold of a class (a
+//! pipeline that is not full, experts that few sequences visit), the folded law of that class is asked itself.
 
 use super::fold::Folded;
 
@@ -48,12 +48,19 @@ impl PowerSum {
     }
 }
 
+/// The mean between two batches: a sum of powers for the classes for which there is one, and the others by their places.
+#[derive(Debug)]
+struct Part {
+    range: Range,
+    asked: Vec<usize>,
+}
+
 /// The mean of a law over the classes of lengths.
 #[derive(Debug)]
 pub(super) struct Mean {
     classes: Vec<(f64, Folded)>,
     /// Ascending, without overlap.
-    ranges: Vec<Range>,
+    ranges: Vec<Part>,
     per_replica: bool,
 }
 
@@ -66,10 +73,15 @@ impl Mean {
         let between = edges.windows(2).filter_map(|pair| {
             let [from, to] = *pair else { return None };
             let mut sum = PowerSum::default();
-            for (share, ranges) in &own {
-                sum.add_all(*share, &ranges.iter().find(|r| r.from <= from && to <= r.to)?.sum);
+            let mut asked = Vec::new();
+            for (place, (share, ranges)) in own.iter().enumerate() {
+                match ranges.iter().find(|r| r.from <= from && to <= r.to) {
+                    Some(range) => sum.add_all(*share, &range.sum),
+                    // Of the classes of a trace another one overflows the cache at every batch: the rest need not suffer.
+                    None => asked.push(place),
+                }
             }
-            Some(Range { from, to, sum })
+            (asked.len() < own.len()).then_some(Part { range: Range { from, to, sum }, asked })
         });
         let ranges = between.collect();
         let per_replica = classes.iter().any(|(_, folded)| folded.per_replica());
@@ -79,9 +91,11 @@ impl Mean {
     /// The prediction for `replicas` replicas that hold `batch` sequences each.
     pub(super) fn value(&self, batch: f64, replicas: f64) -> f64 {
         match self.range(batch) {
-            Some(range) => {
+            Some(Part { range, asked }) => {
                 let value = range.sum.value(batch);
-                if self.per_replica { value * replicas } else { value }
+                let value = if self.per_replica { value * replicas } else { value };
+                let others = asked.iter().filter_map(|place| self.classes.get(*place));
+                others.fold(value, |sum, (share, folded)| sum + share * folded.value(batch, replicas))
             }
             None => self.classes.iter().map(|(share, folded)| share * folded.value(batch, replicas)).sum(),
         }
@@ -90,7 +104,7 @@ impl Mean {
     /// The batch above 1 at which so many per second are finished by a replica, where a straight line says so. A time grows
     /// with the batch, and less than it: there is one such batch at most.
     pub(super) fn batch_at_rate(&self, rate: f64) -> Option<f64> {
-        self.ranges.iter().find_map(|range| {
+        self.ranges.iter().filter(|part| part.asked.is_empty()).find_map(|Part { range, .. }| {
             let PowerSum { fixed, linear, others } = &range.sum;
             let batch = rate * fixed / (1.0 - rate * linear);
             let is_inside = batch > 1.0 && range.from <= batch && batch <= range.to;
@@ -98,13 +112,13 @@ impl Mean {
         })
     }
 
-    fn range(&self, batch: f64) -> Option<&Range> {
-        let at = self.ranges.partition_point(|range| range.to < batch);
-        self.ranges.get(at).filter(|range| range.from <= batch)
+    fn range(&self, batch: f64) -> Option<&Part> {
+        let at = self.ranges.partition_point(|part| part.range.to < batch);
+        self.ranges.get(at).filter(|part| part.range.from <= batch)
     }
 
     #[cfg(test)]
     pub(super) fn is_tabulated(&self, batch: f64) -> bool {
-        self.range(batch).is_some()
+        self.range(batch).is_some_and(|part| part.asked.is_empty())
     }
 }

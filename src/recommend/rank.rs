@@ -1,9 +1,12 @@
 //! From what a search left to the answer: ranking, front, chances, rules of thumb, warnings.
 
+use std::collections::HashSet;
 use std::collections::hash_map::{self, HashMap};
 
 use super::Error;
-use super::answer::{Alternative, Candidate, Estimate, Exclusion, LimitCheck, Recommendation, figure, overlap_note};
+use super::answer::{
+    Alternative, Candidate, Estimate, Exclusion, LawOutside, LimitCheck, Recommendation, figure, overlap_note,
+};
 use super::bill::{Day, requests_per_day};
 use super::limit::{Limit, Quantity};
 use super::platform::Platform;
@@ -11,7 +14,7 @@ use super::probability::{Contender, DRAWS, probabilities};
 use super::search::{CONTENDERS, Point, Search};
 use super::select::{Entry, Tally};
 use super::spread::IDLE_FACTOR;
-use crate::law::{Case, Law, Prediction, Target, Verdict};
+use crate::law::{Case, Law, Prediction, Target};
 
 /// A law, and the cases that it is asked for with their shares.
 type Asked<'a> = (&'a Law, Vec<(f64, Case)>);
@@ -53,7 +56,9 @@ impl Search<'_> {
             requests_per_day,
             prices: request.prices,
             max_gpus: request.max_gpus,
-            objective: request.objective,
+            objective: self.objective,
+            varies: self.varies,
+            not_judged: self.not_judged.clone(),
             limits: request.limits.clone(),
             simulated: self.platforms.iter().any(|p| p.energy().simulated),
             candidates: self.found.candidates,
@@ -76,7 +81,8 @@ impl Search<'_> {
     pub(super) fn nothing(&self) -> Result<Error, Error> {
         let excluded = self.exclusions()?;
         let overlap = overlap_note(&excluded, self.found.candidates).map(str::to_owned);
-        let reasons: Vec<_> = excluded.iter().map(Exclusion::to_string).chain(overlap).collect();
+        let reasons: Vec<_> =
+            excluded.iter().map(Exclusion::to_string).chain(overlap).chain(self.not_judged.iter().cloned()).collect();
         Ok(Error::NothingFeasible { candidates: self.found.candidates, reasons: reasons.join("; ") })
     }
 
@@ -176,10 +182,17 @@ impl Search<'_> {
                 excluded.push(Exclusion { reason, count: tally.count, closest });
             }
         };
-        let label =
-            |p: &Point| format!("TP {} x PP {} x DP {}, batch {}", p.tensor, p.pipeline, p.replicas, figure(p.batch));
+        let platform = |p: &Point| {
+            let platform = self.platforms.get(p.platform);
+            platform.map(|platform| self.varies.in_brackets(platform.names())).unwrap_or_default()
+        };
+        let label = |p: &Point| {
+            let (batch, platform) = (figure(p.batch), platform(p));
+            format!("TP {} x PP {} x DP {}, batch {batch}{platform}", p.tensor, p.pipeline, p.replicas)
+        };
         push("memory (weights and one sequence of KV cache)".to_owned(), &self.found.memory, &|p, value| {
-            Some(format!("TP {} x PP {} needs {} times what there is", p.tensor, p.pipeline, figure(value)))
+            let (needs, platform) = (figure(value), platform(p));
+            Some(format!("TP {} x PP {}{platform} needs {needs} times what there is", p.tensor, p.pipeline))
         });
         push("the measured range of degrees and batch sizes".to_owned(), &self.found.range, &|_, _| None);
         let arriving = self.request.arrival_rate.unwrap_or_default();
@@ -199,7 +212,16 @@ impl Search<'_> {
         let nowhere = || Error::Workload("no platform is left".to_owned());
         let platform = self.platforms.get(point.platform).ok_or_else(nowhere)?;
         let energy = self.predict(point, Target::EnergyJ)?.ok_or_else(nowhere)?;
-        let time = |target| Ok::<_, Error>(self.predict(point, target)?.map(|p| Estimate::of(&p, 1.0)));
+        let mut outside_by_law = Vec::new();
+        let mut time = |target| {
+            let Some(p) = self.predict(point, target)? else { return Ok::<_, Error>(None) };
+            // What the law of energy says too is said once.
+            let symbols: Vec<String> = p.outside.iter().filter(|s| !energy.outside.contains(s)).cloned().collect();
+            if !symbols.is_empty() && self.used.contains(&target) {
+                outside_by_law.push(LawOutside { law: target, symbols });
+            }
+            Ok(Some(Estimate::of(&p, 1.0)))
+        };
         let (mean_ttft_s, mean_tpot_s) = (time(Target::MeanTtftS)?, time(Target::MeanTpotS)?);
         let duration_s = time(Target::DurationS)?;
         let output_tokens = self.lengths.mean_output_tokens();
@@ -238,18 +260,21 @@ impl Search<'_> {
             mean_tpot_s,
             duration_s,
             mean_power_w,
-            throughput_tok_s: duration_s.map(|d| Estimate {
-                value: tokens / d.value,
-                low: tokens / d.high,
-                high: tokens / d.low,
-            }),
+            throughput_tok_s: match request.arrival_rate {
+                Some(rate) => Some(Estimate::exactly(rate * output_tokens)),
+                None => {
+                    duration_s.map(|d| Estimate { value: tokens / d.value, low: tokens / d.high, high: tokens / d.low })
+                }
+            },
             outside: energy.outside,
+            outside_by_law,
             extra_energy_percent: extra_percent(request_j(point), request_j(first)),
             extra_percent: extra_percent(point.objective, first.objective),
             probability_best: None,
             other_data_parallel: Vec::new(),
             pareto: self.latency.map(|_| self.found.front.contains(&Entry::of(point))),
             limits: Vec::new(),
+            varies: self.varies,
         };
         candidate.limits = request.limits.iter().filter_map(|l| check_limit(*l, &candidate)).collect();
         Ok(candidate)
@@ -257,13 +282,16 @@ impl Search<'_> {
 
     fn warnings(&self, ranked: &[Candidate], first: &Point) -> Vec<String> {
         // What makes the first a guess comes first.
-        let mut warnings: Vec<String> = ranked.first().and_then(Recommendation::range_warning).into_iter().collect();
-        warnings.extend(self.platforms.iter().flat_map(Platform::warnings));
-        for verdict in self.platforms.iter().flat_map(|p| &p.energy().verdicts) {
-            if matches!(verdict, Verdict::NotConverged { .. } | Verdict::TooFewRows { .. }) {
-                warnings.push(verdict.to_string());
-            }
+        let mut warnings: Vec<String> = ranked.first().map(Recommendation::range_warnings).unwrap_or_default();
+        if self.objective != self.request.objective {
+            warnings.push(format!(
+                "{} is 0 whatever is chosen, as what it counts is free here: ranked by {} instead",
+                self.request.objective.as_str(),
+                self.objective.as_str()
+            ));
         }
+        warnings.extend(self.platforms.iter().flat_map(Platform::warnings));
+        warnings.extend(self.doubts(first));
         let Some(best) = ranked.first() else { return warnings };
         if first.busy_share < 0.995 {
             let idle = 100.0 * (1.0 - first.busy_share);
@@ -291,7 +319,8 @@ impl Search<'_> {
                 100.0 * chance
             ));
         }
-        warnings.dedup();
+        let mut said = HashSet::new();
+        warnings.retain(|warning| said.insert(warning.clone()));
         warnings
     }
 }

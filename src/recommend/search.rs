@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use super::Error;
-use super::answer::Recommendation;
+use super::answer::{Recommendation, figure};
 use super::judge::{Pair, Scale, replica_counts};
+use super::label::Varies;
 use super::lengths::Lengths;
-use super::limit::Quantity;
-use super::platform::{Platform, has_second_token, platforms};
+use super::limit::{Objective, Quantity};
+use super::platform::{Platform, Platforms, has_second_token, platforms};
 use super::request::Request;
 use super::select::{Entry, Found};
 use crate::law::{Model, Target};
@@ -101,8 +102,14 @@ pub(super) struct Search<'a> {
     pub(super) request: &'a Request,
     pub(super) lengths: Lengths,
     pub(super) mean_output_tokens: f64,
+    /// What is made small: what was asked, or energy where that is nothing for all.
+    pub(super) objective: Objective,
     pub(super) scale: Scale,
     pub(super) platforms: Vec<Platform<'a>>,
+    pub(super) varies: Varies,
+    pub(super) not_judged: Vec<String>,
+    /// What the laws that the answer rests on predict.
+    pub(super) used: Vec<Target>,
     pub(super) pairs: Vec<Pair>,
     /// By degrees, platform and batch, which is the order among equals.
     pub(super) settings: Vec<Setting>,
@@ -140,6 +147,23 @@ fn check(request: &Request) -> Result<(), Error> {
         let problem = "a time per output token after the first needs at least 2 output_tokens".to_owned();
         return Err(Error::Limit { text: limit.to_string(), problem });
     }
+    if let Some(rate) = request.arrival_rate {
+        let tokens = request.lengths().mean_output_tokens();
+        let served = rate * tokens;
+        let floors = request.limits.iter().filter(|l| l.quantity == Quantity::ThroughputTokS);
+        if let Some(limit) = floors.into_iter().find(|l| !l.holds(served)) {
+            let problem = format!(
+                "under an arrival rate what is served is what comes, {} requests of {} tokens a second, which are {} \
+                 tokens; for a deployment with room for more give the rate that it has to stand, --arrival-rate {}",
+                figure(rate),
+                figure(tokens),
+                figure(served),
+                // Rounded up, or else it would not do.
+                figure(1.0005 * limit.bound / tokens)
+            );
+            return Err(Error::Limit { text: limit.to_string(), problem });
+        }
+    }
     let asked = request.limits.iter().map(|l| l.quantity).chain([request.objective.into()]);
     for quantity in asked {
         let (known, needs) = match quantity {
@@ -166,7 +190,7 @@ impl<'a> Search<'a> {
     /// Looks at every candidate.
     pub(super) fn run(model: &'a Model, request: &'a Request) -> Result<Self, Error> {
         check(request)?;
-        let platforms = platforms(model, request)?;
+        let Platforms { judged: platforms, varies, not_judged } = platforms(model, request)?;
         let known = |target: &Target| platforms.iter().all(|p| p.law(*target).is_some());
         let latency = [Target::MeanTpotS, Target::DurationS, Target::MeanTtftS].into_iter().find(known);
         let batches = match (request.arrival_rate, request.batch_size) {
@@ -177,12 +201,26 @@ impl<'a> Search<'a> {
         let lengths = request.lengths();
         let mean_output_tokens = lengths.mean_output_tokens();
         let found = nothing(request, &batches);
+        let mut objective = request.objective;
+        let mut scale = Scale::of(objective, request, mean_output_tokens);
+        if scale.is_zero() {
+            objective = Objective::EnergyPerRequest;
+            scale = Scale::of(objective, request, mean_output_tokens);
+        }
+        let mut used: Vec<Target> = vec![Target::EnergyJ];
+        used.extend(request.needed_laws().into_iter().map(|(_, target)| target).chain(latency));
+        used.sort();
+        used.dedup();
         let mut search = Self {
             request,
             lengths,
             mean_output_tokens,
-            scale: Scale::of(request, mean_output_tokens),
+            objective,
+            scale,
             platforms,
+            varies,
+            not_judged,
+            used,
             pairs: Vec::new(),
             settings: Vec::new(),
             latency,
@@ -201,7 +239,8 @@ impl<'a> Search<'a> {
         degrees.sort_unstable();
         let most_replicas = |t: u32, p: u32, batch: Option<f64>| {
             let by_gpus = request.max_gpus / (t * p);
-            batch.map_or(by_gpus, |batch| by_gpus.min(batch as u32))
+            // Where arrivals decide on the batch, what was asked is the most in flight: each replica holds one at least.
+            batch.or(request.batch_size).map_or(by_gpus, |batch| by_gpus.min(batch as u32))
         };
         let choices: Vec<Option<usize>> = match self.batches.len() {
             0 => vec![None],

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use super::Error;
+use super::instant::Times;
 use crate::dataset::{Field, load_columns};
 
 /// A figure, or the mean of a series with its extremes.
@@ -49,27 +49,33 @@ impl Rate {
                 table.headers.join(", ")
             )));
         }
+        let mut times = Times::default();
         let mut points: Vec<(f64, f64)> = Vec::with_capacity(table.rows.len());
         for row in &table.rows {
             let [time, value] = [0, 1].map(|i| row.fields.get(i).unwrap_or(&Field::Missing));
-            let at = seconds(time).ok_or_else(|| {
-                wrong(format!(
-                    "row {}, column time: expected seconds or a time such as 2026-03-01T12:00:00Z, found {time}",
-                    row.line
-                ))
-            })?;
-            let value = value.number().filter(|v| *v >= 0.0).ok_or_else(|| {
-                wrong(format!("row {}, column value: expected a number from 0, found {value}; correct it", row.line))
+            let at = times.seconds(time).map_err(|e| wrong(format!("row {}, column time: {e}", row.line)))?;
+            // Below 0 is an hour in which the grid has too much.
+            let value = value.number().ok_or_else(|| {
+                wrong(format!("row {}, column value: expected a number, found {value}; correct it", row.line))
             })?;
             if points.last().is_some_and(|(before, _)| *before >= at) {
                 return Err(wrong(format!(
-                    "row {}, column time: it is not after the row before; sort the rows",
+                    "row {}, column time: it is not after the row before; sort the rows, and say the zone (as in \
+                     2026-10-25T02:00+01:00) where clocks were put back",
                     row.line
                 )));
             }
             points.push((at, value));
         }
-        Self::of_points(&points).ok_or_else(|| wrong("it has no rows".to_owned()))
+        let rate = Self::of_points(&points).ok_or_else(|| wrong("it has no rows".to_owned()))?;
+        if rate.mean < 0.0 {
+            return Err(wrong(format!(
+                "its mean over time is {}; single values may be below 0, but at such a mean the configuration that \
+                 wastes most would be the best: give a longer series, or a figure from 0",
+                super::figure(rate.mean)
+            )));
+        }
+        Ok(rate)
     }
 
     /// The mean of a sorted series: a value holds until the next, the last as long as the one before it.
@@ -120,20 +126,6 @@ impl FromStr for Rate {
     }
 }
 
-/// Seconds of a field: a number, or a date and time of day in UTC.
-pub(super) fn seconds(field: &Field) -> Option<f64> {
-    if let Some(number) = field.number() {
-        return Some(number);
-    }
-    let Field::Text(text) = field else { return None };
-    let text = text.trim().trim_end_matches("+00:00").trim_end_matches(" UTC");
-    let time: SystemTime = humantime::parse_rfc3339_weak(text).ok()?;
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Some(after.as_secs_f64()),
-        Err(before) => Some(-before.duration().as_secs_f64()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,12 +148,25 @@ mod tests {
     }
 
     #[test]
+    fn hours_below_nothing_count_as_they_are() {
+        // Of three equal hours one is paid for: (0.05 - 0.02 + 0.06) / 3.
+        let text = "time,price_per_kwh\n2026-03-01 00:00,0.05\n2026-03-01 01:00,-0.02\n2026-03-01T03:00+01:00,0.06\n";
+        let rate = load(text).unwrap();
+        assert!((rate.mean - 0.03).abs() < 1e-12, "{rate:?}");
+        assert_eq!((rate.least, rate.most), (-0.02, 0.06));
+        assert_eq!(rate.to_string(), "0.03 (mean of -0.02 to 0.06)");
+    }
+
+    #[test]
     fn a_wrong_series_names_row_column_and_fix() {
         for (text, expected) in [
             ("when,value\n0,1\n", "expected the columns time and value"),
             ("time,value\n0,1\nsoon,2\n", "row 2, column time: expected seconds or a time"),
-            ("time,value\n0,1\n5,-2\n", "row 2, column value: expected a number from 0, found -2"),
+            ("time,value\n0,1\n5,-2\n", "its mean over time is -0.5"),
+            ("time,value\n0,1\n5,low\n", "row 2, column value: expected a number, found `low`"),
             ("time,value\n5,1\n5,2\n", "row 2, column time: it is not after the row before; sort the rows"),
+            ("time,value\n5,1\n2026-03-01,2\n", "row 2, column time: expected seconds, as in the rows before"),
+            ("time,value,time\n5,1,6\n", "time stands there 2 times"),
             ("time,value\n", "it has no rows"),
         ] {
             let message = load(text).unwrap_err();

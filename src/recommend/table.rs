@@ -28,10 +28,8 @@ impl Recommendation {
         }
         say(&self.glued(&self.sentence(best)));
         // Whoever reads no further must have read this.
-        let guess = Self::range_warning(best);
-        if let Some(guess) = &guess {
-            say(&format!("warning: {guess}"));
-        }
+        let guesses = Self::range_warnings(best);
+        guesses.iter().for_each(|guess| say(&format!("warning: {guess}")));
         self.day(best).iter().for_each(|line| say(line));
         text.push('\n');
         text.push_str(&self.ranking(&self.ranked));
@@ -60,15 +58,18 @@ impl Recommendation {
         if let Some(note) = self.overlap_note() {
             say(note);
         }
+        for platform in &self.not_judged {
+            say(&format!("left out: {platform}"));
+        }
         if !self.outside.is_empty() {
             text.push_str("\noutside the measured range (guesses, not ranked):\n");
             let shown: Vec<_> = self.outside.iter().take(TABLE_OUTSIDE).cloned().collect();
             text.push_str(&self.ranking(&shown));
             for c in &shown {
-                text.push_str(&wrapped(&format!("{}: {}", c.label(), c.outside.join("; "))));
+                text.push_str(&wrapped(&format!("{}: {}", c.label(), c.outside_notes().join("; "))));
             }
         }
-        for warning in self.warnings.iter().filter(|w| Some(*w) != guess.as_ref()) {
+        for warning in self.warnings.iter().filter(|w| !guesses.contains(w)) {
             text.push_str(&wrapped(&format!("warning: {warning}")));
         }
         text
@@ -94,14 +95,24 @@ impl Recommendation {
         limits.replace("under ", &format!("under{GLUE}")).replace(": TP ", &format!(":{GLUE}TP{GLUE}"))
     }
 
-    /// A day of the first, where it is known how many requests it serves.
+    /// A day of the first, or one request where it is not known how many it serves.
     fn day(&self, best: &Candidate) -> Vec<String> {
-        let (Some(requests), Some(day)) = (self.requests_per_day, best.per_day) else { return Vec::new() };
-        let load = if self.arrival_rate.is_some() { "requests come in" } else { "requests at full speed" };
-        let mut parts = vec![format!("{} kWh", figure(day.energy_kwh.value))];
-        parts.extend(day.cost.map(|c| format!("{} of money", figure(c.value))));
-        parts.extend(day.carbon_kg.map(|c| format!("{} kg CO2", figure(c.value))));
-        let mut lines = vec![format!("a day, {} {load}: {} at the meter", figure(requests), parts.join(", "))];
+        let mut lines = Vec::new();
+        if let (Some(requests), Some(day)) = (self.requests_per_day, best.per_day) {
+            let load = if self.arrival_rate.is_some() { "requests come in" } else { "requests at full speed" };
+            let mut parts = vec![format!("{} kWh", figure(day.energy_kwh.value))];
+            parts.extend(day.cost.map(|c| format!("{} of money", figure(c.value))));
+            parts.extend(day.carbon_kg.map(|c| format!("{} kg CO2", figure(c.value))));
+            lines.push(format!("a day, {} {load}: {} at the meter", figure(requests), parts.join(", ")));
+        } else {
+            let cost = best.cost_per_request.map(|c| format!("{} of money", figure(c.value)));
+            let carbon = best.carbon_per_request_g.map(|c| format!("{} g CO2", figure(c.value)));
+            let parts: Vec<String> = cost.into_iter().chain(carbon).collect();
+            if parts.is_empty() {
+                return lines;
+            }
+            lines.push(format!("a request: {} at the meter", parts.join(", ")));
+        }
         let mut rates = vec![format!("PUE {}", figure(self.prices.pue))];
         rates.extend(self.prices.price_per_kwh.map(|r| format!("{r} of money per kWh")));
         rates.extend(self.prices.price_per_gpu_hour.map(|r| format!("{} of money per GPU hour", figure(r))));
@@ -118,14 +129,22 @@ impl Recommendation {
         let is_known = |q: &Quantity| candidates.iter().any(|c| c.estimate(*q).is_some());
         let mut times: Vec<_> = times.into_iter().filter(|(q, _)| is_known(q)).collect();
         times.sort_by_key(|(q, _)| !self.limits.iter().any(|l| l.quantity == *q));
+        // The name of a GPU is wider than all else: it stands behind the row where the terminal is wide enough.
+        let names: Vec<String> = candidates.iter().map(|c| one_line(&c.told_apart_by().join(", "))).collect();
+        let behind = names.iter().map(|name| name.chars().count() + 2).max().unwrap_or(0);
+        let behind = if self.varies.gpu_model || self.varies.is_nothing() { 0 } else { behind };
         let mut lines = self.rows(candidates, &times);
-        while times.pop().is_some() && lines.iter().any(|l| l.chars().count() > WIDTH) {
+        while times.pop().is_some() && lines.iter().any(|l| l.chars().count() + behind > WIDTH) {
             lines = self.rows(candidates, &times);
         }
-        if candidates.iter().any(|c| Some(&c.gpu_model) != candidates.first().map(|f| &f.gpu_model)) {
-            // A name is wider than all else: it stands behind the row where the terminal is wide enough.
-            for (line, c) in lines.iter_mut().skip(1).zip(candidates) {
-                line.push_str(&format!("  {}", one_line(&c.gpu_model)));
+        if !self.varies.is_nothing() {
+            let widest = lines.iter().map(|l| l.chars().count()).max().unwrap_or(0);
+            // Names speak for themselves where their title would be what makes the table too wide.
+            let title = Some(self.varies.titles().join(", "));
+            let title = title.filter(|title| self.varies.gpu_model || widest + 2 + title.len() <= WIDTH);
+            for (line, name) in lines.iter_mut().zip(std::iter::once(title.unwrap_or_default()).chain(names)) {
+                let gap = widest - line.chars().count();
+                line.push_str(format!("{:gap$}  {name}", "").trim_end());
             }
         }
         lines.join("\n") + "\n"
@@ -166,7 +185,7 @@ fn notes(candidate: &Candidate) -> Vec<String> {
     let mut notes: Vec<String> = candidate.replicas_note().into_iter().collect();
     let close = candidate.limits.iter().filter(|l| !l.holds_with_margin);
     notes.extend(close.map(|l| format!("{} may reach {}", l.limit.quantity, figure(l.worst))));
-    notes.extend(candidate.outside.iter().cloned());
+    notes.extend(candidate.outside_notes());
     if notes.is_empty() { notes } else { vec![notes.join("; ")] }
 }
 

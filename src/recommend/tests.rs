@@ -1,4 +1,5 @@
 mod decisions;
+mod platforms;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::instant::Times;
 use super::lengths::Lengths;
-use super::series::seconds;
 use crate::dataset::{Field, load_columns};
 
 /// A trace, reduced to what a recommendation needs of it.
@@ -14,8 +14,10 @@ pub struct Trace {
     pub path: PathBuf,
     /// The lengths of its requests.
     pub lengths: Lengths,
-    /// Requests per second over the trace's span; `None` without arrival times.
+    /// Requests per second over the trace's span; `None` without arrival times, and where they give none.
     pub arrival_rate: Option<f64>,
+    /// Why arrival times that are there give no rate.
+    pub no_rate: Option<String>,
 }
 
 /// Names of the columns: ours first, then those of public traces (Azure LLM inference, BurstGPT) and of serving engines.
@@ -44,7 +46,7 @@ impl Trace {
             )));
         }
         let mut requests = Vec::with_capacity(table.rows.len());
-        let mut arrivals_s = Vec::new();
+        let (mut arrivals_s, mut times) = (Vec::new(), Times::default());
         for row in &table.rows {
             let tokens = |place: usize, name: &Option<String>| {
                 let name = name.as_deref().unwrap_or_default();
@@ -61,10 +63,9 @@ impl Trace {
             requests.push((tokens(0, input)?, tokens(1, output)?));
             if let Some(name) = arrival {
                 let field = row.fields.get(2).unwrap_or(&Field::Missing);
-                let at = seconds(field).ok_or_else(|| {
+                let at = times.seconds(field).map_err(|e| {
                     wrong(format!(
-                        "row {}, column {name}: expected seconds or a time such as 2026-03-01T12:00:00Z, found {field}; \
-                         correct it, or take the column out and give --arrival-rate",
+                        "row {}, column {name}: {e}; correct it, or take the column out and give --arrival-rate",
                         row.line
                     ))
                 })?;
@@ -72,7 +73,23 @@ impl Trace {
             }
         }
         let lengths = Lengths::of_requests(&requests).ok_or_else(|| wrong("it has no rows".to_owned()))?;
-        Ok(Self { path: path.to_owned(), lengths, arrival_rate: rate(&arrivals_s) })
+        let arrival_rate = rate(&arrivals_s);
+        let no_rate = arrival.as_ref().filter(|_| arrival_rate.is_none()).map(|name| {
+            let how = if arrivals_s.len() == 1 { "there is one request" } else { "all requests come at one instant" };
+            format!(
+                "column {name}: {how}, from which no rate follows; give --arrival-rate, or take the column out for \
+                 requests at full speed"
+            )
+        });
+        Ok(Self { path: path.to_owned(), lengths, arrival_rate, no_rate })
+    }
+
+    /// Fails where the arrival times were meant to give a rate and do not.
+    pub fn check_rate(&self) -> Result<(), Error> {
+        match &self.no_rate {
+            Some(problem) => Err(Error::Trace { path: self.path.clone(), problem: problem.clone() }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -110,6 +127,18 @@ mod tests {
     }
 
     #[test]
+    fn arrivals_that_give_no_rate_are_not_full_speed() {
+        let one = load("arrival_s,input_tokens,output_tokens\n10,5,6\n").unwrap();
+        let said = one.check_rate().unwrap_err().to_string();
+        assert!(said.contains("column arrival_s: there is one request") && said.contains("--arrival-rate"), "{said}");
+        let at_once = load("time,input_tokens,output_tokens\n2026-03-01,5,6\n2026-03-01,5,6\n").unwrap();
+        assert!(at_once.check_rate().unwrap_err().to_string().contains("all requests come at one instant"));
+        for text in ["input_tokens,output_tokens\n5,6\n", "arrival_s,input_tokens,output_tokens\n1,5,6\n2,5,6\n"] {
+            assert!(load(text).unwrap().check_rate().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_wrong_trace_names_row_column_and_fix() {
         for (text, expected) in [
             ("input_tokens,output_tokens\n5,6\n5,0\n", "row 2, column output_tokens: expected tokens"),
@@ -121,6 +150,11 @@ mod tests {
             ("input_tokens,outputs\n5,6\n", "it lacks the column output_tokens (also read: GeneratedTokens"),
             ("input_tokens,output_tokens\n", "it has no rows"),
             ("time,input_tokens,output_tokens\nnoon,5,6\n", "row 1, column time: expected seconds or a time"),
+            (
+                "time,input_tokens,output_tokens\n2026-03-01T00:00:00Z,5,6\n5,5,6\n",
+                "row 2, column time: expected a time, as in the rows before, found 5; correct it",
+            ),
+            ("input_tokens,output_tokens,Input_Tokens\n5,6,7\n", "input_tokens stands there 2 times"),
             ("input_tokens,output_tokens\n1e12,6\n", "found 1000000000000"),
         ] {
             let message = load(text).unwrap_err();

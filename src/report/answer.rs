@@ -1,12 +1,10 @@
 //! The recommendation on the page: what to choose, what it takes in a day, what rules of thumb would waste, what to measure.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use super::page::{Fact, Table, fact, without_empty_last};
 use crate::recommend::{
-    Alternative, Candidate, NextMeasurements, Objective, Prices, Quantity, Recommendation, Waste, figure,
+    Alternative, Candidate, NextMeasurements, Objective, Prices, Quantity, Recommendation, Varies, Waste, figure,
 };
 
 #[derive(Debug, Serialize)]
@@ -37,6 +35,7 @@ impl Answer {
         )];
         notes.extend(answer.excluded.iter().map(|e| format!("Left out: {e}.")));
         notes.extend(answer.overlap_note().map(str::to_owned));
+        notes.extend(answer.not_judged.iter().map(|platform| format!("Left out: {platform}.")));
         if answer.prices.know_cost() || answer.prices.carbon_g_per_kwh.is_some() {
             notes.push("Money and carbon dioxide in the table are those of one request.".to_owned());
         }
@@ -141,11 +140,12 @@ fn columns(answer: &Recommendation, room: usize) -> Vec<Quantity> {
 fn ranking(answer: &Recommendation) -> Table {
     let is_energy =
         matches!(answer.objective, Objective::EnergyPerToken | Objective::EnergyPerRequest | Objective::EnergyPerDay);
-    let gpus: BTreeSet<_> = answer.ranked.iter().map(|c| &c.gpu_model).collect();
-    let several_gpus = gpus.len() > 1;
-    // A name is as wide as two figures, an interval of money as one more.
-    let quantities = columns(answer, FIGURES - 2 * usize::from(several_gpus) - usize::from(!is_energy));
-    let mut head: Vec<String> = several_gpus.then(|| "GPU".to_owned()).into_iter().collect();
+    let varies = answer.varies;
+    // The name of a GPU is as wide as two figures, that of an engine or a precision as one, an interval of money as one
+    // more. One figure always finds room.
+    let names = [2 * usize::from(varies.gpu_model), varies.engine.into(), varies.precision.into(), (!is_energy).into()];
+    let quantities = columns(answer, FIGURES.saturating_sub(names.iter().sum()).max(1));
+    let mut head: Vec<String> = varies.titles().into_iter().map(str::to_owned).collect();
     head.extend(["TP", "PP", "DP", "GPUs", "batch"].map(str::to_owned));
     for (i, quantity) in quantities.iter().enumerate() {
         head.push(title(*quantity).to_owned());
@@ -154,7 +154,7 @@ fn ranking(answer: &Recommendation) -> Table {
     }
     head.push("notes".to_owned());
     let row = |c: &Candidate| {
-        let mut cells: Vec<String> = several_gpus.then(|| c.gpu_model.clone()).into_iter().collect();
+        let mut cells: Vec<String> = c.told_apart_by().into_iter().map(str::to_owned).collect();
         cells.extend([c.tensor_parallel, c.pipeline_parallel, c.data_parallel, c.num_gpus].map(|v| v.to_string()));
         cells.push(figure(c.batch_size));
         for (i, quantity) in quantities.iter().enumerate() {
@@ -169,7 +169,7 @@ fn ranking(answer: &Recommendation) -> Table {
             }
         }
         let mut notes: Vec<String> = c.replicas_note().into_iter().collect();
-        notes.extend(c.outside.iter().cloned());
+        notes.extend(c.outside_notes());
         let close = c.limits.iter().filter(|l| !l.holds_with_margin);
         notes.extend(close.map(|l| format!("{} may reach {}", l.limit.quantity, figure(l.worst))));
         cells.push(notes.join("; "));
@@ -193,12 +193,15 @@ fn rules(answer: &Recommendation) -> Table {
         ("money a day", of_day(|w| w.cost)),
         ("kg CO2 a day", of_day(|w| w.carbon_kg)),
     ];
-    let mut head: Vec<String> = ["rule", "TP", "PP", "DP", "GPUs", "batch", "extra energy"].map(str::to_owned).to_vec();
+    let mut head = vec!["rule".to_owned()];
+    head.extend(answer.varies.titles().into_iter().map(str::to_owned));
+    head.extend(["TP", "PP", "DP", "GPUs", "batch", "extra energy"].map(str::to_owned));
     head.extend(day.iter().filter(|(_, get)| get.is_some()).map(|(name, _)| (*name).to_owned()));
     head.push("notes".to_owned());
     let row = |a: &Alternative| {
         let pick = &a.pick;
         let mut cells = vec![a.rule.to_owned()];
+        cells.extend(pick.told_apart_by().into_iter().map(str::to_owned));
         let degrees = [pick.tensor_parallel, pick.pipeline_parallel, pick.data_parallel, pick.num_gpus];
         cells.extend(degrees.map(|v| v.to_string()));
         cells.extend([figure(pick.batch_size), format!("{:+.1} %", pick.extra_energy_percent)]);
@@ -213,9 +216,12 @@ fn rules(answer: &Recommendation) -> Table {
 }
 
 fn measurements(next: &NextMeasurements) -> Table {
-    let head = ["GPU", "TP", "PP", "DP", "batch", "known to", "expected saving"].map(str::to_owned).to_vec();
+    let named = Varies { gpu_model: true, ..next.varies };
+    let mut head: Vec<String> = named.titles().into_iter().map(str::to_owned).collect();
+    head.extend(["TP", "PP", "DP", "batch", "known to", "expected saving"].map(str::to_owned));
     let rows = next.points.iter().map(|p| {
-        let mut cells = vec![p.gpu_model.clone()];
+        let names = named.names(&p.gpu_model, p.engine.as_deref(), p.precision.as_deref());
+        let mut cells: Vec<String> = names.into_iter().map(str::to_owned).collect();
         cells.extend([p.tensor_parallel, p.pipeline_parallel, p.data_parallel].map(|v| v.to_string()));
         cells.push(p.batch_size.to_string());
         cells.push(format!("±{:.1} %", p.uncertainty_percent));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{LearningPoint, PhaseBand, PowerTrace, ReportInput};
 use crate::dataset::Row;
-use crate::law::{Law, Prediction, Scenario, Target};
+use crate::law::{Law, Prediction, Scenario, Target, same_model};
 use crate::recommend::{Candidate, Quantity};
 use crate::schema::Phase;
 
@@ -192,8 +192,7 @@ pub(super) fn views<'a>(input: &ReportInput<'a>, fitted: &[FittedRow<'a>]) -> Ve
             rows: Vec::new(),
         };
         if let Some((answer, best)) = recommended
-            && answer.model == first.row.model
-            && best.gpu_model == law.gpu_model
+            && same_model(&answer.model, &first.row.model)
         {
             view.input_tokens = answer.input_tokens;
             view.output_tokens = answer.output_tokens;
@@ -202,11 +201,20 @@ pub(super) fn views<'a>(input: &ReportInput<'a>, fitted: &[FittedRow<'a>]) -> Ve
         view.rows = rows;
         Some(view)
     };
-    // The recommended scenario first, then by rows.
-    let is_recommended = |rows: &Vec<FittedRow<'_>>| {
-        recommended.is_some_and(|(answer, _)| rows.first().is_some_and(|r| r.row.model == answer.model))
+    // The recommended scenario first, then the others of its model, each by rows.
+    let distance = |rows: &Vec<FittedRow<'_>>| {
+        let Some(((answer, best), first)) = recommended.zip(rows.first()) else { return 2 };
+        if !same_model(&answer.model, &first.row.model) {
+            return 2;
+        }
+        let law = first.law;
+        // A law that names neither holds for what was asked.
+        let same = |own: &Option<String>, law: &Option<String>| law.is_none() || own == law;
+        let is_same =
+            best.gpu_model == law.gpu_model && same(&best.engine, &law.engine) && same(&best.precision, &law.precision);
+        u8::from(!is_same)
     };
-    groups.sort_by_key(|rows| !is_recommended(rows));
+    groups.sort_by_key(distance);
     groups.into_iter().filter_map(view).take(VIEWS).collect()
 }
 
@@ -395,7 +403,10 @@ fn tradeoff(input: &ReportInput<'_>) -> Option<Tradeoff> {
         let mut add = |candidates: &[Candidate], kind: &'static str| {
             points.extend(candidates.iter().filter_map(|c| {
                 Some(TradeoffPoint {
-                    label: format!("{}, {}", c.gpu_model, c.label()),
+                    label: match c.varies.gpu_model {
+                        true => c.label(),
+                        false => format!("{}, {}", c.gpu_model, c.label()),
+                    },
                     kind,
                     latency_s: c.estimate(latency)?.value,
                     energy_per_token_j: c.energy_per_token_j.value,

@@ -20,6 +20,7 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use crate::dataset::Dataset;
+use crate::file;
 use crate::law::Model;
 use crate::recommend::{NextMeasurements, Recommendation};
 use crate::schema::EnergySource;
@@ -179,13 +180,7 @@ const PLOT: &str = include_str!("../../vendor/observable-plot/plot.umd.min.js");
 pub fn write_html(path: &Path, input: &ReportInput<'_>) -> Result<(), Error> {
     let html = html(input)?;
     let io = |source| Error::Io { path: path.to_owned(), source };
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
-    file.write_all(html.as_bytes()).map_err(io)?;
-    // A temporary file is private; a report is meant to be read by others.
-    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    file::replace(path, |file| file.write_all(html.as_bytes())).map_err(io)
 }
 
 /// The page as text.

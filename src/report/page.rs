@@ -112,7 +112,7 @@ impl Page {
             failed: failed.iter().take(REFUSED_ROWS).cloned().collect(),
             failed_more: failed.len().saturating_sub(REFUSED_ROWS),
             power: figures.power.as_ref().map(power),
-            views: views.iter().map(ViewText::of).collect(),
+            views: views.iter().map(|view| ViewText::of(view, views)).collect(),
             views_more: if views.len() == VIEWS { scenarios.len().saturating_sub(VIEWS) } else { 0 },
             tradeoff: figures.tradeoff.as_ref().map(|t| t.latency.to_owned()),
             parity: (!figures.parity.is_empty()).then(|| {
@@ -265,9 +265,17 @@ fn listing(names: &BTreeSet<&str>) -> String {
 }
 
 impl ViewText {
-    fn of(view: &View<'_>) -> Self {
+    fn of(view: &View<'_>, all: &[View<'_>]) -> Self {
+        let name = |view: &View<'_>| format!("{} on {}", view.scenario.model, view.scenario.gpu_model);
+        let is_unlike_any = all.iter().filter(|other| name(other) == name(view)).count() <= 1;
+        let scenario = &view.scenario;
+        let rest: Vec<&str> =
+            [&scenario.engine, &scenario.precision].into_iter().flatten().map(String::as_str).collect();
         Self {
-            name: format!("{} on {}", view.scenario.model, view.scenario.gpu_model),
+            name: match is_unlike_any || rest.is_empty() {
+                true => name(view),
+                false => format!("{} ({})", name(view), rest.join(", ")),
+            },
             workload: format!("{} input and {} output tokens", figure(view.input_tokens), figure(view.output_tokens)),
             batch: figure(view.batch_size),
         }

@@ -144,6 +144,38 @@ fn a_full_report_has_every_section_and_its_figures() {
 }
 
 #[test]
+fn the_recommended_law_is_drawn_first_and_under_a_name_of_its_own() {
+    // As many rows in fp8 as in bf16 and a few more, so that by rows fp8 would come first.
+    let mut dataset = dataset(EnergySource::Imported);
+    let mut model = fixture::model();
+    let as_fp8 = |precision: &mut Option<String>| *precision = Some("fp8".to_owned());
+    let mut twins: Vec<Row> = dataset.rows.clone();
+    twins.extend(dataset.rows.iter().take(5).cloned());
+    twins.iter_mut().for_each(|row| as_fp8(&mut row.precision));
+    dataset.rows.extend(twins);
+    let mut laws = model.laws.clone();
+    laws.iter_mut().for_each(|law| as_fp8(&mut law.precision));
+    // What fp8 takes more makes bf16 the recommended one.
+    laws.iter_mut().flat_map(|law| &mut law.coefficients).for_each(|c| c.value *= 1.5);
+    model.laws.extend(laws);
+    let mut scenario = model.scenarios[0].clone();
+    as_fp8(&mut scenario.precision);
+    model.scenarios.push(scenario);
+    let answer = recommend(&model, &Request::new(1000.0, 200.0)).unwrap();
+    assert_eq!(answer.ranked[0].precision.as_deref(), Some("bf16"));
+    let mut input = ReportInput::new("demo", &dataset, &model);
+    input.recommendation = Some(&answer);
+    let page = html(&input).unwrap();
+    let text = text_part(&page);
+    let place = |name: &str| text.find(&format!("on {GPU} (vllm, {name})")).unwrap_or(usize::MAX);
+    assert!(place("bf16") < place("fp8") && place("fp8") < usize::MAX);
+    // Both are drawn for what was asked, and the rows of the answer say which is which.
+    assert!(text.matches("1000 input and 200 output tokens").count() >= 2);
+    assert!(text.contains(&format!("x {GPU} (bf16) needs")), "the sentence names the precision");
+    assert!(text.contains("<th>precision</th>") || text.contains(">precision<"), "the ranking has a column of it");
+}
+
+#[test]
 fn what_stability_found_stands_in_the_report_of_its_model() {
     use crate::law::{SurvivalPart, SurvivalTable, SurvivalTerm};
     let part = |name: &str, common_mape| SurvivalPart {

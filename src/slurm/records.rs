@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Class, Error};
+use crate::file;
 
 /// One task of one array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -218,19 +219,9 @@ fn read_closed(path: &Path, each: &mut dyn FnMut(Closed)) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes beside `path` and renames.
+/// Writes a file that has its name only once it is whole.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let written = || -> std::io::Result<()> {
-        let mut builder = tempfile::Builder::new();
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let mut file = builder.tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        File::open(dir)?.sync_all()
-    };
-    written().map_err(Error::io(path, "written"))
+    file::replace(path, |file| file.write_all(bytes)).map_err(Error::io(path, "written"))
 }
 
 #[cfg(test)]

@@ -158,7 +158,7 @@ fn recover_one(spool: &Path) -> Result<Option<RecoveredAs>> {
 fn remove_temporaries(spool: &Path) -> Result<()> {
     let sealed = sealed_path(spool);
     let name = sealed.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let dir = super::sealed::directory_of(spool);
+    let dir = crate::file::directory_of(spool);
     for leftover in content(dir)? {
         if leftover.starts_with(&temporary_prefix(&name)) && leftover.ends_with(".tmp") {
             let path = dir.join(leftover);

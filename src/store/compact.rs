@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use super::complete::Completion;
 use super::error::{Error, Result};
 use super::lock::CampaignLock;
-use super::metadata::{read_pairs, value_of};
+use super::metadata::{RECORDING_ID_KEY, read_pairs, value_of};
 use super::read::{read_file, read_row_groups, sealed_rows, table_files};
 use super::sealed::SealedWriter;
 use super::segment::file_name_part;
@@ -221,7 +221,7 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
         done.files_kept += 1;
         return Ok(());
     }
-    let dir = super::sealed::directory_of(path);
+    let dir = crate::file::directory_of(path);
     std::fs::create_dir_all(dir).map_err(Error::io("create", dir))?;
     let (sources, kept) = if grows && path.exists() { (new, before) } else { (segments.to_vec(), Vec::new()) };
     // Where it lay in the campaign is of no use here.
@@ -230,7 +230,7 @@ fn part(table: &'static Table, day: i64, segments: &[&Segment], path: &Path, don
     let mut pairs = first.pairs.clone();
     // Of one segment only; what it says of its own stands in the list.
     pairs.retain(|key, _| !["recording", span::BEGIN, span::END].iter().any(|k| key == &format!("energylens.{k}")));
-    pairs.retain(|key, _| key.starts_with("energylens."));
+    pairs.retain(|key, _| key.starts_with("energylens.") && key != RECORDING_ID_KEY);
     pairs.insert(format!("energylens.{SOURCES}"), serde_json::to_string(&made).unwrap_or_default());
     let before = if path.exists() { value_of(&read_pairs(path)?, "devices").map(str::to_owned) } else { None };
     let own = sources.iter().filter_map(|s| s.pairs.get("energylens.devices").cloned());

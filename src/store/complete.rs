@@ -11,6 +11,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::columns;
 use super::error::{Error, Result};
+use super::metadata::RECORDING_ID_KEY;
 use crate::clock::ClockAnchor;
 use crate::schema::{Column, Derived, Table};
 
@@ -23,6 +24,7 @@ const STEP_MS: i64 = 10;
 pub(super) struct Completion {
     table: &'static Table,
     host: Option<String>,
+    recording_id: Option<String>,
     anchor: Option<ClockAnchor>,
 }
 
@@ -33,6 +35,7 @@ impl Completion {
         Self {
             table,
             host: value("energylens.host").cloned(),
+            recording_id: value(RECORDING_ID_KEY).cloned(),
             anchor: value("energylens.clock_anchor").and_then(|text| serde_json::from_str(text).ok()),
         }
     }
@@ -64,7 +67,8 @@ impl Completion {
             let (field, rows) = (column.field(), batch.num_rows());
             match (batch.column_by_name(column.name), column.derived) {
                 (Some(array), _) => Ok(array.clone()),
-                (None, Some(Derived::Host)) => self.hosts(&field, rows),
+                (None, Some(Derived::Host)) => self.repeated(self.host.as_deref(), &field, rows),
+                (None, Some(Derived::Recording)) => self.repeated(self.recording_id.as_deref(), &field, rows),
                 (None, Some(Derived::WallClock(of))) => self.instants(&field, batch, of),
                 (None, None) => Ok(new_null_array(field.data_type(), rows)),
             }
@@ -73,9 +77,10 @@ impl Completion {
         RecordBatch::try_new(self.table.arrow_schema(), arrays).map_err(misfit)
     }
 
-    fn hosts(&self, field: &Field, rows: usize) -> Result<ArrayRef> {
-        let Some(host) = &self.host else { return Ok(new_null_array(field.data_type(), rows)) };
-        let words = Arc::new(StringArray::from(vec![host.as_str()]));
+    /// One word in every row.
+    fn repeated(&self, word: Option<&str>, field: &Field, rows: usize) -> Result<ArrayRef> {
+        let Some(word) = word else { return Ok(new_null_array(field.data_type(), rows)) };
+        let words = Arc::new(StringArray::from(vec![word]));
         let array = DictionaryArray::<Int32Type>::try_new(Int32Array::from(vec![0; rows]), words)
             .map_err(|source| Error::Batch { table: self.table.name, source })?;
         Ok(Arc::new(array))

@@ -17,9 +17,9 @@ use parquet::file::reader::ChunkReader;
 use super::decode::contained;
 
 /// The length of the footer and the four letters behind it.
-const TAIL_BYTES: u64 = 8;
+pub(super) const TAIL_BYTES: u64 = 8;
 /// Footers nest some ten deep.
-const MOST_DEPTH: u8 = 64;
+pub(super) const MOST_DEPTH: u8 = 64;
 /// How long a footer may take. The longest of ours take milliseconds; a machine may be busy.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -54,9 +54,13 @@ where
 fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let run = move || drop(sender.send(contained(work)));
-    thread::Builder::new().name("footer".to_owned()).spawn(run)?;
+    let worker = thread::Builder::new().name("footer".to_owned()).spawn(run)?;
     match receiver.recv_timeout(limit) {
-        Ok(done) => done.map_err(|e| e.downcast().map_or_else(ParquetError::External, |known| *known)),
+        Ok(done) => {
+            // It has nothing left to do but to end, and `contained` leaves nothing to panic.
+            drop(worker.join());
+            done.map_err(|e| e.downcast().map_or_else(ParquetError::External, |known| *known))
+        }
         Err(_) => Err(ParquetError::General(format!(
             "its footer keeps the decoder busy for more than {} s; it is damaged, or was made to do so",
             limit.as_secs()
@@ -65,13 +69,13 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> Result<T> +
 }
 
 /// What is wrong with a footer, where something is.
-type Walked<T> = std::result::Result<T, &'static str>;
+pub(super) type Walked<T> = std::result::Result<T, &'static str>;
 
 /// Types of Thrift's compact protocol, by the numbers that stand for them.
-struct Kind;
+pub(super) struct Kind;
 
 impl Kind {
-    const STOP: u8 = 0;
+    pub(super) const STOP: u8 = 0;
     const TRUE: u8 = 1;
     const FALSE: u8 = 2;
     const BYTE: u8 = 3;
@@ -79,20 +83,20 @@ impl Kind {
     const I64: u8 = 6;
     const DOUBLE: u8 = 7;
     const BINARY: u8 = 8;
-    const LIST: u8 = 9;
+    pub(super) const LIST: u8 = 9;
     const SET: u8 = 10;
     const MAP: u8 = 11;
-    const STRUCT: u8 = 12;
+    pub(super) const STRUCT: u8 = 12;
     const UUID: u8 = 13;
 }
 
 /// Goes over a value without keeping anything of it.
-struct Walk<'a> {
-    rest: &'a [u8],
+pub(super) struct Walk<'a> {
+    pub(super) rest: &'a [u8],
 }
 
 impl Walk<'_> {
-    fn value(&mut self, kind: u8, depth: u8) -> Walked<()> {
+    pub(super) fn value(&mut self, kind: u8, depth: u8) -> Walked<()> {
         let depth = depth.checked_sub(1).ok_or("the footer nests too deep")?;
         match kind {
             Kind::TRUE | Kind::FALSE => Ok(()),
@@ -105,9 +109,8 @@ impl Walk<'_> {
                 self.skip(length)
             }
             Kind::LIST | Kind::SET => {
-                let head = self.byte()?;
-                let count = if head >> 4 == 15 { self.number()? } else { u64::from(head >> 4) };
-                self.values(count, &[head & 15], depth)
+                let (count, kind) = self.list_head()?;
+                self.values(count, &[kind], depth)
             }
             Kind::MAP => match self.number()? {
                 0 => Ok(()),
@@ -130,6 +133,13 @@ impl Walk<'_> {
         }
     }
 
+    /// How many values a list has, and of which kind.
+    pub(super) fn list_head(&mut self) -> Walked<(u64, u8)> {
+        let head = self.byte()?;
+        let count = if head >> 4 == 15 { self.number()? } else { u64::from(head >> 4) };
+        Ok((count, head & 15))
+    }
+
     /// So many values of each kind, in turn.
     fn values(&mut self, count: u64, kinds: &[u8], depth: u8) -> Walked<()> {
         if count > 0 && kinds.iter().any(|k| [Kind::TRUE, Kind::FALSE].contains(k)) {
@@ -143,7 +153,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn byte(&mut self) -> Walked<u8> {
+    pub(super) fn byte(&mut self) -> Walked<u8> {
         let (first, rest) = self.rest.split_first().ok_or("the footer ends too early")?;
         self.rest = rest;
         Ok(*first)
@@ -156,7 +166,7 @@ impl Walk<'_> {
     }
 
     /// Seven bits in each byte, the lowest first.
-    fn number(&mut self) -> Walked<u64> {
+    pub(super) fn number(&mut self) -> Walked<u64> {
         let mut number = 0;
         for shift in (0..70).step_by(7) {
             let byte = self.byte()?;

@@ -24,7 +24,7 @@ use serde::Serialize;
 
 use super::compact::{Made, SOURCES, devices, made_of};
 use super::error::{Error, Result};
-use super::metadata::{FileMetadata, read_pairs, value_of};
+use super::metadata::{FileMetadata, RECORDING_ID_KEY, read_pairs, value_of};
 use super::read::read_file;
 use super::sealed::{SealedWriter, sync_directory};
 use super::segment::{READY_SUFFIX, Segments, segments};
@@ -176,7 +176,7 @@ fn fits(before: &Source, next: &Source, found: &Segments) -> bool {
 fn commit(merging: &Path) -> Result<PathBuf> {
     let ready = merging.with_extension(READY_SUFFIX.trim_start_matches('.'));
     fs::rename(merging, &ready).map_err(Error::io("rename", merging))?;
-    sync_directory(super::sealed::directory_of(&ready))?;
+    sync_directory(crate::file::directory_of(&ready))?;
     Ok(ready)
 }
 
@@ -196,7 +196,7 @@ fn write(
     let mut pairs = first.pairs.clone();
     // Of one segment only, or of Parquet's own making.
     let own = ["recording", SOURCES].map(|key| format!("energylens.{key}"));
-    pairs.retain(|key, _| key.starts_with("energylens.") && !own.contains(key));
+    pairs.retain(|key, _| key.starts_with("energylens.") && key != RECORDING_ID_KEY && !own.contains(key));
     let mut insert = |key: &str, value: String| pairs.insert(format!("energylens.{key}"), value);
     let begin = group.iter().map(|s| s.span.0).min().unwrap_or(first.span.0);
     let end = group.iter().map(|s| s.span.1).max().unwrap_or(last.span.1);
@@ -246,7 +246,7 @@ fn write(
 
 /// Removes what a file that is ready stands for, and gives it its name.
 pub(super) fn finish(ready: &Path) -> Result<()> {
-    let dir = super::sealed::directory_of(ready);
+    let dir = crate::file::directory_of(ready);
     let refused = || Error::column("name", "that of merged segments", ready.display().to_string());
     let file = ready.file_name().and_then(|n| n.to_str()).ok_or_else(refused)?;
     let visible = file.strip_prefix('.').and_then(|n| n.strip_suffix(READY_SUFFIX)).ok_or_else(refused)?;

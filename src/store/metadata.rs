@@ -17,6 +17,9 @@ use crate::source::Device;
 
 const PREFIX: &str = "energylens.";
 
+/// Under which a file's metadata says which recording it is a part of, prefix included.
+pub(super) const RECORDING_ID_KEY: &str = "energylens.recording_id";
+
 /// What a file says about itself, beside format version, energylens version and table name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileMetadata {
@@ -36,6 +39,14 @@ impl FileMetadata {
     /// Metadata without devices: of tables that are not recordings.
     pub fn of_host(host: &str, anchor: ClockAnchor) -> Self {
         Self { host: host.to_owned(), driver: String::new(), devices: Vec::new(), anchor, extra: BTreeMap::new() }
+    }
+
+    /// Says which recording the file is a part of, unless that is said already: another start of a recorder is another
+    /// recording, on the same host too.
+    pub fn name_recording(&mut self) {
+        let name = || format!("{:x}-{}", self.anchor.t_unix_ns, std::process::id());
+        let key = RECORDING_ID_KEY.trim_start_matches(PREFIX).to_owned();
+        self.extra.entry(key).or_insert_with(name);
     }
 
     /// Keys and values as they stand in a file of `table`.

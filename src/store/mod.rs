@@ -17,6 +17,7 @@
 //! are left alone. A sealed segment's metadata says which span its rows lie in. Rows of a sealed segment are grouped by device, in time order within each device.
 
 mod campaign;
+mod column_order;
 pub mod columns;
 mod compact;
 mod complete;

@@ -138,7 +138,7 @@ fn reopen(path: PathBuf, gone: io::Error) -> Result<(PathBuf, File)> {
         let file = File::open(&path).map_err(Error::io("open", &path))?;
         return Ok((path, file));
     }
-    let entries = std::fs::read_dir(super::sealed::directory_of(&path)).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(crate::file::directory_of(&path)).into_iter().flatten().flatten();
     let is_merged = entries.filter_map(|e| e.file_name().into_string().ok()).any(|other| stands_for(&other, name));
     Err(if is_merged { Error::Merged { path } } else { Error::io("open", &path)(gone) })
 }

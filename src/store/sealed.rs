@@ -15,10 +15,12 @@ use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
 use tempfile::NamedTempFile;
 
+use super::column_order::state_type_order;
 use super::columns;
 use super::complete::Completion;
 use super::error::{Error, Result};
 use super::metadata::FileMetadata;
+use crate::file::{self, directory_of};
 use crate::schema::{ColumnType, Table};
 
 /// Rows of a row group: large enough for long runs of one device, small enough that sealing stays in a few MiB.
@@ -139,7 +141,8 @@ impl SealedWriter {
         if self.waiting_rows > 0 {
             self.write_row_group()?;
         }
-        self.writer.close().map_err(|e| Error::parquet("write", &self.path, e))?;
+        let written = self.writer.close().map_err(|e| Error::parquet("write", &self.path, e))?;
+        state_type_order(self.temporary.as_file(), &written).map_err(|e| Error::parquet("write", &self.path, e))?;
         self.temporary.as_file().sync_all().map_err(Error::io("write", &self.path))?;
         self.temporary.persist(&self.path).map_err(|e| Error::io("create", &self.path)(e.error))?;
         sync_directory(directory_of(&self.path))?;
@@ -161,16 +164,9 @@ fn grouped_by_device(batch: &RecordBatch) -> Result<RecordBatch, arrow::error::A
     take_record_batch(batch, &UInt32Array::from(order))
 }
 
-pub(super) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Makes a rename or an unlink in `dir` last.
 pub(super) fn sync_directory(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|d| d.sync_all()).map_err(Error::io("sync", dir))
+    file::sync_directory(dir).map_err(Error::io("sync", dir))
 }
 
 /// Writes a whole table at once, replacing the file if there is one: readers see the old rows or the new, never half.

@@ -15,9 +15,10 @@ use super::complete::Completion;
 use super::error::{Error, Result};
 use super::lock::{self, Attempt};
 use super::metadata::FileMetadata;
-use super::sealed::{SealedWriter, directory_of, sync_directory};
+use super::sealed::{SealedWriter, sync_directory};
 use super::span::Span;
 use super::spool::{self, SPOOL_SUFFIX, sealed_path};
+use crate::file::directory_of;
 use crate::schema::Table;
 
 /// Appends rows to a spool, and seals it into Parquet. Dropped without [`seal`](Self::seal), the spool stays for

@@ -52,7 +52,8 @@ fn is_partitioned(lake: &Path, table: &Table) -> bool {
 
 /// Between one stored reading and the next, which comes within a second while a recorder runs. A counter that fell says
 /// nothing here: resets and wraps are for the `phases` table, which knows the register's size. Nor does one that was not
-/// watched for seconds: between two recordings it may have been another.
+/// watched for seconds: between two recordings it may have been another. Two recordings of one real device saw the
+/// same counter; simulated ones each had their own, on virtual clocks that overlap.
 const POWER: &str = "\
 CREATE OR REPLACE VIEW power AS
   SELECT host, device, t, t_mono_ns, job_id, source, energy_j, duration_s, energy_j / duration_s AS mean_power_w{shown}
@@ -61,7 +62,7 @@ CREATE OR REPLACE VIEW power AS
       (energy_counter_uj::HUGEINT - lag(energy_counter_uj::HUGEINT) OVER edge)::DOUBLE / 1e6 AS energy_j,
       (t_mono_ns - lag(t_mono_ns) OVER edge) / 1e9 AS duration_s
     FROM samples
-    WINDOW edge AS (PARTITION BY {dividing}host, device ORDER BY t, t_mono_ns)
+    WINDOW edge AS (PARTITION BY {dividing}host, device, if(source = 'simulated', recording_id, NULL) ORDER BY t, t_mono_ns)
   )
   WHERE duration_s > 0 AND duration_s <= 5 AND energy_j >= 0;
 ";
@@ -161,7 +162,10 @@ mod tests {
         let text = duckdb_views(dir.path()).unwrap();
         let of = |name: &str| text.split(';').find(|s| s.contains(&format!("VIEW {name} AS"))).unwrap();
         assert!(of("phases").contains("phases.parquet', union_by_name = true)"), "{text}");
-        assert!(!of("samples").contains("read_parquet") && of("samples").contains("NULL::TIMESTAMPTZ AS t "), "{text}");
+        assert!(
+            !of("samples").contains("read_parquet") && of("samples").contains("NULL::TIMESTAMPTZ AS t, "),
+            "{text}"
+        );
         assert!(of("power").contains("FROM samples"), "{text}");
     }
 }

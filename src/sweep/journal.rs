@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use arrow::record_batch::RecordBatch;
@@ -19,6 +19,7 @@ pub use self::decisions::read_decisions;
 use super::adaptive::Decision;
 use super::{Error, Plan};
 use crate::clock::ClockAnchor;
+use crate::file;
 use crate::schema::{RUNS, RunStatus};
 use crate::store::{Campaign, CampaignLock, FileMetadata, RunRow, columns, host_name, write_table_from};
 
@@ -273,15 +274,7 @@ fn read_plan(path: &Path) -> Result<Option<Plan>, Error> {
 
 /// Writes a file that has its name only once it is whole.
 fn put_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    // As any new file, minus the umask: whoever may read the rest of the campaign may read this.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let new = tempfile::Builder::new().permissions(permissions).tempfile_in(dir);
-    let mut file = new.map_err(io(path, "written"))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io(path, "written"))?;
-    file.persist(path).map_err(|e| io(path, "written")(e.error))?;
-    // The name too must survive a power failure.
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir, "written"))
+    file::replace(path, |file| file.write_all(bytes)).map_err(io(path, "written"))
 }
 
 /// Opens a file of lines to be read and appended to.

@@ -17,6 +17,15 @@ for table in schema:
     first = f"epoch_ms(min({INSTANTS[table]}))" if INSTANTS[table] else "NULL"
     found[table] = summary(*connection.execute(f"SELECT count(*), sum({SUMS[table]}), {first} FROM {source}").fetchone())
 
+    # Figures too, and they are those of the column.
+    for column in (c["name"] for c in schema[table] if c["type"] == "f64"):
+        extremes = (
+            f"SELECT min(stats_min_value::DOUBLE), max(stats_max_value::DOUBLE) FROM parquet_metadata({files(table)!r}) "
+            f"WHERE path_in_schema = '{column}'"
+        )
+        told, real = (connection.execute(q).fetchone() for q in (extremes, f"SELECT min({column}), max({column}) FROM {source}"))
+        assert told == real, (table, column, told, real)
+
     # Every row group says between which values its instants lie, so that a reader can leave it out.
     if INSTANTS[table]:
         statistics = connection.execute(

@@ -421,7 +421,19 @@ fn structures_from_files_are_printed_and_kept_within_bounds() {
     let ran = desk.type_in("laws no-such.toml").ends_with(1);
     assert!(ran.stderr.contains("cannot read the skeleton no-such.toml"), "{}", ran.stderr);
     let ran = desk.type_in("fit rows.csv --skeleton mine.toml --target duration_s").ends_with(1);
-    assert!(ran.stderr.contains("--skeleton is a structure for energy_j"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("mine.toml predicts energy_j; expected one of duration_s"), "{}", ran.stderr);
+    // A structure of times serves each of them, and leaves energy to its own law.
+    let latency = desk.type_in("laws energylens-latency").done().stdout.replace("\"energylens-latency\"", "\"own\"");
+    desk.put("times.toml", latency);
+    desk.type_in("fit rows.csv --skeleton times.toml -o own.json").done();
+    let model: serde_json::Value = serde_json::from_str(&desk.text("own.json")).expect("a model");
+    let laws = model["laws"].as_array().expect("laws").iter();
+    let names: Vec<_> = laws.map(|l| (l["skeleton"]["target"].as_str(), l["skeleton"]["name"].as_str())).collect();
+    assert!(names.contains(&(Some("energy_j"), Some("energylens"))), "{names:?}");
+    assert!(names.contains(&(Some("duration_s"), Some("own"))), "{names:?}");
+    let judged = "validate rows.csv --predictors energylens --skeleton times.toml";
+    desk.type_in(&format!("{judged} --target duration_s")).done().prints("duration_s");
+    assert!(desk.type_in(judged).ends_with(1).stderr.contains("expected one of energy_j"));
     let term = |i: usize| {
         format!("[[term]]\nname = \"c{i}\"\ntitle = \"t\"\ngroup = \"static\"\nproduct = \"B\"\nunit = \"J\"\n")
     };

@@ -50,6 +50,51 @@ fn a_sweep_of_an_engine_that_nobody_described_is_planned_and_not_run() {
 }
 
 #[test]
+fn a_sweep_of_what_to_measure_next_holds_every_precision() {
+    let desk = Desk::new();
+    let rows = csv(&measured_grid(&CARDS[1..2]), 0.02, 1);
+    let (head, body) = rows.split_once('\n').unwrap_or_default();
+    desk.put("rows.csv", format!("{head}\n{body}{}", body.replace(",bf16,", ",fp8,").replace("\nr", "\nq")));
+    desk.type_in("fit rows.csv -o model.json --no-held-out").done();
+    // Alike in all but the name: each configuration is as doubtful in both.
+    let asked = format!("recommend model.json {WORKLOAD} --next 4 -o next.lua");
+    let next = desk.type_in(&format!("{asked} --json")).done().json()["next"].clone();
+    let precision = |point: &serde_json::Value| point["precision"].as_str().unwrap_or("none").to_owned();
+    let mut named: Vec<String> = next["points"].as_array().unwrap_or(&Vec::new()).iter().map(precision).collect();
+    let plan = desk.type_in("plan next.lua --json").done().json();
+    let mut planned: Vec<String> = plan["points"].as_array().unwrap_or(&Vec::new()).iter().map(precision).collect();
+    (named.sort(), planned.sort());
+    assert_eq!(named.len(), 4);
+    assert!(named.contains(&"fp8".to_owned()) && named.contains(&"bf16".to_owned()), "{next}");
+    assert_eq!(named, planned, "{plan}");
+    desk.type_in("plan next.lua").done().prints("  fp8").prints("  bf16");
+    desk.type_in(&asked).done().prints("(fp8)").prints("(bf16)").prints("GPU             precision");
+}
+
+#[test]
+fn a_memory_that_holds_nothing_is_not_recommended() {
+    let desk = Desk::new();
+    let rows = csv(&measured_grid(&CARDS[1..2]), 0.02, 1);
+    // As an engine reports it: every row says how many tokens its cache held.
+    let with_capacity = |(i, line): (usize, &str)| match i {
+        0 => format!("{line},kv_capacity_tokens\n"),
+        _ => format!("{line},150000\n"),
+    };
+    desk.put("rows.csv", rows.lines().enumerate().map(with_capacity).collect::<String>());
+    desk.type_in("fit rows.csv -o model.json --no-held-out").done();
+    desk.type_in(&format!("recommend model.json {WORKLOAD}")).done();
+    let small = desk.type_in(&format!("recommend model.json {WORKLOAD},gpu_memory_bytes=1e8"));
+    small.ends_with(1).remarks("by memory (weights and one sequence of KV cache)");
+    let head = "model,gpu_model,num_gpus,tensor_parallel,pipeline_parallel,batch_size,input_tokens,output_tokens,engine,precision,gpu_memory_bytes";
+    let row = format!("{},A100-SXM4-80GB,1,1,1,8,512,128,vllm,bf16", CARDS[1].model);
+    desk.put("c.csv", format!("{head}\n{row},80e9\n{row},1e8\n"));
+    let predicted = desk.type_in("predict model.json c.csv --json").done().json();
+    let outside = |i: usize| predicted[i]["outside"].to_string();
+    assert!(!outside(0).contains("its GPUs offer"), "{predicted}");
+    assert!(outside(1).contains("weights and one sequence need"), "{predicted}");
+}
+
+#[test]
 fn a_trace_at_a_rate_has_a_bill() {
     let desk = fitted();
     desk.put("trace.csv", "arrival_s,input_tokens,output_tokens\n0,512,128\n2,1000,64\n4,512,200\n");

@@ -11,13 +11,15 @@ use mlua::{Function, Lua, Table, Value};
 use crate::Ran;
 use crate::models::{Asked, World};
 
-/// `index tensor pipeline replicas batch input output phase`, a line each.
+/// `index tensor pipeline replicas batch input output phase capacity`, a line each; a capacity of 0 is not known.
 fn lines(world: &World, asked: &[Asked]) -> String {
     let index = |one: &Asked| world.model.scenarios.iter().position(|s| s.model == one.model).expect("a known model");
     asked.iter().fold(String::new(), |mut text, one| {
         let (i, phase) = (index(one), one.phase);
         let degrees = format!("{} {} {}", one.tensor, one.pipeline, one.replicas);
-        writeln!(text, "{i} {degrees} {:?} {:?} {:?} {phase}", one.batch, one.input, one.output).expect("a string");
+        let capacity = one.capacity.unwrap_or(0.0);
+        writeln!(text, "{i} {degrees} {:?} {:?} {:?} {phase} {capacity:?}", one.batch, one.input, one.output)
+            .expect("a string");
         text
     })
 }
@@ -85,9 +87,9 @@ fn put_python(world: &World, text: &str, dir: &Path) {
     let script = format!(
         "import sys, law
 for line in sys.stdin:
-    i, t, p, d, B, S, m, phase = line.split()
+    i, t, p, d, B, S, m, phase, capacity = line.split()
     c = dict(tensor_parallel=int(t), pipeline_parallel=int(p), data_parallel=int(d), batch_size=float(B),
-             input_tokens=float(S), output_tokens=float(m))
+             input_tokens=float(S), output_tokens=float(m), kv_capacity_tokens=float(capacity) or None)
     print(*[repr(v) for v in ({})])
 ",
         calls.join(", ")
@@ -110,7 +112,8 @@ fn main() {{
         let c = law::Configuration {{
             tensor_parallel: w[1].parse().unwrap(), pipeline_parallel: w[2].parse().unwrap(),
             data_parallel: w[3].parse().unwrap(), batch_size: w[4].parse().unwrap(), input_tokens: w[5].parse().unwrap(),
-            output_tokens: w[6].parse().unwrap(), phase, kv_capacity_tokens: None,
+            output_tokens: w[6].parse().unwrap(), phase,
+            kv_capacity_tokens: Some(w[8].parse().unwrap()).filter(|c| *c != 0.0),
         }};
         let figures = [{}];
         println!(\"{{:?}} {{:?}} {{:?}} {{:?}}\", figures[0], figures[1], figures[2], figures[3]);
@@ -144,9 +147,8 @@ int main(void) {{
     energylens_configuration c;
     char phase[16];
     int i;
-    c.kv_capacity_tokens = 0;
-    while (scanf("%d %u %u %u %lf %lf %lf %15s", &i, &c.tensor_parallel, &c.pipeline_parallel, &c.data_parallel,
-                 &c.batch_size, &c.input_tokens, &c.output_tokens, phase) == 8) {{
+    while (scanf("%d %u %u %u %lf %lf %lf %15s %lf", &i, &c.tensor_parallel, &c.pipeline_parallel, &c.data_parallel,
+                 &c.batch_size, &c.input_tokens, &c.output_tokens, phase, &c.kv_capacity_tokens) == 9) {{
         c.phase = phase[0] == 't' ? ENERGYLENS_TOTAL : phase[0] == 'p' ? ENERGYLENS_PREFILL : ENERGYLENS_DECODE;
         {by_name}
         printf("%.17g %.17g %.17g %.17g\n", {});
@@ -185,6 +187,7 @@ fn calling_lua<'a>(world: &'a World, text: &str) -> impl Fn(&str, &Asked) -> mlu
         c.set("input_tokens", one.input)?;
         c.set("output_tokens", one.output)?;
         c.set("phase", one.phase.to_string())?;
+        c.set("kv_capacity_tokens", one.capacity)?;
         let card = if world.is_open() {
             Value::Table(law.get::<Table>("cards")?.get(one.model.as_str())?)
         } else {
@@ -210,7 +213,8 @@ pub(crate) fn query(world: &World, text: &str, asked: &[Asked]) -> String {
             let (scenario, d) = (world.scenario(one), &world.scenario(one).descriptors);
             let degrees = (one.tensor, one.pipeline);
             let measured = scenario.kv_capacity_tokens.iter().find(|(t, p, _)| (*t, *p) == degrees);
-            let measured = measured.map_or("NULL".to_owned(), |(_, _, tokens)| format!("{tokens:?}"));
+            let measured = one.capacity.or(measured.map(|(_, _, tokens)| *tokens));
+            let measured = measured.map_or("NULL".to_owned(), |tokens| format!("{tokens:?}"));
             let card = [d.n_layers, d.active_params, d.weight_bytes, d.hidden_size, d.kv_bytes_per_token]
                 .into_iter()
                 .chain([d.num_experts, d.experts_per_token, d.routed_share, 80e9, 0.87]);

@@ -31,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) input: f64,
     pub(crate) output: f64,
     pub(crate) phase: Phase,
+    /// Tokens that the cache of one replica holds, where the caller says so.
+    pub(crate) capacity: Option<f64>,
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
             input: 2_f64.powf(rng.random_range(0.0..17.0)).round(),
             output: 2_f64.powf(rng.random_range(0.0..13.0)).round(),
             phase: phases[rng.random_range(0..3)],
+            capacity: None,
         });
         let mut all: Vec<Asked> = random.collect();
         for model in names {
@@ -89,6 +92,7 @@ impl World {
                             input,
                             output,
                             phase,
+                            capacity: None,
                         });
                     }
                 }
@@ -111,12 +115,14 @@ pub(crate) fn row(asked: &Asked) -> Row {
 pub(crate) fn worlds() -> Vec<World> {
     let dense =
         scenario("meta-llama/Llama-2-70b-hf", descriptors(80.0, 69e9, 138e9, 8192.0, 327_680.0, [0.0, 0.0, 1.0]));
+    // A name that turns the direction of what follows it, in comments too.
+    let stateless_name = "lab/no-cache\u{202e}\u{2066}\u{2028}";
     let measured = Scenario { kv_capacity_tokens: vec![(4, 1, 400_000.0), (2, 2, 123_456.7)], ..dense.clone() };
     let experts = scenario(
         "mistralai/Mixtral \"8x7B\"?",
         descriptors(32.0, 12.9e9, 93.4e9, 4096.0, 131_072.0, [8.0, 2.0, 45.066_667 / 46.7]),
     );
-    let stateless = scenario("lab/no-cache", descriptors(24.0, 3e9, 6e9, 2560.0, 0.0, [0.0, 0.0, 1.0]));
+    let stateless = scenario(stateless_name, descriptors(24.0, 3e9, 6e9, 2560.0, 0.0, [0.0, 0.0, 1.0]));
     let unknown = Scenario { gpu_memory_bytes: None, ..scenario("own/model", Descriptors::nominal()) };
     vec![
         World { name: "dense", model: model(Pool::None, vec![measured.clone()]) },

@@ -119,6 +119,7 @@ fn a_skeleton_is_a_function_of_its_numbers() {
         law.get::<Function>("energy_j")?.call((c, card, numbers.coefficient_values(), numbers.exponent_values()))
     };
     let asked = Asked {
+        capacity: None,
         model: world.model.scenarios[0].model.clone(),
         tensor: 4,
         pipeline: 2,
@@ -191,7 +192,8 @@ fn a_pooled_law_takes_a_card_or_has_one_put_in() {
         let selection = Selection { model: Some(name.to_owned()), ..Selection::default() };
         export(&world.model, &selection, Language::Python).expect("an export")
     };
-    assert!(put_in("lab/no-cache").contains("\nCARD = {"));
+    let last = &world.model.scenarios.last().expect("scenarios").model;
+    assert!(put_in(last).contains("\nCARD = {"));
     // Never fitted, but in the built-in table: 8.03 billion parameters of two bytes.
     assert!(put_in("meta-llama/Llama-3.1-8B").contains("\"n_layers\": 32.0"));
     let open = export(&world.model, &Selection::default(), Language::Python).expect("an export");

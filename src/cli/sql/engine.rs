@@ -1,5 +1,7 @@
 //! The DuckDB that there is: the program, or the module of a `python3`. Both do the same here.
 
+use std::collections::HashSet;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::Context;
@@ -105,7 +107,9 @@ impl Engine {
             said.status.success()
         } else {
             let status = Command::new(program).args(&arguments).status();
-            status.with_context(|| format!("cannot run {program}"))?.success()
+            let status = status.with_context(|| format!("cannot run {program}"))?;
+            // Whoever reads has seen enough, as `head` has.
+            status.success() || status.signal() == Some(libc::SIGPIPE)
         };
         anyhow::ensure!(succeeded, "{program} could not carry out the query");
         Ok(())
@@ -119,15 +123,26 @@ impl Engine {
     }
 }
 
-/// The rows that the program printed: it writes `NaN` and `Infinity`, for which JSON has no word, and nothing at all
-/// where there are no rows.
+/// The rows that the program printed: it writes `NaN` and `Infinity`, for which JSON has no word, columns of one name as
+/// equal keys, of which readers keep one, and nothing at all where there are no rows.
 fn valid_json(rows: &str) -> String {
     if rows.trim().is_empty() {
         return "[]".to_owned();
     }
     let mut text = String::with_capacity(rows.len());
     let mut rest = rows;
+    // Rows are objects in a list; what they hold lies deeper.
+    const OF_A_ROW: u32 = 2;
+    let (mut depth, mut keys) = (0_u32, HashSet::new());
     while let Some(first) = rest.chars().next() {
+        match first {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth < OF_A_ROW {
+            keys.clear();
+        }
         let length = match first {
             '"' => string_length(rest),
             // A word or a number, whose letters (1e9) belong to it.
@@ -139,10 +154,26 @@ fn valid_json(rows: &str) -> String {
         let (token, after) = rest.split_at(length);
         let is_no_number = token.trim_start_matches('-').starts_with(|c: char| c.is_ascii_alphabetic())
             && !matches!(token, "true" | "false" | "null");
-        text.push_str(if is_no_number { "null" } else { token });
+        if depth == OF_A_ROW && first == '"' && after.trim_start().starts_with(':') {
+            text.push_str(&distinct(token, &mut keys));
+        } else {
+            text.push_str(if is_no_number { "null" } else { token });
+        }
         rest = after;
     }
     text
+}
+
+/// A key in its quotes, of which a second `"model"` becomes `"model_1"`.
+fn distinct(quoted: &str, keys: &mut HashSet<String>) -> String {
+    let body = quoted.strip_suffix('"').unwrap_or(quoted);
+    let mut key = quoted.to_owned();
+    let mut count = 0;
+    while !keys.insert(key.clone()) {
+        count += 1;
+        key = format!("{body}_{count}\"");
+    }
+    key
 }
 
 /// Bytes of the string that `text` begins with, its quotes counted.
@@ -172,6 +203,11 @@ mod tests {
         assert_eq!(valid_json(printed), expected);
         assert!(serde_json::from_str::<serde_json::Value>(&valid_json(printed)).is_ok());
         assert_eq!(valid_json("\n"), "[]");
+        let twice = r#"[{"m":"m","m":[{"m":1}],"m":2},
+{"m":3,"n":{"m":4,"m":5}}]"#;
+        let told = r#"[{"m":"m","m_1":[{"m":1}],"m_2":2},
+{"m":3,"n":{"m":4,"m":5}}]"#;
+        assert_eq!(valid_json(twice), told);
         // Cut off, as by a full pipe: no more than it was.
         assert_eq!(valid_json("[{\"a"), "[{\"a");
     }

@@ -60,6 +60,8 @@ pub struct FreeForm {
     pub unanswered: usize,
     /// Cycles of each search.
     pub cycles: usize,
+    /// Whether it was stopped before all cycles were carried out.
+    pub ended_early: bool,
     /// Trees evaluated, all searches together.
     pub evaluations: u64,
     /// Rows.
@@ -106,7 +108,7 @@ pub(super) fn free_form(
     let evaluations = pieces.iter().filter_map(|p| p.found.as_ref()).map(|f| f.evaluations).sum();
     let whole = pieces.into_iter().next().and_then(|p| p.found)?;
     let opinion = scaling.opinion(&whole, cycles, all.len());
-    Some(FreeForm { held_out_mape, unanswered, evaluations, ..opinion })
+    Some(FreeForm { held_out_mape, unanswered, evaluations, ended_early: stop(), ..opinion })
 }
 
 /// Searches once on all rows of `scope` and judges on `unseen`.
@@ -187,6 +189,7 @@ impl Scaling {
             held_out_mape: f64::NAN,
             unanswered: 0,
             cycles,
+            ended_early: false,
             evaluations: found.evaluations,
             rows,
         }

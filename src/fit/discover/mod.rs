@@ -177,6 +177,11 @@ fn ground(dataset: &Dataset, options: &DiscoverOptions<'_>) -> Result<Ground, Er
         let found = format!("found {} rows, {} refused", dataset.rows.len(), refused.len());
         return Err(Error::TooFewRows { found });
     }
+    let models = groups.iter().map(|g| g.models().len()).max().unwrap_or(0);
+    if options.hold_out_models && models < 2 {
+        let found = "no law has rows of more than one model; hold out workloads".to_owned();
+        return Err(Error::NothingToHoldOut { scheme: "models".to_owned(), found });
+    }
     Ok(Ground::new(&groups, |group, lines| units(group, lines, options.hold_out_models)))
 }
 
@@ -207,7 +212,11 @@ fn search(ground: &Ground, options: &DiscoverOptions<'_>) -> Discovery {
         evaluations: islands.iter().map(|i| i.evaluations).sum(),
         rows: ground.rows(),
         scopes: ground.scopes.len(),
-        held_out: if options.hold_out_models { "models" } else { "workloads" },
+        held_out: match options.hold_out_models {
+            true if ground.scopes.len() > 1 => "models (workloads, where a law has but one model)",
+            true => "models",
+            false => "workloads",
+        },
     }
 }
 

@@ -37,11 +37,30 @@ fn folds_hold_whole_workloads_and_are_of_a_size() {
         o.case.tensor_parallel = 16.0;
         o
     }));
-    let fold = folds(&rows).expect("twenty workloads");
+    let fold = folds(&rows, Target::EnergyJ).expect("twenty workloads");
     assert_eq!(fold[..20], fold[20..], "one workload, one fold");
     let sizes: Vec<usize> = (0..FOLDS).map(|f| fold.iter().filter(|g| **g == f).count()).collect();
     assert_eq!(sizes, [8; 5]);
-    assert_eq!(folds(&[rows[0]; 30]), None, "nothing can be left out of one workload");
+    assert_eq!(folds(&[rows[0]; 30], Target::EnergyJ), None, "nothing can be left out of one workload");
+}
+
+#[test]
+fn a_prefill_stays_with_its_batch_and_a_first_token_with_its_like() {
+    let skeleton = Skeleton::default_for(Target::EnergyJ);
+    let whole = observations(&skeleton, 20, 0.0, 3);
+    let prefill = |o: &Observation| Observation {
+        case: crate::law::Case { phase: Phase::Prefill, ..o.case.with_output(1.0) },
+        ..*o
+    };
+    let rows: Vec<Observation> = whole.iter().flat_map(|o| [*o, prefill(o)]).collect();
+    let fold = folds(&rows, Target::EnergyJ).expect("twenty workloads");
+    assert!(fold.chunks(2).all(|run| run[0] == run[1]), "{fold:?}");
+    // Answers of another length to the same prompts: other energies, the same time to the first token.
+    let longer = |o: &Observation| Observation { case: o.case.with_output(o.case.output_tokens + 7.0), ..*o };
+    let rows: Vec<Observation> = whole.iter().flat_map(|o| [*o, longer(o)]).collect();
+    let torn = |target| folds(&rows, target).expect("workloads").chunks(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(torn(Target::EnergyJ) > 0);
+    assert_eq!(torn(Target::MeanTtftS), 0);
 }
 
 #[test]

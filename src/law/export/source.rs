@@ -189,7 +189,11 @@ pub(super) fn arguments() -> Vec<String> {
     .to_vec()
 }
 
-/// One line of printable text: names and titles come from files.
+/// One line of printable text: names and titles come from files. What turns the direction of writing goes as well as what
+/// ends a line: it makes code look like other code, so that Rust refuses it even in comments.
 pub(super) fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let ends = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.chars().map(|c| if ends(c) || turns(c) { ' ' } else { c }).collect()
 }

@@ -23,9 +23,11 @@ const INPUT: &str = "input_tokens::float8";
 const OUTPUT: &str = "output_tokens::float8";
 const FIRST: &str = "1::float8";
 
-/// No batch, no length and no degree is less than one; of such a row the figure is NULL.
-const KNOWN: &str =
-    "tensor_parallel >= 1 AND pipeline_parallel >= 1 AND batch_size >= 1 AND input_tokens >= 1 AND output_tokens >= 1";
+/// No batch, no length and no degree is less than one; of such a row the figure is NULL. One without replicas has one.
+const KNOWN: &str = "tensor_parallel >= 1 AND pipeline_parallel >= 1 AND COALESCE(data_parallel, 1) >= 1 \
+                     AND batch_size >= 1 AND input_tokens >= 1 AND output_tokens >= 1";
+/// Nor is a cache, where it is read from the row.
+const KNOWN_CACHE: &str = " AND COALESCE(kv_capacity_tokens, 1) >= 1";
 
 pub(super) fn write(source: &Source<'_>) -> String {
     let mut text: String = source.preface.iter().map(|l| format!("-- {l}\n")).collect();
@@ -113,7 +115,8 @@ fn column(formula: &Formula<'_>, card: Option<&Card>) -> String {
             "  CASE phase WHEN 'total' THEN\n    {whole}\n  WHEN 'prefill' THEN\n    {prefill}\n  WHEN 'decode' THEN\n    {decode}\n  END"
         ),
     };
-    format!("(\n  CASE WHEN {KNOWN} THEN\n{body}\n  END\n) AS {target}")
+    let known_cache = if card.is_some() { "" } else { KNOWN_CACHE };
+    format!("(\n  CASE WHEN {KNOWN}{known_cache} THEN\n{body}\n  END\n) AS {target}")
 }
 
 /// The known quantities of a batch that stops after `m` tokens.

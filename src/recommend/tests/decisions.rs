@@ -34,7 +34,7 @@ fn near(got: f64, want: f64, what: &str) {
 
 fn traced(requests: &[(f64, f64)]) -> Request {
     let lengths = Lengths::of_requests(requests).unwrap();
-    let trace = Trace { path: "trace.csv".into(), lengths, arrival_rate: None };
+    let trace = Trace { path: "trace.csv".into(), lengths, arrival_rate: None, no_rate: None };
     Request { top: 500, ..Request::of_trace(trace, Some("batch_size=32")).unwrap() }
 }
 
@@ -62,7 +62,7 @@ fn a_trace_costs_the_mean_of_its_requests() {
 }
 
 fn one_trace() -> Trace {
-    Trace { path: "t".into(), lengths: Lengths::of_one(10.0, 10.0), arrival_rate: Some(2.0) }
+    Trace { path: "t".into(), lengths: Lengths::of_one(10.0, 10.0), arrival_rate: Some(2.0), no_rate: None }
 }
 
 #[test]
@@ -391,4 +391,66 @@ fn what_to_measure_next_is_in_the_sweep() {
     }
     let error = measure_next(&nameless, &request(None), 2).unwrap_err().to_string();
     assert!(error.contains("no sweep can be written for own/model"), "{error}");
+}
+
+#[test]
+fn under_a_rate_what_is_served_is_what_comes() {
+    let ask = |limit: &str, rate| Request {
+        arrival_rate: Some(rate),
+        limits: vec![limit.parse().unwrap()],
+        top: 500,
+        ..request(None)
+    };
+    // 0.05 requests of 256 tokens are 12.8 tokens per second, whoever serves them.
+    let answer = recommend(&timed(), &ask("throughput_tok_s=12", 0.05)).unwrap();
+    assert!(answer.ranked.iter().all(|c| reach(c.throughput_tok_s.unwrap()) == (1.0, 1.0)));
+    near(answer.ranked[0].throughput_tok_s.unwrap().value, 12.8, "throughput");
+    let error = recommend(&timed(), &ask("throughput_tok_s=50", 0.05)).unwrap_err().to_string();
+    assert!(error.contains("which are 12.8 tokens") && error.contains("--arrival-rate 0.1954"), "{error}");
+    assert!(recommend(&timed(), &ask("throughput_tok_s=50", 0.1954)).is_ok());
+}
+
+#[test]
+fn no_more_are_in_flight_than_may_be() {
+    for most in [1.0, 3.0] {
+        let ask = Request { arrival_rate: Some(0.02), top: 500, ..request(Some(most)) };
+        let answer = recommend(&timed(), &ask).unwrap();
+        for c in &answer.ranked {
+            assert!(c.batch_size <= most && f64::from(c.data_parallel) <= most, "{}", c.label());
+        }
+        assert_eq!(answer.ranked.iter().map(|c| f64::from(c.data_parallel)).fold(0.0, f64::max), most);
+    }
+}
+
+#[test]
+fn where_everything_is_free_energy_decides() {
+    let free = Some(Rate::constant(0.0));
+    let by_energy = recommend(&timed(), &Request { objective: Objective::EnergyPerRequest, ..request(None) }).unwrap();
+    for (objective, prices) in [
+        (Objective::Cost, Prices { price_per_kwh: free, ..Prices::default() }),
+        (Objective::Carbon, Prices { carbon_g_per_kwh: free, ..Prices::default() }),
+    ] {
+        let answer = recommend(&timed(), &Request { objective, prices, ..request(None) }).unwrap();
+        assert_eq!(answer.objective, Objective::EnergyPerRequest);
+        assert_eq!(answer.ranked[0].label(), by_energy.ranked[0].label());
+        assert_eq!(answer.margin_percent, by_energy.margin_percent);
+        let said = format!("{} is 0 whatever is chosen", objective.as_str());
+        assert!(answer.warnings.iter().any(|w| w.contains(&said)), "{:?}", answer.warnings);
+        assert!(!answer.table().contains("NaN"), "{answer}");
+    }
+}
+
+#[test]
+fn without_durations_the_price_of_a_request_is_told() {
+    let prices = Prices {
+        price_per_kwh: Some(Rate::constant(0.3)),
+        carbon_g_per_kwh: Some(Rate::constant(400.0)),
+        ..Prices::default()
+    };
+    let answer = recommend(&fixture::model(), &Request { prices, ..request(Some(32.0)) }).unwrap();
+    let best = &answer.ranked[0];
+    let (cost, carbon) = (best.cost_per_request.unwrap().value, best.carbon_per_request_g.unwrap().value);
+    let expected = format!("a request: {} of money, {} g CO2 at the meter", figure(cost), figure(carbon));
+    assert!(answer.table().contains(&expected), "{expected} is not in\n{answer}");
+    assert!(answer.table().contains("at PUE 1, 0.3 of money per kWh, 400 g CO2 per kWh"), "{answer}");
 }
