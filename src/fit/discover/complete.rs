@@ -97,14 +97,18 @@ impl Space {
         if let Some(forms) = self.forms.get(slot) {
             let with = |form: &usize| {
                 let mut turned = shape.clone();
-                turned.forms.get_mut(slot).map(|s| *s = Some(*form));
+                if let Some(own) = turned.forms.get_mut(slot) {
+                    *own = Some(*form);
+                }
                 turned
             };
             return forms.iter().map(with).collect();
         }
         let with = |place: usize| {
             let mut turned = shape.clone();
-            turned.powers.get_mut(slot - self.forms.len()).map(|s| *s = place);
+            if let Some(own) = turned.powers.get_mut(slot - self.forms.len()) {
+                *own = place;
+            }
             turned
         };
         (0..self.powers.len()).map(with).collect()
@@ -249,3 +253,6 @@ impl Descent {
         worth
     }
 }
+
+#[cfg(test)]
+mod tests;

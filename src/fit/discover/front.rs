@@ -154,7 +154,7 @@ fn ways_ln(all: usize, some: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::genome::Genome;
+    use super::super::genome::{Gene, Genome};
     use super::*;
 
     fn judged(complexity: usize, rms: f64) -> Judged {
@@ -191,6 +191,28 @@ mod tests {
         assert!((ways_ln(5, 2) - 10.0_f64.ln()).abs() < 1e-12);
         assert!((ways_ln(40, 38) - 780.0_f64.ln()).abs() < 1e-9);
         assert_eq!((ways_ln(7, 0), ways_ln(3, 9)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_complete_law_pays_for_its_forms_and_its_rival_for_its_terms() {
+        let rows = super::super::tests::fifty_rows(1);
+        let ground = super::super::ground(&rows, &super::super::DiscoverOptions::default()).unwrap();
+        let rival = || {
+            let mut judged = judged(9, 0.021);
+            let gene = |quantity| Gene { quantity, scaled: false };
+            judged.candidate.genome.genes = (0..6).map(gene).collect();
+            judged
+        };
+        // The rival pays nine numbers of ln(50)/2 and six of all terms, some 40; a complete law 14 for its forms. So it
+        // may be off by exp(26/50) as much, 1.7 times.
+        let cost = 9.0 * 0.5 * 50.0_f64.ln() + ways_ln(ground.quantities.len(), 6);
+        let as_good = 0.021 * ((cost - 14.0) / 50.0).exp();
+        for (rms, is_taken) in [(as_good * 0.999, true), (as_good * 1.001, false)] {
+            let mut front = vec![judged(5, 0.05), rival(), judged(14, 0.0209)];
+            let complete = Complete { judged: judged(12, rms), picked: 14.0 };
+            let place = admit(&mut front, 1, complete, &ground);
+            assert_eq!((place, front.len()), if is_taken { (2, 4) } else { (1, 3) }, "{rms}");
+        }
     }
 
     #[test]

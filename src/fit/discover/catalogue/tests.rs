@@ -25,6 +25,22 @@ fn the_energylens_law_can_be_said_in_this_grammar() {
 }
 
 #[test]
+fn every_mechanism_has_forms_and_the_energylens_law_one_of_each() {
+    let all = catalogue();
+    for mechanism in Mechanism::ALL {
+        assert!(all.iter().any(|q| q.cost == 1 && q.mechanisms.contains(&mechanism)), "{mechanism:?}");
+    }
+    assert!(all.iter().filter(|q| q.cost == 1).all(|q| q.mechanisms.len() <= 1));
+    let of = |term: &crate::law::Term| {
+        let said = all.iter().find(|q| q.group == term.group && distance(&q.product, &term.product) == 0.0);
+        said.unwrap().mechanisms[0]
+    };
+    let mut said: Vec<Mechanism> = Skeleton::default_for(Target::EnergyJ).terms.iter().map(of).collect();
+    said.sort_unstable();
+    assert_eq!(said, Mechanism::ALL);
+}
+
+#[test]
 fn distance_counts_powers() {
     let product = |text: &str| parse_product(text).unwrap();
     assert_eq!(distance(&product("N*B*S"), &product("N*B*S")), 0.0);
