@@ -65,7 +65,8 @@ fn traced() -> Request {
         .map(|i| (2_f64.powf(5.0 + 7.0 * step(i, 1)).round(), 2_f64.powf(2.0 + 7.0 * step(i, 77)).round()))
         .collect();
     let lengths = Lengths::of_requests(&requests).expect("there are requests");
-    Request::of_trace(Trace { path: "trace".into(), lengths, arrival_rate: None }, None).expect("a trace is a workload")
+    Request::of_trace(Trace { path: "trace".into(), lengths, arrival_rate: None, no_rate: None }, None)
+        .expect("a trace is a workload")
 }
 
 /// Processor time of this process so far, all threads together.
