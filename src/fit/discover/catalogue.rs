@@ -14,6 +14,7 @@
 //! Behind them stand monomials with small rational powers, for what nobody thought of. Their powers are chosen from the
 //! data as much as a coefficient is, so each counts as two parameters where skeletons of one size are compared.
 
+use super::mechanism::Mechanism;
 use crate::law::{CoefficientPrior, Factor, Resource, TermGroup, parse_product};
 
 /// A term without its coefficient.
@@ -25,6 +26,8 @@ pub(super) struct Quantity {
     pub(super) text: String,
     pub(super) unit: String,
     pub(super) prior: Option<CoefficientPrior>,
+    /// What it may be the term of in a complete law.
+    pub(super) mechanisms: &'static [Mechanism],
     /// What it adds to the complexity of a skeleton.
     pub(super) cost: usize,
 }
@@ -36,9 +39,10 @@ impl Quantity {
     }
 }
 
-/// One family: title, group, resource and its amount, what one pass does, the unit of that, and what may multiply it.
+/// One family: title, what it may stand for, group, resource and its amount, what one pass does, the unit of that, and what may multiply it.
 struct Family {
     title: &'static str,
+    mechanisms: &'static [Mechanism],
     group: TermGroup,
     amount: f64,
     of: Resource,
@@ -51,6 +55,7 @@ struct Family {
 const FAMILIES: &[Family] = &[
     Family {
         title: "prefill arithmetic",
+        mechanisms: &[Mechanism::PrefillArithmetic],
         group: TermGroup::Prefill,
         amount: 3.3,
         of: Resource::Flop,
@@ -60,6 +65,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "prefill attention",
+        mechanisms: &[Mechanism::PrefillAttention],
         group: TermGroup::Prefill,
         amount: 3.3,
         of: Resource::Flop,
@@ -69,6 +75,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "decode arithmetic",
+        mechanisms: &[Mechanism::DecodeArithmetic],
         group: TermGroup::Decode,
         amount: 3.3,
         of: Resource::Flop,
@@ -77,16 +84,8 @@ const FAMILIES: &[Family] = &[
         times: &[""],
     },
     Family {
-        title: "decode attention",
-        group: TermGroup::Decode,
-        amount: 3.3,
-        of: Resource::Flop,
-        base: "L*h*B*m",
-        unit: "J per layer, hidden unit and token of context",
-        times: &["*ctx", "*S", "*seq"],
-    },
-    Family {
         title: "weights read",
+        mechanisms: &[Mechanism::WeightsRead],
         group: TermGroup::Decode,
         amount: 0.75,
         of: Resource::Byte,
@@ -96,6 +95,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "weights read in decode",
+        mechanisms: &[Mechanism::WeightsRead],
         group: TermGroup::Decode,
         amount: 0.75,
         of: Resource::Byte,
@@ -105,6 +105,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "KV cache read in decode",
+        mechanisms: &[Mechanism::CacheRead],
         group: TermGroup::Decode,
         amount: 0.75,
         of: Resource::Byte,
@@ -113,7 +114,18 @@ const FAMILIES: &[Family] = &[
         times: &["*ctx", "*S", "*seq"],
     },
     Family {
+        title: "decode attention",
+        mechanisms: &[Mechanism::CacheRead],
+        group: TermGroup::Decode,
+        amount: 3.3,
+        of: Resource::Flop,
+        base: "L*h*B*m",
+        unit: "J per layer, hidden unit and token of context",
+        times: &["*ctx", "*S", "*seq"],
+    },
+    Family {
         title: "weights read in prefill",
+        mechanisms: &[],
         group: TermGroup::Prefill,
         amount: 0.75,
         of: Resource::Byte,
@@ -123,6 +135,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "KV cache written in prefill",
+        mechanisms: &[],
         group: TermGroup::Prefill,
         amount: 0.75,
         of: Resource::Byte,
@@ -132,6 +145,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "activations in prefill",
+        mechanisms: &[],
         group: TermGroup::Prefill,
         amount: 30.0,
         of: Resource::Byte,
@@ -141,6 +155,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "activations and cache writes in decode",
+        mechanisms: &[],
         group: TermGroup::Decode,
         amount: 0.75,
         of: Resource::Byte,
@@ -150,6 +165,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "all-reduce of tensor parallelism",
+        mechanisms: &[Mechanism::Communication],
         group: TermGroup::Communication,
         amount: 8.0,
         of: Resource::LinkByte,
@@ -159,6 +175,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "activations sent down the pipeline",
+        mechanisms: &[Mechanism::Communication],
         group: TermGroup::Communication,
         amount: 2.0,
         of: Resource::LinkByte,
@@ -168,6 +185,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "latency of the all-reduce",
+        mechanisms: &[Mechanism::Communication],
         group: TermGroup::Communication,
         amount: 1e-5,
         of: Resource::Second,
@@ -177,6 +195,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "latency of the pipeline",
+        mechanisms: &[Mechanism::Communication],
         group: TermGroup::Communication,
         amount: 5e-5,
         of: Resource::Second,
@@ -186,6 +205,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "static power of every GPU",
+        mechanisms: &[Mechanism::Static],
         group: TermGroup::Static,
         amount: 1.5e-4,
         of: Resource::Second,
@@ -195,6 +215,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "static power of every GPU",
+        mechanisms: &[Mechanism::Static],
         group: TermGroup::Static,
         amount: 5e-5,
         of: Resource::Second,
@@ -204,6 +225,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "static power of every GPU",
+        mechanisms: &[Mechanism::Static],
         group: TermGroup::Static,
         amount: 2e-3,
         of: Resource::Second,
@@ -213,6 +235,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "launch and host overhead",
+        mechanisms: &[Mechanism::Overhead],
         group: TermGroup::Overhead,
         amount: 5e-5,
         of: Resource::Second,
@@ -222,6 +245,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "launch and host overhead",
+        mechanisms: &[Mechanism::Overhead],
         group: TermGroup::Overhead,
         amount: 2e-3,
         of: Resource::Second,
@@ -231,6 +255,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "host work per sequence",
+        mechanisms: &[Mechanism::Overhead],
         group: TermGroup::Overhead,
         amount: 2e-5,
         of: Resource::Second,
@@ -240,6 +265,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         title: "fixed cost of a batch",
+        mechanisms: &[Mechanism::Overhead],
         group: TermGroup::Overhead,
         amount: 1e-2,
         of: Resource::Second,
@@ -255,32 +281,46 @@ pub(super) fn catalogue() -> Vec<Quantity> {
     for family in FAMILIES {
         for times in family.times {
             let prior = CoefficientPrior { amount: family.amount, of: family.of, mean: None };
-            let text = format!("{}{times}", family.base);
-            add(&mut found, family.title.to_owned(), family.group, text, family.unit.to_owned(), Some(prior), 1);
+            add(
+                &mut found,
+                Quantity {
+                    title: family.title.to_owned(),
+                    group: family.group,
+                    product: Vec::new(),
+                    text: format!("{}{times}", family.base),
+                    unit: family.unit.to_owned(),
+                    prior: Some(prior),
+                    mechanisms: family.mechanisms,
+                    cost: 1,
+                },
+            );
         }
     }
     for (text, group) in monomials() {
-        let title = format!("{} of no known cause", group.as_str());
-        let unit = format!("J per {}", text.replace('*', " "));
-        add(&mut found, title, group, text, unit, None, 2);
+        add(
+            &mut found,
+            Quantity {
+                title: format!("{} of no known cause", group.as_str()),
+                group,
+                product: Vec::new(),
+                unit: format!("J per {}", text.replace('*', " ")),
+                text,
+                prior: None,
+                mechanisms: Mechanism::of_unknown_cause(group),
+                cost: 2,
+            },
+        );
     }
     found
 }
 
-fn add(
-    found: &mut Vec<Quantity>,
-    title: String,
-    group: TermGroup,
-    text: String,
-    unit: String,
-    prior: Option<CoefficientPrior>,
-    cost: usize,
-) {
+/// Adds `quantity` with the product of its text, unless its like is there.
+fn add(found: &mut Vec<Quantity>, quantity: Quantity) {
     // The table above is part of the program and counted by a test.
-    let Ok(product) = parse_product(&text) else { return };
-    let same = |q: &Quantity| q.group == group && powers(&q.product) == powers(&product);
+    let Ok(product) = parse_product(&quantity.text) else { return };
+    let same = |q: &Quantity| q.group == quantity.group && powers(&q.product) == powers(&product);
     if !found.iter().any(same) {
-        found.push(Quantity { title, group, product, text, unit, prior, cost });
+        found.push(Quantity { product, ..quantity });
     }
 }
 
@@ -334,38 +374,4 @@ pub(super) fn distance(a: &[Factor], b: &[Factor]) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::law::{Skeleton, Target};
-
-    #[test]
-    fn every_line_of_the_grammar_is_readable_and_no_term_stands_twice() {
-        let physical: usize = FAMILIES.iter().map(|f| f.times.len()).sum();
-        let all = catalogue();
-        assert_eq!(all.iter().filter(|q| q.cost == 1).count(), physical);
-        assert_eq!(all.iter().filter(|q| q.cost == 1 && q.prior.is_none()).count(), 0);
-        for (i, q) in all.iter().enumerate() {
-            let twins = all[..i].iter().filter(|o| o.group == q.group && distance(&o.product, &q.product) == 0.0);
-            assert_eq!(twins.count(), 0, "{}", q.text);
-        }
-    }
-
-    #[test]
-    fn the_energylens_law_can_be_said_in_this_grammar() {
-        let all = catalogue();
-        for term in Skeleton::default_for(Target::EnergyJ).terms {
-            let says = |q: &&Quantity| q.group == term.group && distance(&q.product, &term.product) == 0.0;
-            let said = all.iter().find(says).unwrap_or_else(|| panic!("{} is not in the grammar", term.title));
-            assert_eq!(said.title, term.title);
-            assert_eq!(said.prior, term.prior);
-        }
-    }
-
-    #[test]
-    fn distance_counts_powers() {
-        let product = |text: &str| parse_product(text).unwrap();
-        assert_eq!(distance(&product("N*B*S"), &product("N*B*S")), 0.0);
-        assert_eq!(distance(&product("N*B*S"), &product("N*B*S^2")), 1.0);
-        assert_eq!(distance(&product("L*m*w"), &product("L*m*w*t1*t^-1")), 2.0);
-    }
-}
+mod tests;

@@ -7,6 +7,7 @@
 //! (BIC), and the one with the least of both is chosen. Without it, structures that were never to be told apart by the
 //! rows were chosen for a hundredth less error on them, and were off by twice as much elsewhere.
 
+use super::complete::Complete;
 use super::ground::Ground;
 use super::island::Candidate;
 use super::score::{Dealing, held_out, mean_square, train};
@@ -40,8 +41,9 @@ impl Judged {
     }
 
     /// Judges it on the dealings up to `count` that it has not met.
-    fn meet(&mut self, ground: &Ground, dealings: &[Dealing], count: u64) {
-        let mut unmet = dealings.iter().take(count as usize).skip(self.dealings as usize).peekable();
+    pub(super) fn meet(&mut self, ground: &Ground, dealings: &[Dealing], count: u64) {
+        let mut unmet =
+            dealings.iter().take(usize::try_from(count).unwrap_or(usize::MAX)).skip(self.dealings as usize).peekable();
         // The fit to all rows, from which those of the folds start, is the same for every dealing.
         let Some(trained) = unmet.peek().map(|dealing| train(ground, &self.candidate.genome, dealing)) else { return };
         for dealing in unmet {
@@ -55,15 +57,19 @@ impl Judged {
         }
     }
 
-    /// What is to be least: minus the logarithm of how likely the candidate is, up to a constant.
+    /// Minus the logarithm of how likely the held-out rows make it, up to a constant.
+    pub(super) fn misfit(&self, rows: usize) -> f64 {
+        0.5 * rows.max(1) as f64 * self.error.max(FINEST * FINEST).ln()
+    }
+
+    /// What is to be least: the same for the candidate, with what its numbers cost.
     fn criterion(&self, rows: usize) -> f64 {
-        let rows = rows.max(1) as f64;
-        0.5 * rows * self.error.max(FINEST * FINEST).ln() + 0.5 * rows.ln() * self.complexity as f64
+        self.misfit(rows) + 0.5 * (rows.max(1) as f64).ln() * self.complexity as f64
     }
 }
 
 /// Dealings that no search uses: seeds from the upper half.
-fn dealings(ground: &Ground, seed: u64) -> Vec<Dealing> {
+pub(super) fn dealings(ground: &Ground, seed: u64) -> Vec<Dealing> {
     (0..MANY).map(|i| Dealing::new(ground, (1 << 63) | seed.wrapping_mul(MANY).wrapping_add(i))).collect()
 }
 
@@ -123,9 +129,32 @@ pub(super) fn choose(front: &[Judged], rows: usize) -> usize {
     in_question.min_by(|a, b| a.1.criterion(rows).total_cmp(&b.1.criterion(rows))).map_or(0, |(place, _)| place)
 }
 
+/// Takes a complete law in, at the place of its size, if it is to be believed instead of `chosen`; the place of the one to
+/// believe.
+///
+/// Both pay for what there was to pick from: a candidate of the islands for its terms, any so many of the grammar, and for
+/// each number; a complete law for the forms of terms that are taken for granted.
+pub(super) fn admit(front: &mut Vec<Judged>, chosen: usize, complete: Complete, ground: &Ground) -> usize {
+    let rows = ground.rows();
+    let picked = |j: &Judged| ways_ln(ground.quantities.len(), j.candidate.genome.genes.len());
+    let rival = front.get(chosen).map_or(f64::INFINITY, |j| j.criterion(rows) + picked(j));
+    let Complete { judged, picked } = complete;
+    if judged.misfit(rows) + picked >= rival {
+        return chosen;
+    }
+    let place = front.partition_point(|j| j.complexity <= judged.complexity);
+    front.insert(place, judged);
+    place
+}
+
+/// The logarithm of the number of ways to pick `some` of `all`.
+fn ways_ln(all: usize, some: usize) -> f64 {
+    (0..some.min(all)).map(|i| ((all - i) as f64 / (i + 1) as f64).ln()).sum()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::genome::Genome;
+    use super::super::genome::{Gene, Genome};
     use super::*;
 
     fn judged(complexity: usize, rms: f64) -> Judged {
@@ -155,6 +184,35 @@ mod tests {
     fn luck_on_few_dealings_is_not_chosen() {
         let lucky = Judged { dealings: FEW, ..judged(5, 0.01) };
         assert_eq!(choose(&[lucky, judged(9, 0.009)], 50), 1);
+    }
+
+    #[test]
+    fn ways_to_pick_are_counted() {
+        assert!((ways_ln(5, 2) - 10.0_f64.ln()).abs() < 1e-12);
+        assert!((ways_ln(40, 38) - 780.0_f64.ln()).abs() < 1e-9);
+        assert_eq!((ways_ln(7, 0), ways_ln(3, 9)), (0.0, 0.0));
+    }
+
+    #[test]
+    fn a_complete_law_pays_for_its_forms_and_its_rival_for_its_terms() {
+        let rows = super::super::tests::fifty_rows(1);
+        let ground = super::super::ground(&rows, &super::super::DiscoverOptions::default()).unwrap();
+        let rival = || {
+            let mut judged = judged(9, 0.021);
+            let gene = |quantity| Gene { quantity, scaled: false };
+            judged.candidate.genome.genes = (0..6).map(gene).collect();
+            judged
+        };
+        // The rival pays nine numbers of ln(50)/2 and six of all terms, some 40; a complete law 14 for its forms. So it
+        // may be off by exp(26/50) as much, 1.7 times.
+        let cost = 9.0 * 0.5 * 50.0_f64.ln() + ways_ln(ground.quantities.len(), 6);
+        let as_good = 0.021 * ((cost - 14.0) / 50.0).exp();
+        for (rms, is_taken) in [(as_good * 0.999, true), (as_good * 1.001, false)] {
+            let mut front = vec![judged(5, 0.05), rival(), judged(14, 0.0209)];
+            let complete = Complete { judged: judged(12, rms), picked: 14.0 };
+            let place = admit(&mut front, 1, complete, &ground);
+            assert_eq!((place, front.len()), if is_taken { (2, 4) } else { (1, 3) }, "{rms}");
+        }
     }
 
     #[test]

@@ -85,6 +85,18 @@ impl Ground {
         self.scopes.iter().map(Scope::rows).sum()
     }
 
+    /// The law of `scope` on other observations, of which nothing is to be learnt.
+    pub(super) fn alike(&self, scope: &Scope, observations: Vec<Observation>) -> Scope {
+        Scope {
+            columns: columns(&self.quantities, &observations),
+            ln_bases: ln_bases(&observations),
+            weights: vec![1.0; observations.len()],
+            expected: scope.expected.clone(),
+            units: Vec::new(),
+            observations,
+        }
+    }
+
     /// A given structure as a candidate: each term is the quantity that no row can tell from it. `None` if a term is
     /// unlike every quantity, or if terms of one phase scale differently.
     pub(super) fn genome(&self, skeleton: &Skeleton) -> Option<Genome> {
@@ -148,25 +160,11 @@ fn proportional(a: &[f64], b: &[f64]) -> bool {
 }
 
 fn scope(quantities: &[Quantity], observations: Vec<Observation>, units: Vec<usize>, group: &Group) -> Scope {
-    let whole = Skeleton {
-        name: String::new(),
-        target: Target::EnergyJ,
-        about: String::new(),
-        terms: quantities.iter().map(bare_term).collect(),
-        exponents: Vec::new(),
-    };
-    let mut columns = vec![Vec::with_capacity(observations.len()); quantities.len()];
-    for o in &observations {
-        for (column, value) in columns.iter_mut().zip(whole.products(&o.case)) {
-            column.push(value / o.value);
-        }
-    }
     let gpu = GpuCard::builtin(&group.gpu_model).filter(|_| group.without_card().is_none());
     let expect = |q: &Quantity| q.prior.zip(gpu.as_ref()).and_then(|(prior, gpu)| prior.priced(gpu).mean);
-    let logs = |s: &Symbol| observations.iter().map(|o| o.case.value(*s).ln()).collect();
     Scope {
-        columns,
-        ln_bases: Symbol::SCALABLE.iter().map(logs).collect(),
+        columns: columns(quantities, &observations),
+        ln_bases: ln_bases(&observations),
         weights: observations
             .iter()
             .map(|o| o.relative_std.map_or(1.0, |s| 1.0 / (1.0 + (s / SIGMA0).powi(2))))
@@ -175,6 +173,28 @@ fn scope(quantities: &[Quantity], observations: Vec<Observation>, units: Vec<usi
         observations,
         units,
     }
+}
+
+/// Per quantity, its value on every observation over the measured one.
+fn columns(quantities: &[Quantity], observations: &[Observation]) -> Vec<Vec<f64>> {
+    let whole = Skeleton {
+        name: String::new(),
+        target: Target::EnergyJ,
+        about: String::new(),
+        terms: quantities.iter().map(bare_term).collect(),
+        exponents: Vec::new(),
+    };
+    let mut columns = vec![Vec::with_capacity(observations.len()); quantities.len()];
+    for o in observations {
+        for (column, value) in columns.iter_mut().zip(whole.products(&o.case)) {
+            column.push(value / o.value);
+        }
+    }
+    columns
+}
+
+fn ln_bases(observations: &[Observation]) -> Vec<Vec<f64>> {
+    Symbol::SCALABLE.iter().map(|s| observations.iter().map(|o| o.case.value(*s).ln()).collect()).collect()
 }
 
 fn bare_term(q: &Quantity) -> Term {

@@ -3,7 +3,8 @@
 //! Start at [`discover`]: rows in, a front of skeletons out, small and wrong to large and right, and the one to believe.
 //! Nothing is told of the energylens law. Candidates are sums of terms of a typed grammar (`catalogue`), coefficients
 //! and powers fitted (`kernel`), judged on held-out workloads (`score`), bred on islands (`island`), and judged once
-//! more on folds the search never saw (`front`).
+//! more on folds the search never saw (`front`). Beside them stand the laws that have a term for every mechanism
+//! (`mechanism`), in whatever form (`complete`).
 //!
 //! Results depend on the rows, the options and the number of generations carried out, and on nothing else: not on the
 //! number of threads, nor on the clock, which can only end a search early.
@@ -13,12 +14,15 @@
 //! found by luck, or not at all.
 
 mod catalogue;
+mod complete;
+mod consensus;
 mod free_form;
 mod front;
 mod genome;
 mod ground;
 mod island;
 mod kernel;
+mod mechanism;
 mod parts;
 mod score;
 mod stability;
@@ -109,7 +113,7 @@ pub struct FrontEntry {
 /// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Discovery {
-    /// Smallest first; each is better than all before it.
+    /// Smallest first; each is better than all before it, but for the one to believe.
     pub front: Vec<FrontEntry>,
     /// The place in `front` of the one to believe.
     pub chosen: usize,
@@ -192,11 +196,15 @@ fn threads(options: &DiscoverOptions<'_>) -> usize {
 
 fn search(ground: &Ground, options: &DiscoverOptions<'_>) -> Discovery {
     let threads = threads(options);
+    // First, so that a search cut short while it breeds can be repeated.
+    let complete = complete::search(ground, options, threads);
     let (islands, generations) = breed(ground, options, threads);
     let judged = second_look(ground, &islands, options.seed, threads);
-    let front = front::front(judged);
+    let mut front = front::front(judged);
+    let chosen = front::choose(&front, ground.rows());
+    let chosen = complete.map_or(chosen, |complete| front::admit(&mut front, chosen, complete, ground));
     Discovery {
-        chosen: front::choose(&front, ground.rows()),
+        chosen,
         reference: judge_skeleton(ground, &Skeleton::default_for(Target::EnergyJ), options.seed),
         front: front.iter().map(|j| entry(ground, j)).collect(),
         seed: options.seed,
