@@ -188,7 +188,11 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         if let Some(survivors) = &survivors {
             writeln!(text, "\n{}", describe_stability(survivors)?)?;
         }
-        writeln!(text, "\nThe chosen structure, fitted to all rows:\n\n{}", describe(&fitted.model)?)?;
+        writeln!(text, "\nThe chosen structure, fitted to all rows:\n\n{}", describe(&fitted.model)?.trim_end())?;
+        writeln!(
+            text,
+            "\nThe structure was chosen with these rows: their held-out figures flatter it. Rows measured anew judge it\n(`validate NEW_ROWS --skeleton FILE`, with what --skeleton-out writes)."
+        )?;
         let beside = [&skeleton_out, &output].into_iter().flatten().find(|d| d.is_stdout());
         tell(beside, text.trim_end())?;
         for (what, path) in [("skeleton", &a.skeleton_out), ("model", &a.output)] {

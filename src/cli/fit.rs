@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use energylens::dataset;
-use energylens::fit::{FitOptions, attach_held_out, fit_model, prior_is_elsewhere};
+use energylens::fit::{FitOptions, Predictor, attach_held_out, fit_model, prior_is_elsewhere};
 use energylens::law::{HeldOut, Intervals, Law, Model, Pool, Skeleton, Target, formula_text, legend};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -256,20 +256,23 @@ fn describe_law(law: &Law) -> anyhow::Result<String> {
         writeln!(text, "  - {verdict}")?;
     }
     if let Some(held_out) = &law.held_out {
-        writeln!(text, "\n{}", describe_held_out(held_out))?;
+        writeln!(text, "\n{}", describe_held_out(held_out, &law.skeleton.name))?;
     }
     Ok(text.trim_end().to_owned())
 }
 
-/// Accuracy on rows that were not fitted, the law beside its rivals.
-fn describe_held_out(held_out: &HeldOut) -> String {
+/// Accuracy on rows that were not fitted, the law beside its rivals. The law bears the name of its structure: only the
+/// built-in one is the energylens law.
+fn describe_held_out(held_out: &HeldOut, structure: &str) -> String {
+    let law = Predictor::Law.to_string();
     let columns = ["mape", "top1", "top1_tolerant", "regret", "pairwise", "coverage"];
     let mut table =
         output::table(&["held out", "MAPE", "Top-1", "± noise", "regret", "pairs", "90 % holds"], &[1, 2, 3, 4, 5, 6]);
     // A rule only chooses; where there is no choice to make it has no figure.
     for (predictor, figures) in held_out.figures.iter().filter(|(_, f)| columns.iter().any(|c| f.contains_key(*c))) {
         let figure = |name: &&str| figures.get(*name).map_or_else(|| "-".to_owned(), |v| format!("{:.1} %", 100.0 * v));
-        table.add_row(std::iter::once(predictor.clone()).chain(columns.iter().map(figure)));
+        let name = predictor.strip_prefix(&law).map_or_else(|| predictor.clone(), |rest| format!("{structure}{rest}"));
+        table.add_row(std::iter::once(output::one_line(&name)).chain(columns.iter().map(figure)));
     }
     let table: String = table.trim_fmt().lines().map(|line| format!(" {line}\n")).collect();
     format!(
