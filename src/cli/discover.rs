@@ -181,7 +181,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
             "discovery": found, "free_form": second_opinion, "stability": survivors, "model": fitted.model,
         }))?;
     } else {
-        let mut text = describe_front(&found)?;
+        let mut text = describe_front(&found)? + "\n";
         if let Some(opinion) = &second_opinion {
             writeln!(text, "\n{}", describe_free_form(opinion.as_ref())?)?;
         }
@@ -232,10 +232,12 @@ fn describe_front(found: &Discovery) -> anyhow::Result<String> {
     }
     writeln!(text, "{}", table.trim_fmt())?;
     if let Some(best) = found.best() {
-        write!(
-            text,
-            "\n* the least of held-out error and size together; a number more must lower the error by what it costs (BIC):\n"
-        )?;
+        let why = if found.is_complete {
+            "a term for each mechanism that the rows do not deny, in the form nearest to what all likely forms say"
+        } else {
+            "the least of held-out error and size together; a number more must lower the error by what it costs (BIC)"
+        };
+        writeln!(text, "\n* {why}:\n")?;
         writeln!(text, "{}", formula_text(&best.skeleton))?;
     }
     Ok(text.trim_end().to_owned())

@@ -129,22 +129,21 @@ pub(super) fn choose(front: &[Judged], rows: usize) -> usize {
     in_question.min_by(|a, b| a.1.criterion(rows).total_cmp(&b.1.criterion(rows))).map_or(0, |(place, _)| place)
 }
 
-/// Takes a complete law in, at the place of its size, if it is to be believed instead of `chosen`; the place of the one to
-/// believe.
+/// Takes a complete law in, at the place of its size, if it is to be believed instead of `chosen`; its place then.
 ///
 /// Both pay for what there was to pick from: a candidate of the islands for its terms, any so many of the grammar, and for
 /// each number; a complete law for the forms of terms that are taken for granted.
-pub(super) fn admit(front: &mut Vec<Judged>, chosen: usize, complete: Complete, ground: &Ground) -> usize {
+pub(super) fn admit(front: &mut Vec<Judged>, chosen: usize, complete: Complete, ground: &Ground) -> Option<usize> {
     let rows = ground.rows();
     let picked = |j: &Judged| ways_ln(ground.quantities.len(), j.candidate.genome.genes.len());
     let rival = front.get(chosen).map_or(f64::INFINITY, |j| j.criterion(rows) + picked(j));
     let Complete { judged, picked } = complete;
     if judged.misfit(rows) + picked >= rival {
-        return chosen;
+        return None;
     }
     let place = front.partition_point(|j| j.complexity <= judged.complexity);
     front.insert(place, judged);
-    place
+    Some(place)
 }
 
 /// The logarithm of the number of ways to pick `some` of `all`.
@@ -211,7 +210,7 @@ mod tests {
             let mut front = vec![judged(5, 0.05), rival(), judged(14, 0.0209)];
             let complete = Complete { judged: judged(12, rms), picked: 14.0 };
             let place = admit(&mut front, 1, complete, &ground);
-            assert_eq!((place, front.len()), if is_taken { (2, 4) } else { (1, 3) }, "{rms}");
+            assert_eq!((place, front.len()), if is_taken { (Some(2), 4) } else { (None, 3) }, "{rms}");
         }
     }
 

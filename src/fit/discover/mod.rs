@@ -117,6 +117,8 @@ pub struct Discovery {
     pub front: Vec<FrontEntry>,
     /// The place in `front` of the one to believe.
     pub chosen: usize,
+    /// Whether that is a complete law: one with a term for each mechanism, as far as the rows allow.
+    pub is_complete: bool,
     /// The energylens law on the same folds: what was found must beat it to be worth anything.
     pub reference: Option<FrontEntry>,
     /// Seed.
@@ -201,10 +203,11 @@ fn search(ground: &Ground, options: &DiscoverOptions<'_>) -> Discovery {
     let (islands, generations) = breed(ground, options, threads);
     let judged = second_look(ground, &islands, options.seed, threads);
     let mut front = front::front(judged);
-    let chosen = front::choose(&front, ground.rows());
-    let chosen = complete.map_or(chosen, |complete| front::admit(&mut front, chosen, complete, ground));
+    let proven = front::choose(&front, ground.rows());
+    let admitted = complete.and_then(|complete| front::admit(&mut front, proven, complete, ground));
     Discovery {
-        chosen,
+        chosen: admitted.unwrap_or(proven),
+        is_complete: admitted.is_some(),
         reference: judge_skeleton(ground, &Skeleton::default_for(Target::EnergyJ), options.seed),
         front: front.iter().map(|j| entry(ground, j)).collect(),
         seed: options.seed,

@@ -85,9 +85,16 @@ fn threads_and_the_clock_do_not_change_what_is_found() {
     let rows = fifty_rows(3);
     let json = |threads, generations, stop_after: u64| {
         let done = std::sync::atomic::AtomicU64::new(0);
-        let stop = || done.fetch_add(1, std::sync::atomic::Ordering::SeqCst) >= stop_after;
-        let options =
-            DiscoverOptions { seed: 5, generations, threads: Some(threads), stop: &stop, ..Default::default() };
+        let stop = || done.load(std::sync::atomic::Ordering::SeqCst) >= stop_after;
+        let progress = |generation, _| done.store(generation, std::sync::atomic::Ordering::SeqCst);
+        let options = DiscoverOptions {
+            seed: 5,
+            generations,
+            threads: Some(threads),
+            stop: &stop,
+            progress: &progress,
+            ..Default::default()
+        };
         serde_json::to_string(&discover(&rows, &options).unwrap()).unwrap()
     };
     // Eleven generations take in one migration. Cut after eleven of many: the same as asking for eleven.
