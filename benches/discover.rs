@@ -26,8 +26,7 @@ const COEFFICIENTS: [f64; 8] = [0.037, 3e-12, 4e-13, 2.5e-10, 3e-12, 3e-10, 2e-1
 /// What to replace in the built-in skeleton's file, and by what.
 type Changes = &'static [(&'static str, &'static str)];
 
-/// Hidden laws: name, changes, exponents. The last three were written down before the choice of today was ever asked for
-/// them.
+/// Hidden laws: name, changes, exponents. Complete laws were developed without the last three.
 const LAWS: [(&str, Changes, [f64; 4]); 10] = [
     ("energylens", &[], [0.25, 0.15, -0.2, 0.4]),
     ("kv-by-input", &[("\"L^0.7*t*p*m*w\"", "\"t*p*m\""), ("\"K*B*ctx*m\"", "\"K*B*S*m\"")], [0.25, 0.15, -0.2, 0.4]),

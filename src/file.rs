@@ -17,8 +17,13 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     beside.as_file().sync_all()?;
     beside.persist(path).map_err(|e| e.error)?;
     match sync_directory(directory) {
-        // One that may be written to and not read cannot be opened to be synced; the file is there all the same.
-        Err(e) if e.kind() == ErrorKind::PermissionDenied => Ok(()),
+        // One that may be written to and not read cannot be opened to be synced, and some file systems cannot sync one;
+        // the file is there all the same.
+        Err(e)
+            if [ErrorKind::PermissionDenied, ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&e.kind()) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }

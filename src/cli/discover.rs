@@ -121,6 +121,7 @@ pub(crate) fn run(a: &Arguments) -> anyhow::Result<Outcome> {
         stop: &stop,
         progress: &progress,
     };
+    bar.set_message("complete laws");
     let found = discover(&dataset, &options)?;
     let cut = found.generations < a.generations;
     let best = found.best().context("the search found no structure at all: expected rows with energies that differ")?;

@@ -150,6 +150,16 @@ pub enum Error {
         /// Which row, and why.
         problem: String,
     },
+    /// A structure was given for a quantity that no law was fitted of.
+    #[error(
+        "the skeleton `{skeleton}` predicts {target}, which too few rows carry or --target leaves out; add the column, or leave the skeleton out"
+    )]
+    UnusedSkeleton {
+        /// Its name.
+        skeleton: String,
+        /// What it predicts.
+        target: Target,
+    },
     /// The rows cannot be divided as asked.
     #[error("nothing can be held out by `{scheme}`: {found}")]
     NothingToHoldOut {
@@ -185,6 +195,12 @@ pub fn fit_model(dataset: &Dataset, options: &FitOptions) -> Result<Fitted, Erro
             let skeleton = given.unwrap_or_else(|| Skeleton::default_for(*target));
             laws.extend(fit_law_with(group, skeleton, options)?);
         }
+    }
+    if let Some(skeleton) = &options.skeleton
+        && !laws.is_empty()
+        && !laws.iter().any(|law: &Law| skeleton.serving(law.skeleton.target).is_some())
+    {
+        return Err(Error::UnusedSkeleton { skeleton: skeleton.name.clone(), target: skeleton.target });
     }
     if laws.is_empty() {
         let found = format!(

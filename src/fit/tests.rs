@@ -241,18 +241,29 @@ fn names_that_mean_one_model_find_its_law() {
 #[test]
 fn what_does_not_fit_and_what_is_beyond_numbers_is_said() {
     let model = fitted(table(40, 0.02, 14)).unwrap().model;
-    // 138e9 bytes of weights on one GPU of 80e9.
-    let mut question = crate::dataset::Row {
-        kv_capacity_tokens: None,
-        gpu_memory_bytes: Some(80e9),
-        ..synthetic::row(1, 1, 1.0, 64.0, 64.0)
-    };
-    let remarks = model.predict(Target::EnergyJ, &question).map(|p| p.outside.join("; "));
-    let measured = model.scenarios[0].kv_capacity_tokens.iter().any(|(t, p, _)| (*t, *p) == (1, 1));
-    assert_eq!(remarks.unwrap().contains("weights and one sequence need"), !measured);
+    // 138e9 bytes of weights on one GPU of some 80e9, where the rows say nothing else; or of half of that, of which no row
+    // can say anything.
+    let mut question = crate::dataset::Row { kv_capacity_tokens: None, ..synthetic::row(1, 1, 1.0, 64.0, 64.0) };
+    let own = model.scenarios[0].gpu_memory_bytes.expect("the GPU has a card");
+    let is_measured = model.scenarios[0].kv_capacity_tokens.iter().any(|(t, p, _)| (*t, *p) == (1, 1));
+    for (memory, fits) in [(own, is_measured), (own / 2.0, false)] {
+        question.gpu_memory_bytes = Some(memory);
+        let remarks = model.predict(Target::EnergyJ, &question).map(|p| p.outside.join("; "));
+        assert_eq!(remarks.unwrap().contains("weights and one sequence need"), !fits, "{memory}");
+    }
     question.batch_size = 1e300;
     question.input_tokens = Some(1e200);
     assert!(model.predict(Target::EnergyJ, &question).unwrap_err().to_string().contains("expected a figure above 0"));
+}
+
+#[test]
+fn a_structure_that_serves_no_law_is_not_left_out_quietly() {
+    let skeleton = Some(Skeleton::default_for(Target::DurationS));
+    let options = FitOptions { skeleton, ..FitOptions::default() };
+    // These rows carry energy alone.
+    let dataset = Dataset { rows: table(40, 0.02, 14), ..Dataset::default() };
+    let error = fit_model(&dataset, &options).unwrap_err().to_string();
+    assert!(error.contains("the skeleton `energylens-latency` predicts duration_s"), "{error}");
 }
 
 #[test]

@@ -4,11 +4,8 @@
 //! share of a memory the engine hands out.
 
 use super::model::Scenario;
-use super::resolve::memory_kv_capacity;
+use super::resolve::{MEMORY_UTILISATION, memory_kv_capacity};
 use crate::dataset::Row;
-
-/// Share of memory that engines hand out where nothing better is known.
-const MEMORY_UTILISATION: f64 = 0.9;
 
 /// Relative difference up to which two memories are one: drivers and data sheets count the same GPU a little differently.
 const SAME_MEMORY: f64 = 0.01;
@@ -21,7 +18,8 @@ impl Scenario {
     pub(crate) fn is_other_memory(&self, given: Option<f64>) -> bool {
         let differs = |given: f64| match self.gpu_memory_bytes {
             Some(own) => (given / own - 1.0).abs() > SAME_MEMORY,
-            None => true,
+            // What is not known is not known to differ.
+            None => false,
         };
         // Without a card nothing says how a capacity goes with the memory.
         !self.descriptors.nominal && given.is_some_and(differs)

@@ -8,7 +8,7 @@ use crate::card::model::routed_share;
 use crate::dataset::Row;
 
 /// Share of GPU memory that engines hand to weights and KV cache together (vLLM's `gpu_memory_utilization` default).
-const MEMORY_UTILISATION: f64 = 0.9;
+pub(super) const MEMORY_UTILISATION: f64 = 0.9;
 
 /// The card numbers that enter a law.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

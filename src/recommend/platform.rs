@@ -109,7 +109,11 @@ pub(super) fn platforms<'a>(model: &'a Model, request: &Request) -> Result<Platf
 fn unused_columns(scenario: &Scenario, row: &Row) -> Vec<&'static str> {
     let d = &scenario.descriptors;
     let own = Descriptors::from_row(row, ModelCard::builtin(&row.model).as_ref()).ok();
-    let weights = |given: Option<f64>| given.map(|_| own.map_or(f64::NAN, |own| own.weight_bytes));
+    // Placeholders contradict nothing, and half of a card does not say how large the weights are.
+    if d.nominal {
+        return Vec::new();
+    }
+    let weights = |given: Option<f64>| given.and(own.as_ref().map(|own| own.weight_bytes));
     let columns = [
         ("params", weights(row.params), d.weight_bytes, 0.02),
         ("bytes_per_weight", weights(row.bytes_per_weight), d.weight_bytes, 0.02),

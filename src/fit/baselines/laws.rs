@@ -44,7 +44,8 @@ fn fitted(rows: Vec<Row>, context: &Context, target: Target) -> Result<Model, St
         pool: context.pool,
         seed: context.seed,
         targets: vec![target],
-        skeleton: context.skeleton.clone(),
+        // One of energy is none of the times that rivals rest on.
+        skeleton: context.skeleton.as_ref().and_then(|skeleton| skeleton.serving(target)),
         // The rival by way of latency starts from rows alone.
         prior: context.prior.clone().filter(|_| target == context.target),
         ..FitOptions::default()

@@ -3,7 +3,7 @@
 //! The islands ask of every term that the rows prove it, and fifty rows do not prove a term of one per cent. Left out, it is
 //! missed wherever it weighs more than in those rows. But that each mechanism is there needs no proof (`mechanism`); what
 //! the rows must tell is its form. So all terms of a complete law are taken for granted, and the forms are searched:
-//! coordinate descents from seeded random starts, one mechanism or the powers of one phase at a time, until nothing
+//! a few coordinate descents from seeded random starts, one mechanism or the powers of one phase at a time, until nothing
 //! changes. A mechanism that the rows deny has a coefficient of nothing, and is no term of the result.
 //!
 //! Many laws are then about as likely, and the likeliest of them by luck. Their mean prediction errs less than most of them
@@ -25,12 +25,9 @@ use super::mechanism::Mechanism;
 use super::score::train;
 use super::{DiscoverOptions, spread};
 
-/// Descents. More of them end where others did.
-const STARTS: u64 = 12;
-/// The same of many rows, where a fit takes longer and there are fewer places to end.
-const STARTS_OF_MANY: u64 = 4;
-/// What many rows are.
-const MANY_ROWS: usize = 100;
+/// Descents, for at most so many rows. More of them end where others did; where there are more rows a fit takes longer,
+/// and there are fewer places to end.
+const STARTS: [(usize, u64); 3] = [(100, 12), (1000, 4), (usize::MAX, 2)];
 /// Rounds of a descent; three or four are common.
 const ROUNDS: usize = 6;
 /// The random streams of the descents, apart from those of the islands.
@@ -160,14 +157,22 @@ pub(super) fn search(ground: &Ground, options: &DiscoverOptions<'_>, threads: us
     if mechanisms == 0 || mechanisms > options.max_terms || space.powers.is_empty() {
         return None;
     }
-    let starts = if ground.rows() > MANY_ROWS { STARTS_OF_MANY } else { STARTS };
+    let starts = STARTS.iter().find(|(most, _)| ground.rows() <= *most).map_or(1, |(_, starts)| *starts);
     let mut descents: Vec<Descent> = (0..starts).map(|number| Descent { number, seen: BTreeMap::new() }).collect();
     let (seed, stop) = (options.seed, options.stop);
     spread(&mut descents, threads, |descent| descent.run(ground, &space, seed, stop));
+    // What was found until then depends on the clock, and asking on would take its time.
+    if stop() {
+        return None;
+    }
 
     let mut by_genome: BTreeMap<Genome, (f64, f64)> = BTreeMap::new();
     for (shape, worth) in descents.into_iter().flat_map(|d| d.seen) {
-        by_genome.entry(space.genome(ground, &shape)).or_insert_with(|| (worth, space.picked(ground, &shape)));
+        let picked = space.picked(ground, &shape);
+        let kept = by_genome.entry(space.genome(ground, &shape)).or_insert((worth, picked));
+        if worth < kept.0 {
+            *kept = (worth, picked);
+        }
     }
     let mut likely: Vec<(Genome, f64, f64)> =
         by_genome.into_iter().map(|(g, (worth, cost))| (g, worth, cost)).collect();
@@ -249,6 +254,7 @@ impl Descent {
             let loss: f64 = ground.scopes.iter().map(loss).sum();
             0.5 * rows * (loss / rows).ln() + space.picked(ground, shape)
         };
+        let worth = if worth.is_nan() { f64::INFINITY } else { worth };
         self.seen.insert(shape.clone(), worth);
         worth
     }

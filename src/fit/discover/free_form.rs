@@ -74,6 +74,7 @@ struct Found {
     nodes: usize,
     mape: f64,
     evaluations: u64,
+    ended_early: bool,
 }
 
 /// A search to do: rows to learn from, rows to be asked.
@@ -106,9 +107,10 @@ pub(super) fn free_form(
     let judged = pieces.iter().skip(1).map(|p| (p.found.as_ref(), p.held.as_slice())).collect::<Vec<_>>();
     let (held_out_mape, unanswered) = scaling.errors(&judged);
     let evaluations = pieces.iter().filter_map(|p| p.found.as_ref()).map(|f| f.evaluations).sum();
+    let ended_early = pieces.iter().any(|p| p.found.as_ref().is_none_or(|f| f.ended_early)) && stop();
     let whole = pieces.into_iter().next().and_then(|p| p.found)?;
     let opinion = scaling.opinion(&whole, cycles, all.len());
-    Some(FreeForm { held_out_mape, unanswered, evaluations, ended_early: stop(), ..opinion })
+    Some(FreeForm { held_out_mape, unanswered, evaluations, ended_early, ..opinion })
 }
 
 /// Searches once on all rows of `scope` and judges on `unseen`.
@@ -217,7 +219,10 @@ impl Scaling {
             ..Options::default()
         };
         let mut engine = SearchEngine::<f64, BuiltinOpsF64, ARITY>::new(data, options);
-        while !stop() && engine.step(1) > 0 {}
+        let mut ended_early = false;
+        while !ended_early && engine.step(1) > 0 {
+            ended_early = stop();
+        }
         let mut members = engine.hall_of_fame().pareto_front();
         members.sort_by(|a, b| a.loss.total_cmp(&b.loss).then(a.complexity.cmp(&b.complexity)));
         let mape = |tree: &Tree| {
@@ -231,6 +236,7 @@ impl Scaling {
                 nodes: member.complexity,
                 mape,
                 evaluations: engine.total_evals(),
+                ended_early,
             };
             mape.is_finite().then(found)
         })

@@ -6,6 +6,7 @@
 //! not for having been picked among thousands. So each number pays `ln(rows)/2` once more, as in Schwarz's criterion
 //! (BIC), and the one with the least of both is chosen. Without it, structures that were never to be told apart by the
 //! rows were chosen for a hundredth less error on them, and were off by twice as much elsewhere.
+//! A complete law may take its place after all ([`admit`]).
 
 use super::complete::Complete;
 use super::ground::Ground;
@@ -141,6 +142,7 @@ pub(super) fn admit(front: &mut Vec<Judged>, chosen: usize, complete: Complete, 
     if judged.misfit(rows) + picked >= rival {
         return None;
     }
+    front.retain(|j| j.candidate.genome != judged.candidate.genome);
     let place = front.partition_point(|j| j.complexity <= judged.complexity);
     front.insert(place, judged);
     Some(place)
@@ -207,10 +209,16 @@ mod tests {
         let cost = 9.0 * 0.5 * 50.0_f64.ln() + ways_ln(ground.quantities.len(), 6);
         let as_good = 0.021 * ((cost - 14.0) / 50.0).exp();
         for (rms, is_taken) in [(as_good * 0.999, true), (as_good * 1.001, false)] {
-            let mut front = vec![judged(5, 0.05), rival(), judged(14, 0.0209)];
-            let complete = Complete { judged: judged(12, rms), picked: 14.0 };
-            let place = admit(&mut front, 1, complete, &ground);
+            let of = |quantity, judged: Judged| {
+                let genome = Genome { genes: vec![Gene { quantity, scaled: false }], ..Genome::default() };
+                Judged { candidate: Candidate { genome, score: 0.0 }, ..judged }
+            };
+            let mut front = vec![of(7, judged(5, 0.05)), rival(), of(8, judged(14, 0.0209))];
+            let complete = || Complete { judged: of(9, judged(12, rms)), picked: 14.0 };
+            let place = admit(&mut front, 1, complete(), &ground);
             assert_eq!((place, front.len()), if is_taken { (Some(2), 4) } else { (None, 3) }, "{rms}");
+            // One that is there already does not stand there twice.
+            assert_eq!((admit(&mut front, 1, complete(), &ground), front.len()), (place, if is_taken { 4 } else { 3 }));
         }
     }
 
